@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The only key-path code and the only rule matcher of the package.
+
+A path is the "/"-joined sequence of keys from the root of a pytree to a leaf, for
+example ``vit/encoder/layer/3/attention/attention/query/kernel``.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import jax
+
+from jft.types import InputError
+
+T = TypeVar("T")
+Rules = Sequence[tuple[str, T]]
+
+
+def path_str(key_path: Sequence[Any]) -> str:
+    """Join a jax key path to a string.
+
+    >>> path_str((jax.tree_util.DictKey("a"), jax.tree_util.SequenceKey(0)))
+    'a/0'
+    """
+    return jax.tree_util.keystr(tuple(key_path), simple=True, separator="/")
+
+
+def flatten(tree: Any) -> dict[str, Any]:
+    """Flatten a pytree to ``{path: leaf}`` in tree order; ``None`` is no leaf.
+
+    >>> flatten({"a": {"b": 1}, "c": None})
+    {'a/b': 1}
+    """
+    return {path_str(k): v for k, v in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def unflatten(flat: Mapping[str, T]) -> dict[str, Any]:
+    """Build nested dicts from ``{path: leaf}``.
+
+    >>> unflatten({"a/b": 1, "a/c": 2})
+    {'a': {'b': 1, 'c': 2}}
+    """
+    tree: dict[str, Any] = {}
+    for path, leaf in flat.items():
+        *parents, name = path.split("/")
+        node = tree
+        for key in parents:
+            node = node.setdefault(key, {})
+        node[name] = leaf
+    return tree
+
+
+def map_with_path(fn: Callable[..., Any], tree: Any, *rest: Any) -> Any:
+    """``jax.tree.map`` whose function gets the path first.
+
+    >>> map_with_path(lambda path, x: (path, x), {"a": 1})
+    {'a': ('a', 1)}
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda key_path, *leaves: fn(path_str(key_path), *leaves), tree, *rest
+    )
+
+
+def match_rules(rules: Rules[T], paths: Iterable[str]) -> dict[str, T]:
+    """Give each path the value of the first rule that matches all of it.
+
+    Args:
+      rules: ordered ``(regex, value)`` pairs; a regex must match the full path.
+      paths: the paths to cover.
+
+    Returns:
+      ``{path: value}`` in the order of ``paths``.
+
+    Raises:
+      InputError: if a path matches no rule, or a rule is the first match of no
+        path; the message lists both, sorted.
+
+    Example:
+      >>> match_rules([("head/.*", "head"), (".*", "frozen")], ["head/w", "body/w"])
+      {'head/w': 'head', 'body/w': 'frozen'}
+    """
+    compiled = [_compile(pattern) for pattern, _ in rules]
+    winners: set[int] = set()
+    matched: dict[str, T] = {}
+    missing: list[str] = []
+    for path in paths:
+        index = next((i for i, p in enumerate(compiled) if p.fullmatch(path)), None)
+        if index is None:
+            missing.append(path)
+        else:
+            winners.add(index)
+            matched[path] = rules[index][1]
+    unused = [pattern for i, (pattern, _) in enumerate(rules) if i not in winners]
+    if missing or unused:
+        raise InputError(
+            "rules and paths do not fit: every path needs a rule and every rule must "
+            "be the first match of a path. "
+            f"Paths that no rule matches: {_shorten(sorted(missing))}. "
+            f"Rules that win no path: {sorted(unused)}. "
+            'Rules match the whole path, first match wins; end with (".*", …) to '
+            "cover the rest."
+        )
+    return matched
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise InputError(
+            f"rule {pattern!r} is no regular expression: {error}. Rules are Python "
+            "regular expressions that match a whole parameter path."
+        ) from error
+
+
+def _shorten(names: Sequence[str], most: int = 20) -> list[str]:
+    rest = len(names) - most
+    return [*names[:most], f"… and {rest} more"] if rest > 0 else list(names)

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The vocabulary: aliases, protocols and the one error class for bad input.
+
+Shape letters, used in every annotation of the package:
+``B`` batch, ``L`` length, ``D`` model width, ``H`` heads, ``K`` head width,
+``F`` MLP width, ``V`` vocabulary, ``C`` classes.
+"""
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Protocol, TypeAlias
+
+import jax
+
+Params: TypeAlias = Any  # nested dict of arrays; library functions take any pytree
+ParamLabels: TypeAlias = Any  # same structure as the params, one string a leaf
+Batch: TypeAlias = Mapping[str, Any]  # field name -> array whose first axis is B
+Metrics: TypeAlias = dict[str, jax.Array]  # name -> scalar
+Schedule: TypeAlias = Callable[[Any], Any]  # step (int) -> value (float)
+LayerIndex: TypeAlias = Callable[[str], int]  # parameter path -> depth
+Group: TypeAlias = Hashable  # what opens as one: usually a layer's depth
+
+FROZEN = "frozen"  # the label of every parameter that does not move
+
+
+class ApplyFn(Protocol):
+    """A model's forward: pure, deterministic when ``key`` is None."""
+
+    def __call__(self, params: Params, batch: Batch, *, key: jax.Array | None) -> Any:
+        """Return the outputs, usually logits ``[B, C]``; the key is consumed."""
+
+
+class LossFn(Protocol):
+    """A loss as a sum and a weight, so that any grouping gives the same mean."""
+
+    def __call__(self, outputs: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        """Return ``(sum, weight)``, two scalars; the mean is their ratio."""
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong: what was given, expected, and what to do.
+
+    Scripts print its one sentence and exit with status 2.
+    """
