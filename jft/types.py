@@ -41,3 +41,7 @@ class InputError(ValueError):
 
     Scripts print its one sentence and exit with status 2.
     """
+
+
+class Interrupted(Exception):  # noqa: N818 - an event, not a fault
+    """A stop was asked for (SIGTERM, Ctrl-C) while long work was under way."""

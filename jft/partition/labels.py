@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One label tree is the truth about which group each parameter belongs to."""
+
+from collections.abc import Iterable
+
+import jax
+
+from jft import paths
+from jft.types import FROZEN, InputError, ParamLabels, Params
+
+
+def label_params(params: Params, rules: paths.Rules[str]) -> ParamLabels:
+    """Label every leaf by the first rule that matches its whole path.
+
+    Args:
+      params: any pytree; only its structure is read.
+      rules: ordered ``(regex, label)`` pairs; the label ``"frozen"`` never moves,
+        every other label is the name of a group that does.
+
+    Returns:
+      A tree of strings with the structure of ``params``.
+
+    Raises:
+      InputError: if a path matches no rule, a rule wins no path, or everything
+        would be frozen.
+
+    Example:
+      >>> label_params({"head": 0.0, "body": 1.0}, [("head", "new"), (".*", "frozen")])
+      {'body': 'frozen', 'head': 'new'}
+    """
+    labels = paths.match_rules(rules, paths.flatten(params))
+    if all(label == FROZEN for label in labels.values()):
+        raise InputError(
+            f"the rules {list(rules)} freeze all {len(labels)} parameters, so nothing "
+            'would train; give at least one path a label other than "frozen".'
+        )
+    return paths.map_with_path(lambda path, _: labels[path], params)
+
+
+def is_trainable(label: str) -> bool:
+    """Whether parameters with this label ever move."""
+    return label != FROZEN
+
+
+def check_new_leaves_move(new_paths: Iterable[str], param_labels: ParamLabels) -> None:
+    """Refuse a labelling that freezes freshly drawn parameters.
+
+    Args:
+      new_paths: the leaves that no checkpoint provided, such as a new head.
+      param_labels: the label tree.
+
+    Raises:
+      InputError: if one of them is frozen: random numbers would stay random.
+    """
+    labels = paths.flatten(param_labels)
+    stuck = sorted(path for path in new_paths if not is_trainable(labels[path]))
+    if stuck:
+        raise InputError(
+            f"new parameters are frozen and would stay random: {stuck}. Expected "
+            "every newly drawn leaf in a group that trains; add a rule such as "
+            f'("{stuck[0].rsplit("/", 1)[0]}/.*", "head") before the frozen one.'
+        )
+
+
+def num_params(tree: Params) -> int:
+    """Count the scalars of a tree; ``None`` holes count nothing."""
+    return sum(int(leaf.size) for leaf in jax.tree.leaves(tree))

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One image, one class."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jft.tasks.task import Task
+from jft.train import count_correct, softmax_cross_entropy
+from jft.types import Batch, LossFn
+
+
+def make_loss(label_smoothing: float = 0.0) -> LossFn:
+    """Cross-entropy of ``logits [B, C]`` against ``batch["targets"] [B]``."""
+
+    def loss_fn(logits: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        return softmax_cross_entropy(
+            logits,
+            batch["targets"],
+            loss_mask=batch["loss_mask"],
+            label_smoothing=label_smoothing,
+        )
+
+    return loss_fn
+
+
+def accuracy(logits: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """Share of examples whose highest logit is the target's."""
+    return count_correct(logits, batch["targets"], loss_mask=batch["loss_mask"])
+
+
+def write_prediction(logits: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
+    """The predicted class, its probability, and the probability of each class.
+
+    >>> write_prediction(np.array([0.0, 0.0]), ["cat", "dog"])["probability"]
+    0.5
+    """
+    scores = np.exp(logits.astype(np.float64) - logits.max())
+    probabilities = scores / scores.sum()
+    best = int(probabilities.argmax())
+    return {
+        "class": class_names[best],
+        "probability": round(float(probabilities[best]), 6),
+        "probabilities": {
+            name: round(float(p), 6)
+            for name, p in zip(class_names, probabilities, strict=True)
+        },
+    }
+
+
+TASK = Task(
+    name="image_classification",
+    fields=("pixel_values", "targets"),
+    make_loss=make_loss,
+    train_metrics={"accuracy": accuracy},
+    metric_names=("accuracy", "macro_f1"),
+    write_prediction=write_prediction,
+)

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One step, many steps: state, losses, step, phases, sharding, hooks, `fit`."""
+
+from jft.train.hooks import (
+    NonFiniteError,
+    best_record,
+    evaluate_every,
+    log_metrics,
+    save_every,
+    show_progress,
+    stop_early,
+    stop_on_nonfinite,
+)
+from jft.train.loop import FitResult, History, Hook, Moment, PhaseReport, Record, fit
+from jft.train.losses import count_correct, softmax_cross_entropy
+from jft.train.phases import Phase, phases
+from jft.train.pmap import (
+    make_pmap_train_step,
+    replicate,
+    split_over_devices,
+    unreplicate,
+)
+from jft.train.sharding import (
+    batch_sharding,
+    check_batch_size,
+    make_mesh,
+    place_state,
+    shard_batch,
+    state_shardings,
+)
+from jft.train.state import TrainState, cast_floating, init_state
+from jft.train.step import CompiledStep, TrainStep, make_eval_step, make_train_step
+
+__all__ = [
+    "CompiledStep",
+    "FitResult",
+    "History",
+    "Hook",
+    "Moment",
+    "NonFiniteError",
+    "Phase",
+    "PhaseReport",
+    "Record",
+    "TrainState",
+    "TrainStep",
+    "batch_sharding",
+    "best_record",
+    "cast_floating",
+    "check_batch_size",
+    "count_correct",
+    "evaluate_every",
+    "fit",
+    "init_state",
+    "log_metrics",
+    "make_eval_step",
+    "make_mesh",
+    "make_pmap_train_step",
+    "make_train_step",
+    "phases",
+    "place_state",
+    "replicate",
+    "save_every",
+    "shard_batch",
+    "show_progress",
+    "softmax_cross_entropy",
+    "split_over_devices",
+    "state_shardings",
+    "stop_early",
+    "stop_on_nonfinite",
+    "unreplicate",
+]

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many steps: `fit` runs phases, and hooks do everything else."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+
+from jft.train.state import TrainState
+from jft.train.step import CompiledStep, OpenGroups, TrainStep
+from jft.types import Interrupted, Metrics
+
+Record = dict[str, Any]  # {"step", "split", **values}; no clock inside
+History = list[Record]
+
+
+class Moment(NamedTuple):
+    """What a hook sees after a step."""
+
+    step: int  # steps taken
+    num_steps: int
+    state: TrainState
+    metrics: Metrics | None  # of this step; None at once after a start or a resume
+    history: History  # hooks append to it
+
+
+Hook = Callable[[Moment], str | None]  # a reason to stop, or None
+
+
+class PhaseReport(NamedTuple):
+    """What one phase trained and what it cost."""
+
+    start: int
+    stop: int
+    trainable_params: int
+    step_flops: float  # as the compiler counts them
+    seconds: float  # wall time of its steps and hooks, without compilation
+    compile_seconds: float
+
+
+class FitResult(NamedTuple):
+    """How a run ended."""
+
+    state: TrainState
+    history: History
+    phases: list[PhaseReport]
+    stopped: str  # "finished", "interrupted", or the reason that a hook gave
+
+
+def fit(
+    state: TrainState,
+    train_step: TrainStep,
+    *,
+    batches: Callable[[int], Iterator[Any]],
+    num_steps: int,
+    open_groups_at: Callable[[int, History], OpenGroups] | None = None,
+    hooks: Sequence[Hook] = (),
+    history: History | None = None,
+    stop_requested: Callable[[], bool] = lambda: False,
+) -> FitResult:
+    """Train from ``state.step`` to ``num_steps``.
+
+    Each new set of open groups is compiled once, ahead of its first step. Hooks run
+    after every step, in order, and once before the first one, so that a run that was
+    interrupted between a step and its evaluation makes up for it.
+
+    Args:
+      state: where to start; consumed.
+      train_step: from `make_train_step`.
+      batches: ``batches(step)`` yields the placed batch of every step from ``step`` on.
+      num_steps: steps of the whole run, those before a resume included.
+      open_groups_at: ``(step, history) -> groups`` that move in this step; None, or a
+        function that returns None, leaves the choice to the optimizer's gates.
+      hooks: called with a `Moment`; the first reason returned stops the run.
+      history: records of the run so far; continued in a new list.
+      stop_requested: polled between steps; hooks may raise `Interrupted` instead.
+
+    Returns:
+      The final state, the history, a report a phase, and why the run stopped.
+    """
+    step = int(state.step)
+    history = list(history or [])
+    timer = _PhaseTimer()
+    reason = None
+    try:
+        moment = Moment(step, num_steps, state, None, history)
+        reason = _run_hooks(hooks, moment)
+        stream = batches(step)
+        while reason is None and step < num_steps:
+            _raise_if(stop_requested)
+            groups = open_groups_at(step, history) if open_groups_at else None
+            batch = next(stream)
+            step_fn = timer.enter(step, groups, train_step, state, batch)
+            state, metrics = step_fn(state, batch)
+            step += 1
+            moment = Moment(step, num_steps, state, metrics, history)
+            reason = _run_hooks(hooks, moment)
+    except Interrupted:
+        reason = "interrupted"
+    jax.block_until_ready(state.trainable)
+    timer.leave(step)
+    return FitResult(state, history, timer.reports, reason or "finished")
+
+
+def _raise_if(stop_requested: Callable[[], bool]) -> None:
+    if stop_requested():
+        raise Interrupted
+
+
+def _run_hooks(hooks: Sequence[Hook], moment: Moment) -> str | None:
+    """Call all hooks, whatever one of them says, so that saving is never skipped."""
+    reasons = [hook(moment) for hook in hooks]
+    return next((reason for reason in reasons if reason), None)
+
+
+class _PhaseTimer:
+    """Compiles at phase borders and keeps a report a phase."""
+
+    def __init__(self) -> None:
+        self.reports: list[PhaseReport] = []
+        self._programs: dict[OpenGroups, CompiledStep] = {}
+        self._groups: Any = self  # equal to no set of groups
+        self._start = 0
+        self._since = 0.0
+        self._compile_seconds = 0.0
+
+    def enter(
+        self,
+        step: int,
+        groups: OpenGroups,
+        train_step: TrainStep,
+        state: TrainState,
+        batch: Any,
+    ) -> CompiledStep:
+        """Return the program of this step, closing the last phase if it is over."""
+        if groups != self._groups:
+            jax.block_until_ready(state.trainable)
+            self.leave(step)
+            before = time.perf_counter()
+            if groups not in self._programs:
+                self._programs[groups] = train_step.compile(
+                    state, batch, open_groups=groups
+                )
+            self._since = time.perf_counter()
+            self._compile_seconds = self._since - before
+            self._groups, self._start = groups, step
+        return self._programs[groups]
+
+    def leave(self, step: int) -> None:
+        """Write the report of the phase that ends before ``step``."""
+        if self._groups is self:
+            return
+        program = self._programs[self._groups]
+        self.reports.append(
+            PhaseReport(
+                start=self._start,
+                stop=step,
+                trainable_params=program.num_params,
+                step_flops=program.flops,
+                seconds=time.perf_counter() - self._since,
+                compile_seconds=self._compile_seconds,
+            )
+        )
+        self._groups = self

@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One training step: differentiate what is open, update it, leave the rest alone."""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jft import paths
+from jft.partition import combine, is_trainable, num_params, split_by
+from jft.train.losses import Pair
+from jft.train.state import TrainState, cast_floating
+from jft.types import (
+    ApplyFn,
+    Batch,
+    Group,
+    InputError,
+    LossFn,
+    Metrics,
+    ParamLabels,
+    Params,
+)
+
+MetricFns = Mapping[str, LossFn]
+OpenGroups = frozenset[Group] | None  # None: the optimizer's own gates decide
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainStep:
+    """``step_fn(state, batch) -> (state, metrics)``, compiled once a set of groups.
+
+    The state's trainables, optimizer state and counters are donated; its frozen
+    leaves are not, so that several states may share them. ``open_groups`` is static:
+    only those groups are differentiated and updated, and no backward pass runs below
+    the lowest of them. With ``None`` everything trainable is differentiated.
+    """
+
+    jitted: Any  # the compiled function behind it
+    group_of: Callable[[str], Group] | None  # what opens as one
+
+    def __call__(
+        self, state: TrainState, batch: Batch, *, open_groups: OpenGroups = None
+    ) -> tuple[TrainState, Metrics]:
+        """Take one step; the state is consumed."""
+        moving, metrics = self.jitted(*_arguments(state, batch), open_groups)
+        return moving._replace(frozen=state.frozen), metrics
+
+    def lower(
+        self, state: TrainState, batch: Batch, *, open_groups: OpenGroups = None
+    ) -> Any:
+        """Lower for these shapes, to look at the program or to compile it ahead."""
+        return self.jitted.lower(*_arguments(state, batch), open_groups)
+
+    def compile(
+        self, state: TrainState, batch: Batch, *, open_groups: OpenGroups = None
+    ) -> "CompiledStep":
+        """Compile ahead of the first step."""
+        lowered = self.lower(state, batch, open_groups=open_groups)
+        open_, _ = split_open(state.trainable, open_groups, self.group_of)
+        return CompiledStep(executable=lowered.compile(), num_params=num_params(open_))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompiledStep:
+    """A step compiled for one set of groups; called like a `TrainStep`."""
+
+    executable: Any
+    num_params: int  # scalars that this step moves
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of one step, as the compiler counts them."""
+        return float(self.executable.cost_analysis().get("flops", 0.0))
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        """Take one step; the state is consumed."""
+        moving, metrics = self.executable(*_arguments(state, batch))
+        return moving._replace(frozen=state.frozen), metrics
+
+
+def _arguments(state: TrainState, batch: Batch) -> tuple[TrainState, Params, Batch]:
+    return state._replace(frozen=None), state.frozen, batch
+
+
+def make_train_step(
+    apply_fn: ApplyFn,
+    loss_fn: LossFn,
+    tx: optax.GradientTransformation,
+    param_labels: ParamLabels,
+    *,
+    group_of: Callable[[str], Group] | None = None,
+    grad_accum_steps: int = 1,
+    compute_dtype: Any = None,
+    metric_fns: MetricFns | None = None,
+    state_shardings: TrainState | None = None,
+) -> TrainStep:
+    """Make the jitted step function.
+
+    Args:
+      apply_fn: the model's forward.
+      loss_fn: ``(outputs, batch) -> (sum, weight)``; the step minimises their ratio
+        over the whole global batch, however it is divided.
+      tx: the optimizer; with ``open_groups`` it must take them, as
+        `jft.optim.make_optimizer`'s does.
+      param_labels: the label tree; frozen leaves are never differentiated.
+      group_of: maps a path to what opens as one; needed with ``open_groups``.
+      grad_accum_steps: microbatches a step; the result is that of the whole batch.
+      compute_dtype: dtype of parameters and inputs in the forward, such as
+        bfloat16; None keeps theirs. Updates apply to the parameters as stored.
+      metric_fns: more ``(sum, weight)`` functions to report.
+      state_shardings: where the new state lives on a mesh; None lets jit decide.
+
+    Returns:
+      The step. Metrics are ``loss``, ``grad_norm`` (before clipping, over what is
+      open), ``nonfinite_streak`` and those of ``metric_fns``.
+    """
+    step = functools.partial(
+        step_core,
+        forward=make_forward(apply_fn, loss_fn, metric_fns or {}, compute_dtype),
+        tx=optax.with_extra_args_support(tx),
+        param_labels=param_labels,
+        group_of=group_of,
+        grad_accum_steps=grad_accum_steps,
+    )
+
+    def positional(
+        moving: TrainState, frozen: Params, batch: Batch, open_groups: OpenGroups
+    ) -> tuple[TrainState, Metrics]:
+        return step(moving, frozen, batch, open_groups)
+
+    out_shardings = None
+    if state_shardings is not None:
+        out_shardings = (state_shardings._replace(frozen=None), None)
+    return TrainStep(
+        jitted=jax.jit(
+            positional, static_argnums=3, donate_argnums=0, out_shardings=out_shardings
+        ),
+        group_of=group_of,
+    )
+
+
+def make_eval_step(
+    apply_fn: ApplyFn, loss_fn: LossFn, *, compute_dtype: Any = None
+) -> Callable[[Params, Batch], Metrics]:
+    """Make the jitted ``eval_step(params, batch)``: no dropout, nothing updated.
+
+    Args:
+      apply_fn: the model's forward.
+      loss_fn: ``(outputs, batch) -> (sum, weight)``.
+      compute_dtype: as for `make_train_step`.
+
+    Returns:
+      A function to ``{"logits", "loss_sum", "weight"}``.
+    """
+
+    def eval_step(params: Params, batch: Batch) -> Metrics:
+        if compute_dtype is not None:
+            params, batch = cast_floating((params, batch), compute_dtype)
+        logits = apply_fn(params, batch, key=None)
+        loss_sum, weight = loss_fn(logits, batch)
+        return {"logits": logits, "loss_sum": loss_sum, "weight": weight}
+
+    return jax.jit(eval_step)
+
+
+Sums = dict[str, Pair]
+Forward = Callable[[Params, Batch, jax.Array], tuple[jax.Array, Sums]]
+
+
+def make_forward(
+    apply_fn: ApplyFn, loss_fn: LossFn, metric_fns: MetricFns, compute_dtype: Any
+) -> Forward:
+    """Sum of losses over a (micro)batch, and every ``(sum, weight)`` beside it."""
+
+    def forward(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Sums]:
+        inputs = batch
+        if compute_dtype is not None:
+            params, inputs = cast_floating((params, batch), compute_dtype)
+        outputs = apply_fn(params, inputs, key=key)
+        sums = {"loss": loss_fn(outputs, batch)}
+        sums |= {name: fn(outputs, batch) for name, fn in metric_fns.items()}
+        return sums["loss"][0], sums
+
+    return forward
+
+
+def step_core(
+    moving: TrainState,
+    frozen: Params,
+    batch: Batch,
+    open_groups: OpenGroups,
+    *,
+    forward: Forward,
+    tx: optax.GradientTransformationExtraArgs,
+    param_labels: ParamLabels,
+    group_of: Callable[[str], Group] | None,
+    grad_accum_steps: int,
+    axis_name: str | None = None,
+) -> tuple[TrainState, Metrics]:
+    """The step itself, before jit or pmap."""
+    _check_labels(moving.trainable, param_labels)
+    open_, closed = split_open(moving.trainable, open_groups, group_of)
+    key = jax.random.fold_in(moving.key, moving.step)
+
+    def loss_of(open_leaves: Params, microbatch: Batch, key: jax.Array) -> Any:
+        params = combine(open_leaves, closed, frozen)
+        return forward(params, microbatch, key)
+
+    grads, sums = _gradients(loss_of, open_, batch, key, grad_accum_steps)
+    if axis_name is not None:
+        grads, sums = jax.lax.psum((grads, sums), axis_name)
+    weight = sums["loss"][1]
+    scale = jnp.where(weight > 0, 1.0 / weight, 0.0)
+    grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), grads)
+
+    extra: dict[str, Any] = {"step": moving.step}
+    if open_groups is not None:
+        extra["open_groups"] = open_groups
+    updates, opt_state = tx.update(grads, moving.opt_state, moving.trainable, **extra)
+    trainable = _apply_updates(moving.trainable, updates)
+
+    metrics = {name: total / count for name, (total, count) in sums.items()}
+    metrics["grad_norm"] = optax.global_norm(grads)
+    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+    keep = functools.partial(_keep_if, finite)
+    streak = jnp.where(finite, 0, moving.nonfinite_streak + 1)
+    metrics["nonfinite_streak"] = streak
+    state = TrainState(
+        step=moving.step + 1,
+        trainable=keep(trainable, moving.trainable),
+        frozen=None,
+        opt_state=keep(opt_state, moving.opt_state),
+        key=moving.key,
+        nonfinite_streak=streak,
+        nonfinite_total=moving.nonfinite_total + jnp.where(finite, 0, 1),
+    )
+    return state, metrics
+
+
+def _check_labels(trainable: Params, param_labels: ParamLabels) -> None:
+    labels = paths.flatten(param_labels)
+    expected = {path for path, label in labels.items() if is_trainable(label)}
+    if expected != (found := set(paths.flatten(trainable))):
+        raise InputError(
+            "the state and param_labels disagree on what trains. Only in the labels: "
+            f"{sorted(expected - found)}. Only in the state: "
+            f"{sorted(found - expected)}. Make the state with init_state and the same "
+            "labels."
+        )
+
+
+def split_open(
+    trainable: Params, open_groups: OpenGroups, group_of: Callable[[str], Group] | None
+) -> tuple[Params, Params]:
+    """Split the trainables into what this step differentiates and the rest."""
+    if open_groups is None:
+        return split_by(trainable, lambda _: True)
+    if group_of is None:
+        raise InputError(
+            "open_groups was given, but make_train_step got no group_of to know which "
+            "leaves they are; pass group_of=layer_index."
+        )
+    return split_by(trainable, lambda path: group_of(path) in open_groups)
+
+
+def _gradients(
+    loss_of: Callable[[Params, Batch, jax.Array], tuple[jax.Array, Sums]],
+    open_: Params,
+    batch: Batch,
+    key: jax.Array,
+    grad_accum_steps: int,
+) -> tuple[Params, Sums]:
+    """Gradient of the summed loss and the sums, over all microbatches."""
+    grad_fn = jax.grad(loss_of, has_aux=True)
+    if grad_accum_steps == 1:
+        return grad_fn(open_, batch, key)  # type: ignore[no-any-return]
+
+    def microbatches(x: jax.Array) -> jax.Array:
+        # Row r goes to microbatch r % n, so that every device works on each of them.
+        return jnp.swapaxes(x.reshape(-1, grad_accum_steps, *x.shape[1:]), 0, 1)
+
+    def body(total: Any, inputs: Any) -> tuple[Any, None]:
+        index, microbatch = inputs
+        part = grad_fn(open_, microbatch, jax.random.fold_in(key, index))
+        return jax.tree.map(jnp.add, total, part), None
+
+    inputs = (jnp.arange(grad_accum_steps), jax.tree.map(microbatches, dict(batch)))
+    first = jax.tree.map(lambda x: x[0], inputs[1])
+    shapes = jax.eval_shape(grad_fn, open_, first, key)
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    total, _ = jax.lax.scan(body, zeros, inputs)
+    return total  # type: ignore[no-any-return]
+
+
+def _apply_updates(trainable: Params, updates: Params) -> Params:
+    """Add updates where there are any; closed leaves pass through untouched."""
+
+    def apply(param: Any, update: Any) -> Any:
+        return param if update is None else (param + update).astype(param.dtype)
+
+    return jax.tree.map(apply, trainable, updates, is_leaf=lambda x: x is None)
+
+
+def _keep_if(finite: jax.Array, new: Any, old: Any) -> Any:
+    """The new tree if all is finite, else the old; untouched leaves cost nothing."""
+    return jax.tree.map(lambda n, o: o if n is o else jnp.where(finite, n, o), new, old)

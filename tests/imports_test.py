@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arrows between stages, and who alone may import what."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+STAGES = (
+    "config",
+    "data",
+    "models",
+    "params",
+    "partition",
+    "optim",
+    "train",
+    "checkpoint",
+    "evals",
+    "tasks",
+    "export",
+)
+FILES = sorted((ROOT / "jft").rglob("*.py"))
+ONLY_IN = {"ml_collections": "config", "orbax": "checkpoint", "grain": "data"}
+LAZY = {
+    "grain", "matplotlib", "ml_collections", "orbax", "PIL", "safetensors",
+    "sklearn", "tensorboardX", "tensorflow_datasets", "tqdm", "transformers",
+}  # fmt: skip
+
+
+def imported(tree):
+    """Every absolute module name that an AST imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def stage_of(path):
+    parts = path.relative_to(ROOT / "jft").parts
+    return parts[0] if len(parts) > 1 else None
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_follow_the_data(path):
+    stage = stage_of(path)
+    names = set(imported(ast.parse(path.read_text())))
+    used = {n.split(".")[1] for n in names if n.startswith("jft.")} & set(STAGES)
+    if stage is not None:
+        later = {s for s in used if STAGES.index(s) > STAGES.index(stage)}
+        assert not later, f"{stage} imports the later stages {later}"
+    for package, owner in ONLY_IN.items():
+        if any(name.split(".")[0] == package for name in names):
+            assert stage == owner, f"only jft/{owner} imports {package}"
+    if path.name in ("types.py", "paths.py"):
+        assert not used
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_heavy_packages_are_imported_where_used(path):
+    top = ast.Module(
+        [n for n in ast.parse(path.read_text()).body if not isinstance(n, ast.FunctionDef | ast.ClassDef)],
+        [],
+    )  # fmt: skip
+    heavy = {name.split(".")[0] for name in imported(top)} & LAZY
+    assert not heavy, f"{path.name} imports {heavy} at the top"
+
+
+def test_every_stage_lists_its_public_names():
+    for stage in STAGES:
+        tree = ast.parse((ROOT / "jft" / stage / "__init__.py").read_text())
+        assigned = {
+            target.id
+            for node in tree.body
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        assert "__all__" in assigned, f"jft/{stage}/__init__.py has no __all__"
+
+
+def test_tests_mirror_the_package():
+    for path in (ROOT / "tests").rglob("*_test.py"):
+        relative = path.relative_to(ROOT / "tests")
+        if len(relative.parts) > 1:
+            assert (ROOT / "jft" / relative.parent).is_dir(), (
+                f"{relative} mirrors nothing"
+            )
+
+
+def test_import_jft_loads_nothing_heavy():
+    code = (
+        "import sys, jft\n"
+        f"print(sorted({LAZY!r} & {{name.split('.')[0] for name in sys.modules}}))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert out.stdout.strip() == "[]"

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from jft import paths
+from jft.types import InputError
+
+
+def test_first_full_match_wins():
+    rules = [("a/.*", 1), ("a", 2), (".*b", 3)]
+    assert paths.match_rules(rules, ["a/b", "a", "b", "ab"]) == {
+        "a/b": 1,
+        "a": 2,
+        "b": 3,
+        "ab": 3,
+    }
+
+
+def test_a_substring_is_no_match():
+    with pytest.raises(InputError, match=r"no rule matches: \['head/kernel'\]"):
+        paths.match_rules([("head", 0), ("x", 1)], ["head", "x", "head/kernel"])
+
+
+def test_both_sides_are_listed_sorted():
+    rules = [("a", 0), ("zz", 1), ("yy", 2)]
+    with pytest.raises(InputError) as error:
+        paths.match_rules(rules, ["a", "d", "c"])
+    assert "['c', 'd']" in str(error.value)
+    assert "['yy', 'zz']" in str(error.value)
+
+
+def test_a_shadowed_rule_is_unused():
+    with pytest.raises(InputError, match=r"win no path: \['a'\]"):
+        paths.match_rules([(".*", 0), ("a", 1)], ["a"])
+
+
+def test_a_broken_regex_is_named():
+    with pytest.raises(InputError, match=r"'\(' is no regular expression"):
+        paths.match_rules([("(", 0)], ["a"])
+
+
+def test_flatten_and_unflatten_are_inverse():
+    tree = {"a": {"0": 1, "1": {"b": 2}}, "c": 3}
+    assert paths.unflatten(paths.flatten(tree)) == tree
+
+
+def test_paths_of_an_nnx_state_are_readable():
+    state = nnx.state(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+    flat = paths.flatten(nnx.to_pure_dict(state))
+    assert sorted(flat) == ["bias", "kernel"]
+    assert flat["kernel"].shape == (2, 3)
+
+
+def test_map_with_path_keeps_holes():
+    tree = {"a": None, "b": jnp.ones(2)}
+    mapped = paths.map_with_path(lambda path, x: path, tree)
+    assert mapped == {"a": None, "b": "b"}
