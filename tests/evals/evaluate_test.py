@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+import functools
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jft.evals import Interrupted, evaluate
+from jft.types import InputError
+
+NUM, NUM_FEATURES, NUM_CLASSES = 19, 6, 3
+DATA = np.random.default_rng(0)
+FEATURES = DATA.normal(size=(NUM, NUM_FEATURES)).astype(np.float32)
+TARGETS = DATA.integers(0, NUM_CLASSES, NUM).astype(np.int32)
+PARAMS = {"kernel": DATA.normal(size=(NUM_FEATURES, NUM_CLASSES)).astype(np.float32)}
+
+
+@jax.jit
+def eval_step(params, batch):
+    logits = batch["features"] @ params["kernel"]
+    losses = -jnp.take_along_axis(
+        jax.nn.log_softmax(logits), batch["targets"][:, None], axis=1
+    )[:, 0]
+    loss_mask = batch["loss_mask"]
+    return {
+        "logits": logits,
+        "loss_sum": jnp.sum(losses * loss_mask),
+        "weight": jnp.sum(loss_mask),
+    }
+
+
+def make_batches(batch_size, order=None, put=lambda batch: batch):
+    order = np.arange(NUM) if order is None else order
+    for start in range(0, NUM, batch_size):
+        index = order[start : start + batch_size]
+        num_padding = batch_size - len(index)
+        rows = np.concatenate([index, np.zeros(num_padding, int)])  # a real example's
+        loss_mask = (np.arange(batch_size) < len(index)).astype(np.float32)
+        yield put(
+            {
+                "features": FEATURES[rows] + (1 - loss_mask)[:, None] * 1e3,
+                "targets": TARGETS[rows],
+                "index": rows.astype(np.int32),
+                "loss_mask": loss_mask,
+            }
+        )
+
+
+def run(batches, step=eval_step, **options):
+    return evaluate(step, PARAMS, batches, metric_names=["accuracy"], **options)
+
+
+def test_equals_the_whole_set_at_once():
+    logits = FEATURES @ PARAMS["kernel"]
+    probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    result = run(make_batches(8))
+    assert result.num_examples == NUM
+    np.testing.assert_array_equal(result.index, np.arange(NUM))
+    np.testing.assert_array_equal(result.targets, TARGETS)
+    np.testing.assert_array_equal(result.predictions, logits.argmax(1))
+    np.testing.assert_allclose(result.logits, logits, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        result.scores["loss"], -np.log(probs[np.arange(NUM), TARGETS]).mean(), rtol=1e-6
+    )
+    assert result.scores["accuracy"] == (logits.argmax(1) == TARGETS).mean()
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 19, 32])
+def test_batch_size_and_padding_change_nothing(batch_size):
+    whole, other = run(make_batches(8)), run(make_batches(batch_size))
+    np.testing.assert_array_equal(other.predictions, whole.predictions)
+    assert other.scores["accuracy"] == whole.scores["accuracy"]
+    np.testing.assert_allclose(other.scores["loss"], whole.scores["loss"], rtol=1e-6)
+
+
+def test_order_of_the_source_is_restored():
+    shuffled = np.random.default_rng(1).permutation(NUM)
+    whole, other = run(make_batches(8)), run(make_batches(8, shuffled))
+    np.testing.assert_array_equal(other.index, whole.index)
+    np.testing.assert_array_equal(other.predictions, whole.predictions)
+
+
+def test_sharded_over_devices_counts_the_same():
+    mesh = Mesh(np.array(jax.devices()), ("data",))
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+    put = functools.partial(jax.device_put, device=rows)
+    whole, other = run(make_batches(8)), run(make_batches(8, put=put))
+    assert len(jax.devices()) == 4
+    assert other.num_examples == NUM
+    np.testing.assert_array_equal(other.predictions, whole.predictions)
+    np.testing.assert_allclose(other.scores["loss"], whole.scores["loss"], rtol=1e-6)
+
+
+def test_bfloat16_logits_become_float32():
+    def step(params, batch):
+        outputs = eval_step(params, batch)
+        return outputs | {"logits": outputs["logits"].astype(jnp.bfloat16)}
+
+    assert run(make_batches(8), step).logits.dtype == np.float32
+
+
+def test_a_stop_is_noticed_between_batches():
+    answers = iter([False, False, True])
+    ran = []
+
+    def step(params, batch):
+        ran.append(1)
+        return eval_step(params, batch)
+
+    with pytest.raises(Interrupted):
+        run(make_batches(4), step, stop_requested=lambda: next(answers))
+    assert len(ran) == 2
+
+
+def test_an_example_that_comes_twice_is_named():
+    batches = [*make_batches(8), next(make_batches(4))]
+    with pytest.raises(InputError, match=r"examples \[0, 1, 2, 3\] .*more than once"):
+        run(batches)
+
+
+def test_nothing_real_is_an_error():
+    batches = [b | {"loss_mask": np.zeros(8, np.float32)} for b in make_batches(8)]
+    for given in (batches, []):
+        with pytest.raises(InputError, match="no real example"):
+            run(given)
+
+
+def test_a_missing_field_is_named():
+    batches = [{"features": FEATURES, "targets": TARGETS}]
+    with pytest.raises(InputError, match=r"lacks \['index', 'loss_mask'\]"):
+        run(batches)
+
+
+def test_an_unknown_metric_stops_before_the_first_batch():
+    def batches():
+        raise AssertionError("the data was touched")
+        yield
+
+    with pytest.raises(InputError, match="unknown metrics"):
+        evaluate(eval_step, PARAMS, batches(), metric_names=["f1"])
+
+
+TWO_PROCESSES = """
+import sys
+import jax
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 2)
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+import importlib.util
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+spec = importlib.util.spec_from_file_location("case", sys.argv[3])
+case = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(case)
+
+rows = NamedSharding(Mesh(jax.devices(), ("data",)), PartitionSpec("data"))
+def put(batch):
+    mine = slice(4 * jax.process_index(), 4 * jax.process_index() + 4)
+    local = {name: field[mine] for name, field in batch.items()}
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(rows, x), local)
+
+result = case.run(case.make_batches(8, put=put))
+print(result.num_examples, result.scores["accuracy"], *result.predictions)
+try:
+    case.run(case.make_batches(8))
+except case.InputError as error:
+    print(error)
+"""
+
+
+def test_two_processes_count_every_example_once(free_port):
+    whole = run(make_batches(8))
+    command = [sys.executable, "-c", TWO_PROCESSES, f"127.0.0.1:{free_port}"]
+    workers = [
+        subprocess.Popen(
+            [*command, str(i), __file__],
+            cwd=Path(__file__).parents[2],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    for worker in workers:
+        counts, refusal = worker.communicate(timeout=100)[0].splitlines()[-2:]
+        num, accuracy, *predictions = counts.split()
+        assert int(num) == NUM
+        assert float(accuracy) == whole.scores["accuracy"]
+        assert [int(p) for p in predictions] == whole.predictions.tolist()
+        assert "with 2 processes evaluate needs global device arrays" in refusal
+
+
+@pytest.fixture
+def free_port():
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
