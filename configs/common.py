@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every key of a config, with its meaning; experiments change what differs.
+
+A duration ends in ``_steps``, ``_epochs``, ``_examples`` or ``_percent`` (of the run);
+to give it in another unit than here, use ``set_duration(section, num_steps=100)``. On
+the command line any unit takes its place: ``--config.train.num_steps=100``.
+"""
+
+from typing import Any
+
+from jft.config import make_config_dict, set_duration
+
+
+def base_config() -> Any:
+    """Return the ConfigDict that every experiment starts from."""
+    return make_config_dict(
+        {
+            "seed": 0,  # of weights, order, augmentation and dropout
+            "data": {
+                "source": "folder",  # a name in jft.data.SOURCES
+                "path": None,  # the folder of the source "folder"
+                "source_options": {},  # further keyword arguments of the source
+                "split_sizes": {  # examples (int), a fraction (float) or "rest"
+                    "train": "rest",
+                    "validation": 0.1,
+                    "test": 0.1,
+                },
+                "split_per_class": False,  # sizes are of each class, not of all
+                "split_seed": 0,  # apart from `seed`, so that seeds share a test set
+                "global_batch_size": 32,  # over all devices and processes
+                "augment": None,  # a name in jft.data.AUGMENTATIONS
+                "num_workers": 0,  # processes; 0: threads. Never changes the result
+            },
+            "model": {
+                "pretrained": None,  # a folder, "jft:<a shipped model>", or None
+                "model_type": "vit",  # where pretrained is None: jft.models.MODELS
+                "model_config": {},  # likewise: fields of its config.json
+                "dtype": "float32",  # of the parameters
+            },
+            "partition": {
+                # (regex of a whole parameter path, label), the first match wins;
+                # "frozen" is the label of what never moves
+                "rules": [["classifier/.*", "head"], [".*", "backbone"]],
+            },
+            "optim": {
+                "optimizer": "adamw",  # a name in jft.optim.OPTIMIZERS
+                "hyperparams": {},  # its keyword arguments
+                "learning_rate": 1e-3,  # the peak, of the head
+                "schedule": "cosine",  # a name in jft.optim.SCHEDULES
+                "schedule_options": {},  # its keyword arguments
+                "warmup_percent": 5,  # linear, from 0
+                "weight_decay": 0.05,  # decoupled; times the learning rate once
+                "l2_sp": 0.0,  # decoupled pull towards the starting point
+                "clip_norm": 1.0,  # of all trainable gradients together, or None
+                "layer_decay": None,  # factor of the rate, a layer down, or None
+                "layer_decay_preset": "timm",  # timm, beit, electra, ulmfit
+                "multipliers": {},  # label -> factor of the learning rate
+                "ema_decay": None,  # evaluate a moving average of the weights
+                "unfreeze": {
+                    # none, top_down, chain_thaw, explicit, plateau
+                    "method": "none",
+                    "start_steps": 0,  # top_down: when the head opens
+                    "every_percent": 10,  # top_down, chain_thaw: between openings
+                    "open_at": [],  # explicit: [layer, step] pairs
+                    "patience": 3,  # plateau: evaluations without progress
+                    "min_delta": 0.0,  # plateau: less progress than this is none
+                },
+            },
+            "train": {
+                "num_epochs": 10,  # the length of the run
+                "grad_accum_steps": 1,  # parts a batch is computed in; same result
+                "compute_dtype": "float32",  # or bfloat16
+                "label_smoothing": 0.0,
+                "mode": "jit",  # or pmap
+                "mesh": {
+                    "data": None,  # devices that share a batch; None: all left
+                    "fsdp": 1,  # devices that share the parameters
+                },
+                "phases": "compiled",  # one program a phase, or "gated": one for all
+                "max_nonfinite_steps": 10,  # skipped in a row before the run stops
+                "log_every_steps": 10,
+            },
+            "checkpoint": {
+                "save_every_epochs": 1,
+                "keep_last": 2,
+                "keep_every_steps": None,  # kept for ever, or None
+                "keep_best": 1,
+                "full": False,  # also write frozen parameters that the base has
+                "on_corrupt": "error",  # or fall_back: to the last good step
+            },
+            "evals": {
+                "eval_every_epochs": 1,
+                "metrics": ["accuracy", "macro_f1"],  # names in jft.evals.METRICS
+                "metric": "accuracy",  # of validation: best, early stop, plateau
+                "mode": "max",  # or min
+                "early_stop_patience": None,  # evaluations without progress, or None
+                "forgetting": None,  # source measured before and after, or None
+                "forgetting_options": {},  # its keyword arguments
+            },
+            "export": {
+                "enabled": True,
+                "max_shard_size": "5GB",  # of one safetensors file
+            },
+        }
+    )
+
+
+def quicktest(config: Any) -> None:
+    """Shorten a config, in place, to seconds: every stage runs, nothing is learned."""
+    set_duration(config.train, num_steps=12)
+    set_duration(config.train, log_every_steps=2)
+    set_duration(config.optim, warmup_steps=2)
+    set_duration(config.optim.unfreeze, every_steps=2)
+    set_duration(config.checkpoint, save_every_steps=6)
+    set_duration(config.evals, eval_every_steps=6)

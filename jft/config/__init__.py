@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was asked for? Config files, overrides and flags become one frozen ``Config``.
+
+The only stage that imports ml_collections; library functions never see a config.
+"""
+
+from jft.config.args import parse_arg
+from jft.config.durations import Duration, take_duration, to_steps
+from jft.config.files import load_config_file, make_config_dict, set_duration
+from jft.config.flags import (
+    EXIT_INPUT,
+    EXIT_INTERRUPTED,
+    Invocation,
+    new_flags,
+    run,
+    run_without_config,
+)
+from jft.config.overrides import apply_overrides, split_overrides
+from jft.config.resolve import (
+    config_digest,
+    differences,
+    from_json,
+    resolve,
+    to_dict,
+    to_json,
+)
+from jft.config.schema import (
+    CheckpointConfig,
+    Config,
+    DataConfig,
+    EvalsConfig,
+    ExportConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimConfig,
+    PartitionConfig,
+    TrainConfig,
+    UnfreezeConfig,
+)
+
+__all__ = [
+    "EXIT_INPUT",
+    "EXIT_INTERRUPTED",
+    "CheckpointConfig",
+    "Config",
+    "DataConfig",
+    "Duration",
+    "EvalsConfig",
+    "ExportConfig",
+    "Invocation",
+    "MeshConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "PartitionConfig",
+    "TrainConfig",
+    "UnfreezeConfig",
+    "apply_overrides",
+    "config_digest",
+    "differences",
+    "from_json",
+    "load_config_file",
+    "make_config_dict",
+    "new_flags",
+    "parse_arg",
+    "resolve",
+    "run",
+    "run_without_config",
+    "set_duration",
+    "split_overrides",
+    "take_duration",
+    "to_dict",
+    "to_json",
+    "to_steps",
+]

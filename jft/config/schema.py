@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every setting of a run: frozen dataclasses, one a section, in stage order.
+
+A field of type ``Duration`` is given by exactly one of four keys: ``num`` by
+``num_steps``, ``num_epochs``, ``num_examples`` or ``num_percent``. No field has a
+default: a config file starts from ``configs/common.py``, which sets each of them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+
+from jft.config.durations import Duration
+
+
+class Range(NamedTuple):
+    """The smallest and the largest value allowed, both inclusive unless ``above``."""
+
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None  # exclusive minimum
+    below: float | None = None  # exclusive maximum
+
+    def holds(self, value: float) -> bool:
+        """Return whether the value lies inside."""
+        return (
+            (self.minimum is None or value >= self.minimum)
+            and (self.maximum is None or value <= self.maximum)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        words = ("at least", "at most", "above", "below")
+        limits = zip(words, self, strict=True)
+        return " and ".join(f"{word} {x}" for word, x in limits if x is not None)
+
+
+Count: TypeAlias = Annotated[int, Range(minimum=1)]
+Whole: TypeAlias = Annotated[int, Range(minimum=0)]
+Positive: TypeAlias = Annotated[float, Range(above=0)]
+NonNegative: TypeAlias = Annotated[float, Range(minimum=0)]
+Fraction: TypeAlias = Annotated[float, Range(minimum=0, below=1)]
+Dtype: TypeAlias = Literal["float32", "bfloat16", "float64"]
+Options: TypeAlias = Mapping[str, bool | int | float | str | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What goes in."""
+
+    source: str  # a name in jft.data.SOURCES
+    path: str | None  # folder of the source "folder"
+    source_options: Options  # further keyword arguments of the source
+    split_sizes: Mapping[str, int | float | str]  # split -> count, fraction or "rest"
+    split_per_class: bool  # counts and fractions are of each class
+    split_seed: int
+    global_batch_size: Count  # examples a step, over all devices and processes
+    augment: str | None  # a name in jft.data.AUGMENTATIONS
+    num_workers: Whole  # processes that prepare batches; 0 uses threads
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Which model, from which numbers."""
+
+    pretrained: str | None  # folder in Hugging Face layout, "jft:<shipped>", or None
+    model_type: str  # a name in jft.models.MODELS; read where pretrained is None
+    model_config: Mapping[str, Any]  # fields of config.json; likewise
+    dtype: Dtype  # of the parameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartitionConfig:
+    """Which numbers move."""
+
+    rules: tuple[tuple[str, str], ...]  # (regex of a whole path, label), first wins
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnfreezeConfig:
+    """When each layer starts to move."""
+
+    method: Literal["none", "top_down", "chain_thaw", "explicit", "plateau"]
+    start: Duration  # top_down: when the head opens
+    every: Duration  # top_down, chain_thaw: time between two openings
+    open_at: tuple[tuple[int, int], ...]  # explicit: (layer, step) pairs
+    patience: Count  # plateau: evaluations without progress before one more opens
+    min_delta: NonNegative  # plateau: progress smaller than this counts as none
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """How they move."""
+
+    optimizer: str  # a name in jft.optim.OPTIMIZERS
+    hyperparams: Options  # keyword arguments of the optimizer
+    learning_rate: Positive  # peak, of the head
+    schedule: str  # a name in jft.optim.SCHEDULES
+    schedule_options: Options  # keyword arguments of the schedule
+    warmup: Duration
+    weight_decay: NonNegative  # decoupled; multiplied by the learning rate once
+    l2_sp: NonNegative  # pull towards the starting point
+    clip_norm: Positive | None  # global norm of all trainable gradients
+    layer_decay: Annotated[float, Range(above=0, maximum=1)] | None
+    layer_decay_preset: Literal["timm", "beit", "electra", "ulmfit"]
+    multipliers: Mapping[str, NonNegative]  # label -> factor of the learning rate
+    ema_decay: Fraction | None  # moving average of the trainable parameters
+    unfreeze: UnfreezeConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """How many devices along each axis of the mesh."""
+
+    data: Count | None  # None: all devices that fsdp leaves
+    fsdp: Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One step, many steps."""
+
+    num: Duration  # length of the run
+    grad_accum_steps: Count  # parts that a batch is computed in
+    compute_dtype: Dtype
+    label_smoothing: Fraction
+    mode: Literal["jit", "pmap"]
+    mesh: MeshConfig
+    phases: Literal["compiled", "gated"]  # one program a phase, or one for all
+    max_nonfinite_steps: Whole  # skipped steps in a row before the run stops
+    log_every: Duration
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """How it is kept."""
+
+    save_every: Duration
+    keep_last: Count
+    keep_every: Duration | None  # kept for ever
+    keep_best: Whole
+    full: bool  # also write frozen parameters that the base has
+    on_corrupt: Literal["error", "fall_back"]  # fall_back: to the last good step
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalsConfig:
+    """Is it any good?"""
+
+    eval_every: Duration
+    metrics: tuple[str, ...]  # names in jft.evals.METRICS
+    metric: str  # of the validation split: picks the best, stops, opens on plateau
+    mode: Literal["max", "min"]
+    early_stop_patience: Count | None  # evaluations without progress
+    forgetting: str | None  # source whose accuracy is measured before and after
+    forgetting_options: Options  # its keyword arguments
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """How it leaves."""
+
+    enabled: bool
+    max_shard_size: str  # such as "5GB"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """All of a run's settings, in stage order."""
+
+    seed: Whole
+    data: DataConfig
+    model: ModelConfig
+    partition: PartitionConfig
+    optim: OptimConfig
+    train: TrainConfig
+    checkpoint: CheckpointConfig
+    evals: EvalsConfig
+    export: ExportConfig
