@@ -3,14 +3,20 @@
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import jax
+import numpy as np
 import pytest
+
+from jft.models import get_family, make_apply_fn
+from jft.params import init_params
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -40,3 +46,60 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data sets are absent: {folder} (set JFT_DATA)")
     return folder
+
+
+class TinyModel(NamedTuple):
+    """A two-block ViT of the real family: everything a training test needs."""
+
+    apply_fn: Any
+    params: Any  # float32
+    layer_index: Any
+    num_layers: int
+
+    def batch(self, size: int, *, seed: int = 0, ragged: int = 0) -> dict[str, Any]:
+        """Random images; the last ``ragged`` rows are padding."""
+        rng = np.random.default_rng(seed)
+        return {
+            "pixel_values": rng.normal(size=(size, 8, 8, 1)).astype(np.float32),
+            "targets": rng.integers(0, 5, size).astype(np.int32),
+            "loss_mask": (np.arange(size) < size - ragged).astype(np.float32),
+        }
+
+
+def build_tiny_vit(**changes: Any) -> TinyModel:
+    """Build the tiny ViT, its weights scaled until its logits have a spread."""
+    config = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "image_size": 8,
+        "patch_size": 4,
+        "num_channels": 1,
+        "id2label": {str(i): str(i) for i in range(5)},
+        **changes,
+    }
+    family = get_family("vit")
+    config = family.config_from_dict(config)
+    module = family.make_module(config)
+    params = init_params(module, family.example_inputs(config), key=jax.random.key(0))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda x: x + rng.normal(size=x.shape, scale=0.2).astype(np.float32), params
+    )
+    return TinyModel(
+        make_apply_fn(module, input_field=family.input_field),
+        params,
+        family.layer_index(config),
+        family.num_layers(config),
+    )
+
+
+@pytest.fixture(scope="session")
+def make_tiny_vit() -> Callable[..., TinyModel]:
+    return build_tiny_vit
+
+
+@pytest.fixture(scope="session")
+def tiny_vit() -> TinyModel:
+    return build_tiny_vit()

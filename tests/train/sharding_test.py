@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One device, four devices under jit (data, fsdp) and pmap: one result."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from jft import paths
+from jft.evals import evaluate
+from jft.optim import make_optimizer, top_down
+from jft.partition import label_params
+from jft.tasks.image_classification import make_loss
+from jft.train import (
+    cast_floating,
+    check_batch_size,
+    init_state,
+    make_eval_step,
+    make_mesh,
+    make_pmap_train_step,
+    make_train_step,
+    place_state,
+    replicate,
+    shard_batch,
+    split_over_devices,
+    state_shardings,
+    unreplicate,
+)
+from jft.types import InputError
+
+KEY_BIAS = "attention/attention/key/bias"
+RULES = [("vit/embeddings/.*", "frozen"), (".*", "moving")]
+WAYS = ["data", "fsdp", "mixed", "pmap"]
+
+
+@pytest.fixture
+def small_leaves_are_sharded(monkeypatch):
+    monkeypatch.setattr("jft.train.sharding.MIN_SHARDED_SIZE", 64)
+
+
+def train(model, way, *, dtype, num_steps, optimizer="adamw", grad_accum_steps=1):
+    """Train ``num_steps``; losses and final parameters."""
+    params = cast_floating(model.params, dtype)
+    labels = label_params(params, RULES)
+    tx = make_optimizer(
+        labels,
+        optimizer=optimizer,
+        learning_rate=1e-2,
+        clip_norm=1.0,
+        layer_index=model.layer_index,
+        num_layers=model.num_layers,
+    )
+    state = init_state(params, labels, tx=tx, key=jax.random.key(0))
+    args = (model.apply_fn, make_loss(), tx, labels)
+    accum = {"grad_accum_steps": grad_accum_steps}
+    place = lambda batch: batch  # noqa: E731
+    if way == "pmap":
+        step, state, place = (
+            make_pmap_train_step(*args, **accum),
+            replicate(state),
+            split_over_devices,
+        )
+    elif way == "one":
+        step = make_train_step(*args, **accum)
+    else:
+        mesh = make_mesh(fsdp={"data": 1, "mixed": 2, "fsdp": 4}[way])
+        shardings = state_shardings(state, mesh)
+        state = place_state(state, shardings)
+        step = make_train_step(*args, state_shardings=shardings, **accum)
+        place = lambda batch: shard_batch(batch, mesh)  # noqa: E731
+    losses = []
+    for i in range(num_steps):
+        batch = cast_floating(model.batch(16, seed=i, ragged=3), dtype)
+        state, metrics = step(state, place(batch))
+        losses.append(float(metrics["loss"]))
+    if way == "pmap":
+        state = unreplicate(state)
+    return losses, {k: np.asarray(v) for k, v in paths.flatten(state.trainable).items()}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("grad_accum_steps", [1, 2])
+def test_one_step_in_float32(tiny_vit, way, grad_accum_steps, small_leaves_are_sharded):
+    """With SGD of rate 1e-2 the parameters' change is the gradient, to a factor."""
+    one = train(tiny_vit, "one", dtype=jnp.float32, num_steps=1, optimizer="sgd")
+    other = train(
+        tiny_vit,
+        way,
+        dtype=jnp.float32,
+        num_steps=1,
+        optimizer="sgd",
+        grad_accum_steps=grad_accum_steps,
+    )
+    np.testing.assert_allclose(one[0], other[0], rtol=1e-6)
+    for path, value in one[1].items():
+        np.testing.assert_allclose(other[1][path], value, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_twenty_steps_in_float64(tiny_vit, way, small_leaves_are_sharded):
+    with jax.enable_x64(True):
+        one = train(tiny_vit, "one", dtype=jnp.float64, num_steps=20)
+        other = train(tiny_vit, way, dtype=jnp.float64, num_steps=20)
+        np.testing.assert_allclose(one[0], other[0], rtol=0, atol=1e-10)
+        for path, value in one[1].items():
+            if not path.endswith(KEY_BIAS):
+                np.testing.assert_allclose(other[1][path], value, rtol=0, atol=1e-10)
+
+
+def test_fsdp_spreads_parameters_and_their_optimizer_state(
+    tiny_vit, small_leaves_are_sharded
+):
+    labels = label_params(tiny_vit.params, RULES)
+    tx = make_optimizer(
+        labels,
+        learning_rate=1e-2,
+        layer_index=tiny_vit.layer_index,
+        open_at=top_down(tiny_vit.num_layers, every=1),
+    )
+    state = init_state(tiny_vit.params, labels, tx=tx, key=jax.random.key(0))
+    mesh = make_mesh(fsdp=4)
+    shardings = state_shardings(state, mesh)
+    name = "vit/encoder/layer/0/intermediate/dense/kernel"
+    assert paths.flatten(shardings.trainable)[name].spec == P(None, "fsdp")
+    state = place_state(state, shardings)
+    kernel = paths.flatten(state.trainable)[name]
+    assert kernel.addressable_shards[0].data.size == kernel.size // 4
+    moments = [k for k in paths.flatten(shardings.opt_state) if k.endswith(name)]
+    assert len(moments) == 2
+    for path in moments:
+        assert paths.flatten(shardings.opt_state)[path].spec == P(None, "fsdp")
+
+
+def test_sharding_rules_are_rules(tiny_vit):
+    labels = label_params(tiny_vit.params, RULES)
+    tx = make_optimizer(labels, learning_rate=1e-2)
+    state = init_state(tiny_vit.params, labels, tx=tx, key=jax.random.key(0))
+    mesh = make_mesh(fsdp=2)
+    rules = [(".*/dense/kernel", P("fsdp", None)), (".*", P())]
+    flat = paths.flatten(state_shardings(state, mesh, rules=rules).params)
+    assert flat["vit/encoder/layer/0/output/dense/kernel"].spec == P("fsdp", None)
+    assert flat["classifier/kernel"].spec == P()
+    with pytest.raises(InputError, match="nothing/here"):
+        state_shardings(state, mesh, rules=[("nothing/here", P()), (".*", P())])
+
+
+@pytest.mark.parametrize("size", [16, 13])
+def test_evaluation_counts_the_same_on_every_mesh(tiny_vit, size):
+    """13 examples in batches of 8: the last batch has three padding rows."""
+    whole = tiny_vit.batch(size)
+    rows = {**whole, "index": np.arange(size, dtype=np.int32)}
+
+    def batches():
+        for start in range(0, size, 8):
+            part = {k: v[start : start + 8] for k, v in rows.items()}
+            pad = 8 - len(part["targets"])
+            yield {
+                k: np.concatenate([v, np.zeros((pad, *v.shape[1:]), v.dtype)])
+                for k, v in part.items()
+            }
+
+    eval_step = make_eval_step(tiny_vit.apply_fn, make_loss())
+    one = evaluate(eval_step, tiny_vit.params, batches(), metric_names=["accuracy"])
+    mesh = make_mesh()
+    placed = (shard_batch(batch, mesh) for batch in batches())
+    four = evaluate(eval_step, tiny_vit.params, placed, metric_names=["accuracy"])
+    assert one.num_examples == four.num_examples == size
+    assert sorted(four.index.tolist()) == list(range(size))
+    assert one.scores["accuracy"] == four.scores["accuracy"]
+    np.testing.assert_allclose(one.scores["loss"], four.scores["loss"], rtol=1e-6)
+
+
+def test_a_batch_must_divide():
+    check_batch_size(16, num_devices=4, grad_accum_steps=2)
+    with pytest.raises(InputError, match=r"4 devices x 2 .* such as 8 or 16"):
+        check_batch_size(12, num_devices=4, grad_accum_steps=2)
+    with pytest.raises(InputError, match="do not divide over 4 devices"):
+        split_over_devices({"x": np.zeros((6, 2))})
+
+
+def test_a_mesh_must_use_every_device():
+    with pytest.raises(InputError, match="data=3 x fsdp=1 does not use 4 devices"):
+        make_mesh(data=3)
