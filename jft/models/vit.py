@@ -1,0 +1,457 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Vision transformer with a classifier, as ``transformers.ViTForImageClassification``.
+
+The modules nest as the checkpoint's keys do. The forward runs in stages, so that a
+frozen prefix can be computed once: stage 0 embeds, stage i+1 is block i, the final
+norm closes the last block's stage n, stage n+1 classifies the first token. Stage k
+uses the parameters of layer k and no other.
+
+Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", arXiv 2010.11929.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Float
+
+from jft.models.family import Family
+from jft.types import InputError, LayerIndex
+
+AnyArray = jax.Array | np.ndarray
+
+# transformers' names; its "gelu" is the exact one, "gelu_new" the tanh formula
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": lambda x: nn.gelu(x, approximate=False),
+    "gelu_new": nn.gelu,
+    "gelu_pytorch_tanh": nn.gelu,
+    "quick_gelu": lambda x: x * nn.sigmoid(jnp.asarray(1.702, x.dtype) * x),
+    "relu": nn.relu,
+    "silu": nn.silu,
+    "swish": nn.silu,
+    "tanh": jnp.tanh,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTConfig:
+    """The fields of config.json that change the arithmetic, with its defaults."""
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.0
+    attention_probs_dropout_prob: float = 0.0
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    image_size: tuple[int, int] = (224, 224)  # height, width
+    patch_size: tuple[int, int] = (16, 16)
+    num_channels: int = 3
+    qkv_bias: bool = True
+    num_labels: int = 2
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches down and across; pixels beyond the last whole patch are unused."""
+        (height, width), (down, across) = self.image_size, self.patch_size
+        return height // down, width // across
+
+
+def config_from_dict(config: Mapping[str, Any]) -> ViTConfig:
+    """Read the fields that matter of a config.json, absent ones at HF's defaults.
+
+    Raises:
+      InputError: names the field whose value this model cannot honour.
+
+    >>> config_from_dict({"image_size": 8, "id2label": {"0": "a"}}).image_size
+    (8, 8)
+    """
+    defaults = ViTConfig()
+    values = {
+        name: _checked(name, config[name], like=getattr(defaults, name))
+        for name in ViTConfig.__dataclass_fields__
+        if name in config
+    }
+    if "id2label" in config:
+        values["num_labels"] = len(config["id2label"])
+    result = ViTConfig(**values)
+    _check_fit(result)
+    return result
+
+
+def _checked(name: str, value: Any, *, like: Any) -> Any:
+    """Return ``value`` in the type of the default ``like``, or say what is wrong."""
+    if isinstance(like, tuple):
+        pair = [value, value] if isinstance(value, int) else value
+        fits = isinstance(pair, list | tuple) and len(pair) == 2
+        if fits and all(type(size) is int and size > 0 for size in pair):
+            return tuple(pair)
+        expected = "a positive integer or two of them (height, width)"
+    elif isinstance(like, bool):
+        if isinstance(value, bool):
+            return value
+        expected = "true or false"
+    elif isinstance(like, int):
+        if type(value) is int and value > 0:
+            return value
+        expected = "a positive integer"
+    elif isinstance(like, float):
+        if type(value) in (int, float) and value >= 0:
+            return float(value)
+        expected = "a number of at least 0"
+    else:
+        if value in ACTIVATIONS:
+            return value
+        expected = f"one of {sorted(ACTIVATIONS)}"
+    raise InputError(f"config.json: {name} is {value!r}; it must be {expected}.")
+
+
+def _check_fit(config: ViTConfig) -> None:
+    """Refuse fields that are fine alone and wrong together."""
+    if config.hidden_size % config.num_attention_heads:
+        raise InputError(
+            f"config.json: hidden_size is {config.hidden_size}, which does not divide "
+            f"into num_attention_heads = {config.num_attention_heads} equal heads."
+        )
+    if 0 in config.grid:
+        raise InputError(
+            f"config.json: patch_size {config.patch_size} is larger than image_size "
+            f"{config.image_size}; no whole patch fits."
+        )
+    if not config.num_labels:
+        raise InputError(
+            "config.json: id2label is empty, so there is no class to predict; "
+            "give the names of the classes."
+        )
+    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+        if getattr(config, name) >= 1:
+            raise InputError(
+                f"config.json: {name} is {getattr(config, name)}; it must be below 1."
+            )
+
+
+def _dense(config: ViTConfig, features: int, *, name: str, bias: bool = True) -> Any:
+    """A Dense with the checkpoint's initialisation.
+
+    transformers truncates that normal at ±2, a hundred standard deviations away.
+    """
+    init = nn.initializers.normal(config.initializer_range)
+    return nn.Dense(features, use_bias=bias, kernel_init=init, name=name)
+
+
+def _norm(config: ViTConfig, *, name: str) -> Any:
+    # eps is 1e-12: E[x²] - E[x]² in one pass would lose more than that
+    return nn.LayerNorm(
+        epsilon=config.layer_norm_eps, use_fast_variance=False, name=name
+    )
+
+
+class _PatchProjection(nn.Module):
+    """The convolution whose stride is its size: one product over cut-out patches."""
+
+    config: ViTConfig
+
+    @nn.compact
+    def __call__(self, images: AnyArray) -> jax.Array:
+        """Map ``[B, height, width, channels]`` to ``[B, L - 1, D]``."""
+        cfg = self.config
+        (rows, columns), (down, across) = cfg.grid, cfg.patch_size
+        shape = (down, across, cfg.num_channels, cfg.hidden_size)
+        init = nn.initializers.normal(cfg.initializer_range)
+        kernel = self.param("kernel", init, shape)
+        bias = self.param("bias", nn.initializers.zeros, (cfg.hidden_size,))
+        pixels = jnp.asarray(images, kernel.dtype)[:, : rows * down, : columns * across]
+        patches = pixels.reshape(-1, rows, down, columns, across, cfg.num_channels)
+        flat = patches.transpose(0, 1, 3, 2, 4, 5).reshape(-1, np.prod(shape[:3]))
+        tokens = flat @ kernel.reshape(flat.shape[-1], -1) + bias[None]
+        return tokens.reshape(len(images), rows * columns, -1)
+
+
+class _PatchEmbeddings(nn.Module):
+    config: ViTConfig
+
+    @nn.compact
+    def __call__(self, images: AnyArray) -> jax.Array:
+        patches: jax.Array = _PatchProjection(self.config, name="projection")(images)
+        return patches
+
+
+class _Embeddings(nn.Module):
+    """Patches, the class token before them, and positions."""
+
+    config: ViTConfig
+
+    @nn.compact
+    def __call__(self, images: AnyArray, deterministic: bool) -> jax.Array:
+        cfg = self.config
+        expected = (*cfg.image_size, cfg.num_channels)
+        if images.shape[1:] != expected:
+            raise InputError(
+                f"images have shape {tuple(images.shape)}; this model takes "
+                f"[B, height, width, channels] = [B, {', '.join(map(str, expected))}]. "
+                "Resize them with the checkpoint's processor."
+            )
+        patches = _PatchEmbeddings(cfg, name="patch_embeddings")(images)
+        batch, num_patches, width = patches.shape
+        init = nn.initializers.normal(cfg.initializer_range)
+        cls_token = self.param("cls_token", init, (1, 1, width))
+        positions = self.param("position_embeddings", init, (1, num_patches + 1, width))
+        first = jnp.broadcast_to(cls_token, (batch, 1, width))
+        tokens = jnp.concatenate([first, patches], axis=1) + positions
+        tokens = nn.Dropout(cfg.hidden_dropout_prob)(tokens, deterministic)
+        return tokens
+
+
+class _SelfAttention(nn.Module):
+    config: ViTConfig
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, batch: int, deterministic: bool) -> jax.Array:
+        cfg = self.config
+        heads, width = cfg.num_attention_heads, cfg.hidden_size
+
+        def project(name: str) -> jax.Array:  # [B*L, D] -> [B, H, L, K]
+            x: jax.Array = _dense(cfg, width, name=name, bias=cfg.qkv_bias)(tokens)
+            return x.reshape(batch, -1, heads, width // heads).transpose(0, 2, 1, 3)
+
+        query, key, value = project("query"), project("key"), project("value")
+        scale = jnp.asarray((width // heads) ** -0.5, query.dtype)
+        scores = (query * scale) @ key.swapaxes(-1, -2)
+        # a softmax in bf16 loses the small probabilities
+        wide = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+        probs = nn.softmax(wide).astype(scores.dtype)
+        probs = nn.Dropout(cfg.attention_probs_dropout_prob)(probs, deterministic)
+        return (probs @ value).transpose(0, 2, 1, 3).reshape(-1, width)
+
+
+class _Output(nn.Module):
+    """The projection back to the width of the residual stream, then dropout."""
+
+    config: ViTConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
+        x = _dense(self.config, self.config.hidden_size, name="dense")(x)
+        x = nn.Dropout(self.config.hidden_dropout_prob)(x, deterministic)
+        return x
+
+
+class _Attention(nn.Module):
+    config: ViTConfig
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, batch: int, deterministic: bool) -> jax.Array:
+        attention = _SelfAttention(self.config, name="attention")
+        output = _Output(self.config, name="output")
+        mixed: jax.Array = output(
+            attention(tokens, batch, deterministic), deterministic
+        )
+        return mixed
+
+
+class _Intermediate(nn.Module):
+    config: ViTConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        cfg = self.config
+        x = _dense(cfg, cfg.intermediate_size, name="dense")(x)
+        return ACTIVATIONS[cfg.hidden_act](x)
+
+
+class _Block(nn.Module):
+    """Attention, then the MLP, each normed before and added after."""
+
+    config: ViTConfig
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array, batch: int, deterministic: bool) -> jax.Array:
+        cfg = self.config
+        normed = _norm(cfg, name="layernorm_before")(tokens)
+        attended = _Attention(cfg, name="attention")(normed, batch, deterministic)
+        tokens = tokens + attended
+        normed = _norm(cfg, name="layernorm_after")(tokens)
+        hidden = _Intermediate(cfg, name="intermediate")(normed)
+        tokens = tokens + _Output(cfg, name="output")(hidden, deterministic)
+        return tokens
+
+
+class _Layers(nn.Module):
+    config: ViTConfig
+
+    @nn.compact
+    def __call__(
+        self, tokens: jax.Array, blocks: range, batch: int, deterministic: bool
+    ) -> jax.Array:
+        for i in blocks:
+            tokens = _Block(self.config, name=str(i))(tokens, batch, deterministic)
+        return tokens
+
+
+class _Encoder(nn.Module):
+    config: ViTConfig
+
+    @nn.compact
+    def __call__(
+        self, tokens: jax.Array, blocks: range, batch: int, deterministic: bool
+    ) -> jax.Array:
+        layers = _Layers(self.config, name="layer")
+        tokens = layers(tokens, blocks, batch, deterministic)
+        return tokens
+
+
+class _Backbone(nn.Module):
+    """Stages ``start`` to ``stop - 1``, of which the head's is none of its own."""
+
+    config: ViTConfig
+
+    @nn.compact
+    def __call__(
+        self, x: AnyArray, start: int, stop: int, deterministic: bool
+    ) -> AnyArray:
+        cfg = self.config
+        last = cfg.num_hidden_layers  # the stage that the final norm closes
+        if start == 0 < stop:
+            x = _Embeddings(cfg, name="embeddings")(x, deterministic)
+        blocks = range(max(start, 1) - 1, min(stop, last + 1) - 1)
+        if not blocks:
+            return x
+        # flat tokens: XLA contracts one axis, not two, for a weight's gradient
+        shape = x.shape
+        tokens = jnp.asarray(x).reshape(-1, shape[-1])
+        encoder = _Encoder(cfg, name="encoder")
+        tokens = encoder(tokens, blocks, shape[0], deterministic)
+        if start <= last < stop:
+            tokens = _norm(cfg, name="layernorm")(tokens)
+        return tokens.reshape(shape)
+
+
+class ViT(nn.Module):
+    """The classifier; its parameter paths are the keys of the checkpoint."""
+
+    config: ViTConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        inputs: Float[AnyArray, "B height width channels"] | Float[AnyArray, "B L D"],
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        deterministic: bool = True,
+    ) -> Float[AnyArray, "B C"] | Float[AnyArray, "B L D"]:
+        """Run the stages from boundary ``start`` to boundary ``stop``.
+
+        ``f(x, start=0, stop=k)`` then ``f(_, start=k)`` is ``f(x)`` for every k,
+        dropout included when both are given the same key.
+
+        Args:
+          inputs: images for ``start=0``, in any float dtype (the parameters' dtype
+            rules); else what a call with ``stop=start`` returned.
+          start: the first stage to run, from 0 to n + 1.
+          stop: the stage to stop before; None for all, which returns logits.
+          deterministic: False drops out, with the key ``rngs={"dropout": key}``.
+
+        Returns:
+          Logits ``[B, C]``, or hidden states ``[B, L, D]`` at boundary ``stop``.
+        """
+        num_stages = self.config.num_hidden_layers + 2
+        stop = num_stages if stop is None else stop
+        if not 0 <= start < stop <= num_stages:
+            raise InputError(
+                f"stages start={start}, stop={stop} do not fit: this model has stages "
+                f"0 to {num_stages - 1}, so 0 <= start < stop <= {num_stages}."
+            )
+        backbone = _Backbone(self.config, name="vit")
+        x: AnyArray = backbone(inputs, start, stop, deterministic)
+        if stop == num_stages:
+            x = _dense(self.config, self.config.num_labels, name="classifier")(x[:, 0])
+        return x
+
+
+def make_layer_index(config: ViTConfig) -> LayerIndex:
+    """Map each parameter path to its depth: the stage of the forward that uses it.
+
+    Embeddings 0, block i is i + 1, the final norm joins the last block (n), the
+    classifier n + 1.
+
+    Raises:
+      InputError: the returned function, for a path that this model does not have;
+        there is no default depth.
+
+    >>> make_layer_index(ViTConfig())("vit/encoder/layer/3/output/dense/bias")
+    4
+    """
+    num_layers = config.num_hidden_layers
+    depths = {
+        r"vit/embeddings/.+": 0,
+        r"vit/layernorm/.+": num_layers,
+        r"classifier/.+": num_layers + 1,
+    }
+
+    def layer_index(path: str) -> int:
+        block = re.fullmatch(r"vit/encoder/layer/(\d+)/.+", path)
+        if block and int(block[1]) < num_layers:
+            return int(block[1]) + 1
+        for pattern, depth in depths.items():
+            if re.fullmatch(pattern, path):
+                return depth
+        raise InputError(
+            f"parameter {path!r} belongs to no layer of a ViT of {num_layers} blocks; "
+            "known are vit/embeddings/…, vit/encoder/layer/<block>/…, vit/layernorm/… "
+            "and classifier/…"
+        )
+
+    return layer_index
+
+
+def example_inputs(config: ViTConfig) -> jax.ShapeDtypeStruct:
+    """Return the shape and dtype of one image."""
+    shape = (1, *config.image_size, config.num_channels)
+    example: jax.ShapeDtypeStruct = jax.eval_shape(lambda: jnp.zeros(shape))
+    return example
+
+
+def _variant(width: int, layers: int, heads: int, patch: int) -> ViTConfig:
+    return ViTConfig(
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        patch_size=(patch, patch),
+        num_labels=1000,
+    )
+
+
+# the published sizes, at 224 pixels and 1,000 classes
+VARIANTS: dict[str, ViTConfig] = {
+    "Ti/16": _variant(192, 12, 3, 16),
+    "S/16": _variant(384, 12, 6, 16),
+    "S/32": _variant(384, 12, 6, 32),
+    "B/16": _variant(768, 12, 12, 16),
+    "B/32": _variant(768, 12, 12, 32),
+    "L/16": _variant(1024, 24, 16, 16),
+    "L/32": _variant(1024, 24, 16, 32),
+    "H/14": _variant(1280, 32, 16, 14),
+}
+
+FAMILY = Family(
+    model_type="vit",
+    hf_architecture="ViTForImageClassification",
+    base_prefix="vit",
+    input_field="pixel_values",
+    config_from_dict=config_from_dict,
+    make_module=ViT,
+    example_inputs=example_inputs,
+    layer_index=make_layer_index,
+    num_layers=lambda config: config.num_hidden_layers,
+    final_norm=r"vit/layernorm/.*",
+    head_rules=(r"classifier/.*",),
+)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""New parameters: their shapes without memory, and their values from a key."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jft.models import Family
+from jft.paths import flatten, unflatten
+from jft.types import Params
+
+
+def abstract_params(family: Family, config: Any, *, dtype: Any = jnp.float32) -> Params:
+    """Return the parameters' shapes and dtype; nothing is allocated.
+
+    Args:
+      family: the family's record.
+      config: what ``family.config_from_dict`` returned.
+      dtype: the dtype of every leaf.
+
+    Returns:
+      Nested dicts of ``jax.ShapeDtypeStruct``.
+    """
+    init = _make_init(family, config, dtype=dtype)
+    return jax.eval_shape(init, jax.random.key(0))
+
+
+def init_params(
+    family: Family,
+    config: Any,
+    *,
+    key: jax.Array,
+    dtype: Any = jnp.float32,
+    only: Sequence[str] = (".*",),
+) -> Params:
+    """Draw parameters as transformers initialises them.
+
+    A leaf's value depends on the key and its path alone, so that drawing the head
+    alone gives the head of a full draw.
+
+    Args:
+      family: the family's record.
+      config: what ``family.config_from_dict`` returned.
+      key: a typed key; consumed.
+      dtype: the dtype of every leaf; drawn in float32, then cast.
+      only: regexes of the paths to draw; a leaf that none matches in full stays
+        abstract (``jax.ShapeDtypeStruct``).
+
+    Returns:
+      Nested dicts, one leaf a parameter.
+    """
+    init = _make_init(family, config, dtype=dtype)
+
+    def draw(key: jax.Array) -> dict[str, jax.Array]:
+        drawn = flatten(init(key))
+        return {path: drawn[path] for path in drawn if matches_any(only, path)}
+
+    abstract = flatten(abstract_params(family, config, dtype=dtype))
+    return unflatten(abstract | jax.jit(draw)(key))
+
+
+def matches_any(patterns: Sequence[str], path: str) -> bool:
+    """Say whether one of the regexes matches all of the path.
+
+    >>> matches_any(["classifier/.*"], "classifier/bias")
+    True
+    """
+    return any(re.fullmatch(pattern, path) for pattern in patterns)
+
+
+def _make_init(
+    family: Family, config: Any, *, dtype: Any
+) -> Callable[[jax.Array], Params]:
+    """Return key -> params; under jit the forward that linen traces is dropped."""
+    module = family.make_module(config)
+    inputs = family.example_inputs(config)
+
+    def init(key: jax.Array) -> Params:
+        params = module.init(key, jnp.zeros(inputs.shape, inputs.dtype))["params"]
+        return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+
+    return init
