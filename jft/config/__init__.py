@@ -37,6 +37,7 @@ from jft.config.schema import (
     TrainConfig,
     UnfreezeConfig,
 )
+from jft.config.workdir import Workdir, open_workdir, read_config
 
 __all__ = [
     "EXIT_INPUT",
@@ -54,6 +55,7 @@ __all__ = [
     "PartitionConfig",
     "TrainConfig",
     "UnfreezeConfig",
+    "Workdir",
     "apply_overrides",
     "config_digest",
     "differences",
@@ -61,7 +63,9 @@ __all__ = [
     "load_config_file",
     "make_config_dict",
     "new_flags",
+    "open_workdir",
     "parse_arg",
+    "read_config",
     "resolve",
     "run",
     "run_without_config",

@@ -74,7 +74,7 @@ def take_duration(
 def to_steps(
     duration: Duration,
     *,
-    steps_per_epoch: float,
+    steps_per_epoch: int | float,
     examples_per_step: int,
     num_steps: int | None = None,
 ) -> int:

@@ -17,7 +17,7 @@ def make_config_dict(values: Mapping[str, Any]) -> Any:
     return ConfigDict(values).lock()
 
 
-def set_duration(section: Any, **duration: float) -> None:
+def set_duration(section: Any, **duration: int | float) -> None:
     """Replace a duration of a ConfigDict section, whatever its unit was.
 
     Args:

@@ -77,8 +77,8 @@ def run(
 
 def run_without_config(
     main: Callable[[], int | None],
-    flag_values: flags.FlagValues,
     *,
+    flag_values: flags.FlagValues,
     argv: Sequence[str] | None = None,
 ) -> NoReturn:
     """Run a script that takes only its own flags and ``--debug``; else as ``run``."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from jft.config.durations import Duration, duration_keys, take_duration
-from jft.config.schema import Config, Range
+from jft.config.schema import Config
 from jft.types import InputError
 
 S = TypeVar("S")
@@ -165,11 +165,8 @@ def _convert(value: Any, kind: Any, path: str) -> Any:
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _section(kind, value, path)
     if origin is Annotated:
-        converted = _convert(value, args[0], path)
-        if all(
-            limit.holds(converted) for limit in args[1:] if isinstance(limit, Range)
-        ):
-            return converted
+        if _fits(value, args[0]) and args[1].holds(value):
+            return _convert(value, args[0], path)
     elif origin in (typing.Union, types.UnionType):
         for option in args:
             try:
@@ -185,7 +182,9 @@ def _convert(value: Any, kind: Any, path: str) -> Any:
             return tuple(_convert(x, k, f"{path}[{i}]") for i, (x, k) in rows)
     elif isinstance(origin, type) and issubclass(origin, Mapping):
         if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-            return {k: _convert(x, args[1], f"{path}.{k}") for k, x in value.items()}
+            # sorted, so that equal configs are also equal in order
+            items = sorted(value.items())
+            return {k: _convert(x, args[1], f"{path}.{k}") for k, x in items}
     elif _fits(value, kind):
         return float(value) if kind is float else value
     raise InputError(

@@ -14,14 +14,14 @@ from jft.config.durations import Duration
 
 
 class Range(NamedTuple):
-    """The smallest and the largest value allowed, both inclusive unless ``above``."""
+    """The limits of a number; ``minimum`` and ``maximum`` are themselves allowed."""
 
-    minimum: float | None = None
-    maximum: float | None = None
-    above: float | None = None  # exclusive minimum
-    below: float | None = None  # exclusive maximum
+    minimum: int | float | None = None
+    maximum: int | float | None = None
+    above: int | float | None = None  # exclusive minimum
+    below: int | float | None = None  # exclusive maximum
 
-    def holds(self, value: float) -> bool:
+    def holds(self, value: int | float) -> bool:
         """Return whether the value lies inside."""
         return (
             (self.minimum is None or value >= self.minimum)

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder of a run: made or resumed, never shared, never another config's."""
+
+import fcntl
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from jft.config.resolve import differences, from_json, to_json
+from jft.config.schema import Config
+from jft.types import InputError
+
+CONFIG_FILE = "config.json"
+LOCK_FILE = ".lock"
+# a resumed run may change these: none of them changes what is computed
+MAY_CHANGE = ("checkpoint.on_corrupt", "data.num_workers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workdir:
+    """A run's folder, locked until ``close`` or the end of the process."""
+
+    path: Path
+    resumed: bool  # whether the folder already belonged to this config
+    lock: IO[str]
+
+    @property
+    def config_file(self) -> Path:
+        """The config as JSON."""
+        return self.path / CONFIG_FILE
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def export(self) -> Path:
+        """The Hugging Face folder."""
+        return self.path / "export"
+
+    @property
+    def plots(self) -> Path:
+        """Folder of the pictures."""
+        return self.path / "plots"
+
+    @property
+    def summary_file(self) -> Path:
+        """The figures of the finished run; absent while it is not finished."""
+        return self.path / "summary.json"
+
+    def close(self) -> None:
+        """Let other processes have the folder."""
+        self.lock.close()
+
+    def __enter__(self) -> "Workdir":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_workdir(
+    path: str | os.PathLike[str] | None,
+    *,
+    config_name: str,
+    config: Config,
+    now: Callable[[], str] = lambda: time.strftime("%Y%m%d-%H%M%S"),
+) -> Workdir:
+    """Make a run's folder, or open the one that this config began.
+
+    Args:
+      path: the folder; None makes a new ``runs/<config_name>/<time>``.
+      config_name: the config file's name, for the default path.
+      config: written to ``config.json``; a folder that has one must have the same,
+        apart from the keys in ``MAY_CHANGE``, which are updated.
+      now: names the default folder.
+
+    Returns:
+      The folder, locked against other processes.
+
+    Raises:
+      InputError: if the folder belongs to another config or to something else, is in
+        use by another process, or cannot be written.
+    """
+    try:
+        if path is None:
+            folder = _new_folder(Path("runs", config_name), now())
+        else:
+            folder = Path(path)
+            folder.mkdir(parents=True, exist_ok=True)
+        lock = _lock(folder)
+        try:
+            resumed = _check_owner(folder, config)
+            write_atomically(folder / CONFIG_FILE, to_json(config))
+        except BaseException:
+            lock.close()
+            raise
+    except OSError as error:
+        raise InputError(
+            f"the workdir {path or 'runs'} cannot be written: {error.strerror or error}"
+            f" ({error.filename}). Give a folder that you may write with --workdir."
+        ) from error
+    return Workdir(path=folder, resumed=resumed, lock=lock)
+
+
+def read_config(path: str | os.PathLike[str]) -> Config:
+    """Read the config of a run's folder, without locking it.
+
+    Raises:
+      InputError: if the folder has no readable config.
+    """
+    file = Path(path) / CONFIG_FILE
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path} is no workdir of jft: {file} cannot be read. Give the folder that "
+            "a run of experiments.finetune named at its end."
+        ) from error
+    try:
+        return from_json(text)
+    except InputError as error:
+        raise InputError(
+            f"{file} is no config of this version of jft: {error}"
+        ) from error
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Write a text file so that a reader sees all of it or what was there before."""
+    partial = file.with_name(f".{file.name}.partial")
+    with partial.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(file)
+
+
+def _new_folder(parent: Path, name: str) -> Path:
+    """Make a folder that was not there, adding -2, -3, … to its name."""
+    parent.mkdir(parents=True, exist_ok=True)
+    count = 1
+    while True:
+        folder = parent / (name if count == 1 else f"{name}-{count}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            count += 1
+        else:
+            return folder
+
+
+def _lock(folder: Path) -> IO[str]:
+    """Take the folder's lock, which the system frees however this process ends."""
+    stream = (folder / LOCK_FILE).open("a")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        stream.close()
+        raise InputError(
+            f"the workdir {folder} is in use by another process. Wait for it to end, "
+            "or give another --workdir."
+        ) from error
+    return stream
+
+
+def _check_owner(folder: Path, config: Config) -> bool:
+    """Return whether the folder is already this config's; False if it is empty."""
+    if not (folder / CONFIG_FILE).exists():
+        ours = (LOCK_FILE, f".{CONFIG_FILE}.partial")
+        others = sorted(p.name for p in folder.iterdir() if p.name not in ours)
+        if others:
+            raise InputError(
+                f"the workdir {folder} has no {CONFIG_FILE} but holds "
+                f"{', '.join(others[:5])}, so it is not a run's. Give an empty or a "
+                "new folder."
+            )
+        return False
+    different = differences(read_config(folder), config)
+    changes = [
+        f"{key}: {theirs!r} there, {ours!r} here"
+        for key, (theirs, ours) in different.items()
+        if key not in MAY_CHANGE
+    ]
+    if changes:
+        raise InputError(
+            f"the workdir {folder} belongs to another config ({'; '.join(changes)}). "
+            "Give another --workdir, or the same settings to resume."
+        )
+    return True
