@@ -142,7 +142,7 @@ def plot_learning_rates(
       num_layers: number of blocks, for the names.
     """
     from matplotlib.colors import LinearSegmentedColormap, LogNorm
-    from matplotlib.ticker import NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator
 
     layers = sorted(rates_by_layer, reverse=True)
     rates = np.stack([rates_by_layer[layer] for layer in layers])
@@ -161,8 +161,7 @@ def plot_learning_rates(
         )
         _label_strip(ax, -0.75, "peak")
         for row, peak in enumerate(peaks):
-            text = f"{peak:.1e}".replace("e-0", "e-") if peak else "closed"
-            _label_strip(ax, row, text)
+            _label_strip(ax, row, _short(peak, digits=1) if peak else "none")
         names = [layer_name(layer, num_layers=num_layers) for layer in layers]
         ax.set_yticks(range(len(layers)), names)
         ax.set_yticks(np.arange(len(layers) + 1) - 0.5, minor=True)
@@ -171,9 +170,16 @@ def plot_learning_rates(
         ax.spines["left"].set_visible(False)
         ax.set_xlabel("step")
         ax.set_title("learning rate of each layer, blank while closed")
-        bar = figure.colorbar(image, ax=ax, pad=0.02, aspect=30)
+        bar = figure.colorbar(
+            image,
+            ax=ax,
+            pad=0.02,
+            aspect=30,
+            ticks=LogLocator(subs=(1.0, 3.0)),
+            format=FuncFormatter(lambda rate, _: _short(rate, digits=0)),
+        )
+        bar.minorticks_off()
         bar.outline.set_visible(False)
-        bar.ax.yaxis.set_minor_formatter(NullFormatter())
     return Path(path)
 
 
@@ -247,7 +253,9 @@ def _ring_best(
 ) -> None:
     steps, values = _series(history, "validation", name)
     for value in values[steps == best_step][:1]:
-        ax.plot(best_step, value, "o", ms=9, mfc="none", mec=ORANGE, mew=2, zorder=5)
+        ax.plot(
+            best_step, value, "o", ms=9, mfc="none", mec=ORANGE, mew=2, clip_on=False
+        )
         if named:
             late = best_step > sum(ax.get_xlim()) / 2
             ax.annotate(
@@ -261,6 +269,10 @@ def _ring_best(
                 fontweight="bold",
                 color=ORANGE,
             )
+
+
+def _short(rate: float, *, digits: int) -> str:
+    return f"{rate:.{digits}e}".replace("e-0", "e-")
 
 
 def _label_strip(ax: Any, row: int | float, text: str) -> None:
