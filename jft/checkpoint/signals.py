@@ -25,7 +25,7 @@ class StopSignal:
     """
 
     def __init__(self) -> None:
-        self.name: str | None = None  # of the signal that asked to stop
+        self.name: str | None = None  # of the first signal that came
         self._previous: dict[int, Callable[..., Any] | int | None] = {}
 
     @property
@@ -53,4 +53,4 @@ class StopSignal:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.name = signal.Signals(number).name
+        self.name = self.name or signal.Signals(number).name
