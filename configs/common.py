@@ -73,7 +73,7 @@ def base_config() -> Any:
                 "label_smoothing": 0.0,
                 "mode": "jit",  # or pmap
                 "mesh": {
-                    "data": None,  # devices that share a batch; None: all left
+                    "data": -1,  # devices that share a batch; -1: all that fsdp leaves
                     "fsdp": 1,  # devices that share the parameters
                 },
                 "phases": "compiled",  # one program a phase, or "gated": one for all

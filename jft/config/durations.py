@@ -109,7 +109,7 @@ def to_steps(
         "examples": 1.0 / examples_per_step,
         "percent": (num_steps or 0) / 100.0,
     }[duration.unit]
-    # 1e-9: 10 percent of 30 steps must not become 4 by rounding noise
+    # 1e-9: 50 percent of 110 steps is 55, though floats make it slightly more
     return math.ceil(duration.amount * steps_a_unit - 1e-9)
 
 

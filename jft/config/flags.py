@@ -101,7 +101,7 @@ def _run(
     if "debug" not in values:
         flags.DEFINE_boolean("debug", False, "Show tracebacks.", values)
         flags.DEFINE_boolean("help", False, "Show the flags.", values)
-    # grain's worker processes read absl's own flags, which must count as parsed
+    # grain reads its settings from absl's global flags and refuses unparsed ones
     flags.FLAGS(words[:1])
     try:
         status = start(words) or 0

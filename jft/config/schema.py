@@ -102,6 +102,7 @@ class OptimConfig:
     weight_decay: NonNegative  # decoupled; multiplied by the learning rate once
     l2_sp: NonNegative  # pull towards the starting point
     clip_norm: Positive | None  # global norm of all trainable gradients
+    # factor of the learning rate from a layer to the one below; None: no such decay
     layer_decay: Annotated[float, Range(above=0, maximum=1)] | None
     layer_decay_preset: Literal["timm", "beit", "electra", "ulmfit"]
     multipliers: Mapping[str, NonNegative]  # label -> factor of the learning rate
@@ -113,7 +114,7 @@ class OptimConfig:
 class MeshConfig:
     """How many devices along each axis of the mesh."""
 
-    data: Count | None  # None: all devices that fsdp leaves
+    data: Annotated[int, Range(minimum=-1)]  # -1: all devices that fsdp leaves
     fsdp: Count
 
 
@@ -128,7 +129,7 @@ class TrainConfig:
     mode: Literal["jit", "pmap"]
     mesh: MeshConfig
     phases: Literal["compiled", "gated"]  # one program a phase, or one for all
-    max_nonfinite_steps: Whole  # skipped steps in a row before the run stops
+    max_nonfinite_steps: Count  # skipped steps in a row before the run stops
     log_every: Duration
 
 

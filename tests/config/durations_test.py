@@ -16,7 +16,7 @@ from jft.types import InputError
         (0.01, "epochs", 1),  # something asked for is never nothing
         (33, "examples", 2),
         (32, "examples", 1),
-        (10, "percent", 3),  # 10 % of 30 is 3 in spite of rounding noise
+        (10, "percent", 3),
         (5, "percent", 2),
         (100, "percent", 30),
     ],
@@ -28,6 +28,12 @@ def test_each_unit_gives_the_hand_computed_steps(amount, unit, steps):
     )
     assert found == steps
     assert isinstance(found, int)
+
+
+def test_rounding_noise_adds_no_step():
+    half = Duration(amount=50, unit="percent")
+    assert 50 * (110 / 100) > 55  # what floating point makes of it
+    assert to_steps(half, steps_per_epoch=1, examples_per_step=1, num_steps=110) == 55
 
 
 def test_a_run_cannot_be_a_percentage_of_itself():

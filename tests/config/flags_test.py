@@ -105,6 +105,16 @@ def test_a_script_with_its_own_flags_and_no_config(capsys):
     assert "--model: A folder." in capsys.readouterr().out
 
 
+def test_the_global_flags_count_as_parsed():
+    # in a process of its own: here, some other test may have parsed them
+    code = (
+        "from absl import flags; from jft.config import run\n"
+        "run(lambda _: 0 if flags.FLAGS.is_parsed() else 9)"
+    )
+    words = [sys.executable, "-c", code, DIGITS]
+    assert subprocess.run(words, cwd=ROOT, check=False).returncode == 0
+
+
 def test_a_real_process_prints_one_line_and_no_traceback():
     code = "from jft.config import run; run(lambda _: 0)"
     done = subprocess.run(

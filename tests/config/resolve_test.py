@@ -110,6 +110,8 @@ def test_what_is_no_config_is_refused(text):
         ({"seed": True}, "seed is True .bool.; expected a whole number"),
         ({"optim__learning_rate": "fast"}, "'fast' .str.; expected a number above 0"),
         ({"optim__learning_rate": float("nan")}, "nan .float.; expected a number"),
+        ({"optim__learning_rate": float("inf")}, "is inf .float.; expected a number"),
+        ({"optim__learning_rate": 0}, "is 0 .int.; expected a number above 0"),
         ({"optim__clip_norm": True}, "expected a number above 0 or None"),
         ({"export__enabled": 1}, "export.enabled is 1 .int.; expected True or False"),
         ({"data__path": 3}, "data.path is 3 .int.; expected a string or None"),
