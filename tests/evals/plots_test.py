@@ -134,10 +134,11 @@ def test_forgetting_shows_both_tasks(tmp_path):
 def test_pictures_leave_matplotlib_as_it_was(tmp_path):
     import matplotlib
 
-    before = dict(matplotlib.rcParams)
     sys.modules.pop("matplotlib.pyplot", None)
-    plot_curves([], tmp_path / "a.png", opening_steps={})
-    assert dict(matplotlib.rcParams) == before
+    with matplotlib.rc_context({"font.size": 17.0}):
+        before = dict(matplotlib.rcParams)
+        plot_curves([], tmp_path / "a.png", opening_steps={})
+        assert dict(matplotlib.rcParams) == before
     assert "matplotlib.pyplot" not in sys.modules
 
 

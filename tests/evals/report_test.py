@@ -72,6 +72,8 @@ def test_rewrite_makes_a_resumed_file_equal_an_unbroken_one(tmp_path):
                 log.write(record)
     with (resumed / "metrics.jsonl").open("a") as file:
         file.write('{"step": 30, "spl')  # a line cut off by a kill
+    for events in list((resumed / "tensorboard").iterdir()):
+        events.rename(f"{events}.earlier")  # the new file's name has the clock in it
     with MetricLog(resumed) as log:
         log.rewrite(HISTORY[:2])  # the checkpoint was taken before step 20
         log.write(HISTORY[2])
