@@ -137,20 +137,28 @@ def _check_fit(config: ViTConfig) -> None:
             )
 
 
-def _dense(config: ViTConfig, features: int, *, name: str, bias: bool = True) -> Any:
-    """A Dense with the checkpoint's initialisation.
+def _dense(
+    x: jax.Array, config: ViTConfig, *, features: int, name: str, bias: bool = True
+) -> jax.Array:
+    """Map ``[N, in] -> [N, features]`` with the checkpoint's initialisation.
 
     transformers truncates that normal at ±2, a hundred standard deviations away.
     """
     init = nn.initializers.normal(config.initializer_range)
-    return nn.Dense(features, use_bias=bias, kernel_init=init, name=name)
+    y: jax.Array = nn.Dense(features, use_bias=bias, kernel_init=init, name=name)(x)
+    return y
 
 
-def _norm(config: ViTConfig, *, name: str) -> Any:
+def _norm(x: jax.Array, config: ViTConfig, *, name: str) -> jax.Array:
     # eps is 1e-12: E[x²] - E[x]² in one pass would lose more than that
-    return nn.LayerNorm(
-        epsilon=config.layer_norm_eps, use_fast_variance=False, name=name
-    )
+    eps = config.layer_norm_eps
+    y: jax.Array = nn.LayerNorm(epsilon=eps, use_fast_variance=False, name=name)(x)
+    return y
+
+
+def _dropout(x: jax.Array, rate: float, *, deterministic: bool) -> jax.Array:
+    y: jax.Array = nn.Dropout(rate)(x, deterministic)
+    return y
 
 
 class _PatchProjection(nn.Module):
@@ -170,7 +178,7 @@ class _PatchProjection(nn.Module):
         pixels = jnp.asarray(images, kernel.dtype)[:, : rows * down, : columns * across]
         patches = pixels.reshape(-1, rows, down, columns, across, cfg.num_channels)
         flat = patches.transpose(0, 1, 3, 2, 4, 5).reshape(-1, np.prod(shape[:3]))
-        tokens = flat @ kernel.reshape(flat.shape[-1], -1) + bias[None]
+        tokens: jax.Array = flat @ kernel.reshape(flat.shape[-1], -1) + bias[None]
         return tokens.reshape(len(images), rows * columns, -1)
 
 
@@ -205,8 +213,7 @@ class _Embeddings(nn.Module):
         positions = self.param("position_embeddings", init, (1, num_patches + 1, width))
         first = jnp.broadcast_to(cls_token, (batch, 1, width))
         tokens = jnp.concatenate([first, patches], axis=1) + positions
-        tokens = nn.Dropout(cfg.hidden_dropout_prob)(tokens, deterministic)
-        return tokens
+        return _dropout(tokens, cfg.hidden_dropout_prob, deterministic=deterministic)
 
 
 class _SelfAttention(nn.Module):
@@ -218,7 +225,7 @@ class _SelfAttention(nn.Module):
         heads, width = cfg.num_attention_heads, cfg.hidden_size
 
         def project(name: str) -> jax.Array:  # [B*L, D] -> [B, H, L, K]
-            x: jax.Array = _dense(cfg, width, name=name, bias=cfg.qkv_bias)(tokens)
+            x = _dense(tokens, cfg, features=width, name=name, bias=cfg.qkv_bias)
             return x.reshape(batch, -1, heads, width // heads).transpose(0, 2, 1, 3)
 
         query, key, value = project("query"), project("key"), project("value")
@@ -226,8 +233,9 @@ class _SelfAttention(nn.Module):
         scores = (query * scale) @ key.swapaxes(-1, -2)
         # a softmax in bf16 loses the small probabilities
         wide = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
-        probs = nn.softmax(wide).astype(scores.dtype)
-        probs = nn.Dropout(cfg.attention_probs_dropout_prob)(probs, deterministic)
+        probs: jax.Array = nn.softmax(wide).astype(scores.dtype)
+        rate = cfg.attention_probs_dropout_prob
+        probs = _dropout(probs, rate, deterministic=deterministic)
         return (probs @ value).transpose(0, 2, 1, 3).reshape(-1, width)
 
 
@@ -238,9 +246,9 @@ class _Output(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
-        x = _dense(self.config, self.config.hidden_size, name="dense")(x)
-        x = nn.Dropout(self.config.hidden_dropout_prob)(x, deterministic)
-        return x
+        cfg = self.config
+        x = _dense(x, cfg, features=cfg.hidden_size, name="dense")
+        return _dropout(x, cfg.hidden_dropout_prob, deterministic=deterministic)
 
 
 class _Attention(nn.Module):
@@ -262,7 +270,7 @@ class _Intermediate(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         cfg = self.config
-        x = _dense(cfg, cfg.intermediate_size, name="dense")(x)
+        x = _dense(x, cfg, features=cfg.intermediate_size, name="dense")
         return ACTIVATIONS[cfg.hidden_act](x)
 
 
@@ -274,13 +282,13 @@ class _Block(nn.Module):
     @nn.compact
     def __call__(self, tokens: jax.Array, batch: int, deterministic: bool) -> jax.Array:
         cfg = self.config
-        normed = _norm(cfg, name="layernorm_before")(tokens)
+        normed = _norm(tokens, cfg, name="layernorm_before")
         attended = _Attention(cfg, name="attention")(normed, batch, deterministic)
         tokens = tokens + attended
-        normed = _norm(cfg, name="layernorm_after")(tokens)
+        normed = _norm(tokens, cfg, name="layernorm_after")
         hidden = _Intermediate(cfg, name="intermediate")(normed)
-        tokens = tokens + _Output(cfg, name="output")(hidden, deterministic)
-        return tokens
+        output: jax.Array = _Output(cfg, name="output")(hidden, deterministic)
+        return tokens + output
 
 
 class _Layers(nn.Module):
@@ -303,12 +311,12 @@ class _Encoder(nn.Module):
         self, tokens: jax.Array, blocks: range, batch: int, deterministic: bool
     ) -> jax.Array:
         layers = _Layers(self.config, name="layer")
-        tokens = layers(tokens, blocks, batch, deterministic)
-        return tokens
+        mixed: jax.Array = layers(tokens, blocks, batch, deterministic)
+        return mixed
 
 
 class _Backbone(nn.Module):
-    """Stages ``start`` to ``stop - 1``, of which the head's is none of its own."""
+    """The stages from ``start`` to before ``stop``, less the head's."""
 
     config: ViTConfig
 
@@ -318,7 +326,7 @@ class _Backbone(nn.Module):
     ) -> AnyArray:
         cfg = self.config
         last = cfg.num_hidden_layers  # the stage that the final norm closes
-        if start == 0 < stop:
+        if start == 0:
             x = _Embeddings(cfg, name="embeddings")(x, deterministic)
         blocks = range(max(start, 1) - 1, min(stop, last + 1) - 1)
         if not blocks:
@@ -329,7 +337,7 @@ class _Backbone(nn.Module):
         encoder = _Encoder(cfg, name="encoder")
         tokens = encoder(tokens, blocks, shape[0], deterministic)
         if start <= last < stop:
-            tokens = _norm(cfg, name="layernorm")(tokens)
+            tokens = _norm(tokens, cfg, name="layernorm")
         return tokens.reshape(shape)
 
 
@@ -372,7 +380,9 @@ class ViT(nn.Module):
         backbone = _Backbone(self.config, name="vit")
         x: AnyArray = backbone(inputs, start, stop, deterministic)
         if stop == num_stages:
-            x = _dense(self.config, self.config.num_labels, name="classifier")(x[:, 0])
+            first = jnp.asarray(x)[:, 0]
+            width = self.config.num_labels
+            return _dense(first, self.config, features=width, name="classifier")
         return x
 
 

@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How does it leave? As a Hugging Face folder that transformers reads, with a card."""
+
+from jft.export.card import model_card
+from jft.export.hf import save_pretrained
+
+__all__ = ["model_card", "save_pretrained"]

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model card: README.md with the YAML head that the Hub reads."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def model_card(
+    name: str,
+    metrics: Mapping[str, float],
+    *,
+    description: str,
+    dataset: str,
+    data_description: str,
+    base_model: str | None = None,
+    license: str = "apache-2.0",
+    hyperparams: Mapping[str, Any],
+    versions: Mapping[str, str],
+) -> str:
+    """Write the card of an image classifier, in the sections that transformers uses.
+
+    Args:
+      name: the model's name, the card's title.
+      metrics: name -> value on the test set; the Hub shows these.
+      description: what the model is, in a sentence or two.
+      dataset: name of the data that it was trained and tested on.
+      data_description: what the examples are and how they were split.
+      base_model: the checkpoint that the training started from; None for scratch.
+      license: an identifier of the Hub.
+      hyperparams: name -> value, listed as they are.
+      versions: package -> version.
+
+    Returns:
+      Markdown with a YAML head; its values are JSON, which YAML contains.
+    """
+    head = {
+        "library_name": "transformers",
+        "license": license,
+        **({} if base_model is None else {"base_model": base_model}),
+        "pipeline_tag": "image-classification",
+        "tags": ["jft", "image-classification"],
+        "metrics": list(metrics),
+        "model-index": [_model_index(name, metrics, dataset=dataset)],
+    }
+    start = "from scratch" if base_model is None else f"from {base_model}"
+    rows = "".join(f"| {key} | {value:.4g} |\n" for key, value in metrics.items())
+    return f"""---
+{"".join(f"{key}: {json.dumps(value)}{chr(10)}" for key, value in head.items())}---
+
+# {name}
+
+## Model description
+
+{description} Trained {start} with jft.
+
+## Intended uses & limitations
+
+It sorts images like those of its training data into the classes of `config.json`.
+Prepare images with `preprocessor_config.json`; on other kinds of images its answers
+mean nothing.
+
+## Training and evaluation data
+
+{dataset}: {data_description}
+
+## Training procedure
+
+### Training hyperparameters
+
+{_bullets(hyperparams)}
+### Training results
+
+| test metric | value |
+|---|---|
+{rows}
+### Framework versions
+
+{_bullets(versions)}"""
+
+
+def _model_index(
+    name: str, metrics: Mapping[str, float], *, dataset: str
+) -> dict[str, Any]:
+    # a result that lacks task, dataset or metrics is dropped by the Hub
+    return {
+        "name": name,
+        "results": [
+            {
+                "task": {
+                    "name": "Image Classification",
+                    "type": "image-classification",
+                },
+                "dataset": {"name": dataset, "type": dataset, "split": "test"},
+                "metrics": [
+                    {"name": key, "type": key, "value": float(value)}
+                    for key, value in metrics.items()
+                ],
+            }
+        ],
+    }
+
+
+def _bullets(items: Mapping[str, Any]) -> str:
+    return "".join(f"- {key}: {value}\n" for key, value in items.items())

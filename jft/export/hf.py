@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write a Hugging Face model folder, file for file as transformers 5 writes it."""
+
+import json
+import re
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jft.models import get_family
+from jft.params import abstract_params, to_key, to_tensor
+from jft.paths import flatten
+from jft.types import InputError, Params
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+Tensors = dict[str, np.ndarray]
+
+
+def save_pretrained(
+    directory: str | Path,
+    params: Params,
+    *,
+    config: Mapping[str, Any],
+    processor_config: Mapping[str, Any] | None = None,
+    model_card: str | None = None,
+    max_shard_size: str = "5GB",
+) -> list[Path]:
+    """Write the folder that ``transformers`` and ``jft.load`` read.
+
+    Every file is written beside its place and moved there whole, config.json last;
+    weight files of an earlier export that would no longer belong are removed.
+
+    Args:
+      directory: made if absent; other files in it stay.
+      params: all of the model's parameters, at the paths of its family.
+      config: config.json as a dict; must describe ``params``.
+      processor_config: becomes preprocessor_config.json.
+      model_card: becomes README.md.
+      max_shard_size: the largest weight file, as in "200MB" (10^6 bytes each); a
+        single larger tensor gets a file of its own.
+
+    Returns:
+      The files written.
+
+    Raises:
+      InputError: if ``params`` are not the config's parameters, hold NaN or infinity,
+        or mix dtypes; or if the directory cannot be written.
+    """
+    host = {path: np.asarray(x) for path, x in flatten(jax.device_get(params)).items()}
+    _check(host, config)
+    tensors = {to_key(path): to_tensor(path, x) for path, x in sorted(host.items())}
+    shards = _shard(tensors, _parse_size(max_shard_size))
+    texts = {}
+    if len(shards) > 1:
+        texts[INDEX] = _json(_index(shards))
+    if processor_config is not None:
+        texts["preprocessor_config.json"] = _json(processor_config)
+    if model_card is not None:
+        texts["README.md"] = model_card
+    dtype = str(next(iter(host.values())).dtype)
+    texts["config.json"] = _json(_final_config(config, dtype=dtype))
+    try:
+        return _write(Path(directory), shards, texts)
+    except OSError as error:
+        raise InputError(
+            f"the export {directory} cannot be written: {error}."
+        ) from error
+
+
+def _check(host: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> None:
+    """Refuse to write a folder that would not load, or load to nonsense."""
+    family = get_family(config["model_type"])
+    template = flatten(abstract_params(family, family.config_from_dict(config)))
+    expected = {path: tuple(leaf.shape) for path, leaf in template.items()}
+    given = {path: x.shape for path, x in host.items()}
+    if given != expected:
+        raise InputError(
+            "the parameters are not those of the config. Only in the parameters: "
+            f"{_differences(given, expected)}. Only in the config's model: "
+            f"{_differences(expected, given)}."
+        )
+    if bad := sorted(path for path, x in host.items() if not np.isfinite(x).all()):
+        raise InputError(f"not exported: these parameters hold NaN or infinity: {bad}.")
+    if len(dtypes := sorted({str(x.dtype) for x in host.values()})) > 1:
+        raise InputError(f"the parameters mix the dtypes {dtypes}; cast them to one.")
+
+
+def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    paths = sorted(path for path in one if other.get(path) != one[path])
+    return [f"{path} {list(one[path])}" for path in paths[:20]]
+
+
+def _final_config(config: Mapping[str, Any], *, dtype: str) -> dict[str, Any]:
+    # torch_dtype is the name of before transformers 5, _name_or_path a local path
+    dropped = ("_name_or_path", "torch_dtype")
+    return {
+        **{key: value for key, value in config.items() if key not in dropped},
+        "architectures": [get_family(config["model_type"]).hf_architecture],
+        "dtype": dtype,
+        "transformers_version": version("transformers"),
+    }
+
+
+def _parse_size(text: str) -> int:
+    match = re.fullmatch(r"(\d+)(KB|MB|GB)", text)
+    if not match or not int(match[1]):
+        raise InputError(
+            f"max_shard_size is {text!r}; expected a number with KB, MB or GB, as "
+            'in "5GB".'
+        )
+    return int(match[1]) * UNITS[match[2]]
+
+
+def _shard(tensors: Tensors, max_bytes: int) -> dict[str, Tensors]:
+    """Fill files greedily in the order of the keys: ``{file name: tensors}``."""
+    groups: list[Tensors] = [{}]
+    filled = 0
+    for key, tensor in tensors.items():
+        if groups[-1] and filled + tensor.nbytes > max_bytes:
+            groups.append({})
+            filled = 0
+        groups[-1][key] = tensor
+        filled += tensor.nbytes
+    if len(groups) == 1:
+        return {WEIGHTS: tensors}
+    return {
+        f"model-{i:05d}-of-{len(groups):05d}.safetensors": group
+        for i, group in enumerate(groups, start=1)
+    }
+
+
+def _index(shards: Mapping[str, Tensors]) -> dict[str, Any]:
+    tensors = [x for group in shards.values() for x in group.values()]
+    return {
+        "metadata": {
+            "total_parameters": sum(x.size for x in tensors),
+            "total_size": sum(x.nbytes for x in tensors),
+        },
+        "weight_map": {key: name for name, group in shards.items() for key in group},
+    }
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=2, sort_keys=True) + "\n"
+
+
+def _write(
+    directory: Path, shards: Mapping[str, Tensors], texts: Mapping[str, str]
+) -> list[Path]:
+    from safetensors.numpy import save_file
+
+    directory.mkdir(parents=True, exist_ok=True)
+    # a file half written never has a name that anybody reads
+    for name, tensors in shards.items():
+        save_file(tensors, directory / f"{name}.tmp", metadata={"format": "pt"})
+    for name, text in texts.items():
+        (directory / f"{name}.tmp").write_text(text, encoding="utf-8")
+    names = [*shards, *texts]
+    for stale in directory.glob("model*.safetensors*"):
+        ours = re.fullmatch(
+            r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?", stale.name
+        )
+        if ours and stale.name not in names:
+            stale.unlink()
+    for name in names:
+        (directory / f"{name}.tmp").replace(directory / name)
+    return [directory / name for name in names]
