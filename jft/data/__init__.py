@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What goes in? Sources, splits, augmentation, fields and the loader."""
+
+from jft.data.augment import AUGMENTATIONS, get_augmentation
+from jft.data.letters import render_letters
+from jft.data.loader import (
+    EvalBatches,
+    Prefetch,
+    TrainLoader,
+    make_eval_batches,
+    make_train_loader,
+    prefetch_to_device,
+)
+from jft.data.preprocess import ImageFields, make_image_fields
+from jft.data.sources import (
+    SOURCES,
+    ArraySource,
+    ImageFolderSource,
+    Source,
+    load_digits_source,
+    load_folder_source,
+    load_letters_source,
+    load_source,
+    read_image,
+)
+from jft.data.splits import Subset, split_source
+
+__all__ = [
+    "AUGMENTATIONS",
+    "SOURCES",
+    "ArraySource",
+    "EvalBatches",
+    "ImageFields",
+    "ImageFolderSource",
+    "Prefetch",
+    "Source",
+    "Subset",
+    "TrainLoader",
+    "get_augmentation",
+    "load_digits_source",
+    "load_folder_source",
+    "load_letters_source",
+    "load_source",
+    "make_eval_batches",
+    "make_image_fields",
+    "make_train_loader",
+    "prefetch_to_device",
+    "read_image",
+    "render_letters",
+    "split_source",
+]
