@@ -7,6 +7,7 @@ It also answers where a run starts, and carries the request to stop.
 from jft.checkpoint.manager import Checkpoints, Restored
 from jft.checkpoint.manifest import (
     CheckpointError,
+    CorruptError,
     Leaf,
     Manifest,
     differences,
@@ -19,6 +20,7 @@ from jft.checkpoint.start import Start, choose_start
 __all__ = [
     "CheckpointError",
     "Checkpoints",
+    "CorruptError",
     "Leaf",
     "Manifest",
     "Restored",

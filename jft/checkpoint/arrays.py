@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jft import paths
-from jft.checkpoint.manifest import CheckpointError, Leaf, leaf_digest
+from jft.checkpoint.manifest import CheckpointError, CorruptError, Leaf, leaf_digest
 
 
 def to_host(tree: Any) -> dict[str, np.ndarray]:
@@ -62,23 +62,23 @@ def read(folder: Path, leaves: Mapping[str, Leaf]) -> dict[str, np.ndarray]:
     """Read the leaves from a folder and compare each with its digest.
 
     Raises:
-      CheckpointError: if the folder is unreadable, or a leaf is absent or differs.
+      CorruptError: if the folder is unreadable, or a leaf is absent or differs.
     """
     from orbax.checkpoint import v1 as ocp
 
     try:
         stored: dict[str, np.ndarray] = ocp.load(folder)
     except Exception as error:  # Orbax lets out its own, TensorStore's and json's
-        raise CheckpointError(f"{folder} cannot be read: {error!r}") from error
+        raise CorruptError(f"{folder} cannot be read: {error!r}") from error
     host: dict[str, np.ndarray] = {}
     for path, leaf in leaves.items():
         empty = np.zeros(leaf.shape, np.dtype(leaf.dtype)) if 0 in leaf.shape else None
         array = stored.get(path, empty)
         if array is None:
-            raise CheckpointError(f"leaf {path} is missing in {folder}.")
+            raise CorruptError(f"leaf {path} is missing in {folder}.")
         found = Leaf(tuple(array.shape), str(array.dtype), leaf_digest(array))
         if found != leaf:
-            raise CheckpointError(
+            raise CorruptError(
                 f"leaf {path} in {folder} is not what was saved: "
                 f"saved {leaf}, found {found}."
             )
@@ -89,16 +89,17 @@ def read(folder: Path, leaves: Mapping[str, Leaf]) -> dict[str, np.ndarray]:
 def place(array: np.ndarray, like: Any) -> jax.Array:
     """Put a host array where ``like`` is, in a buffer of its own.
 
-    Sharing memory with numpy, as a CPU may, would make the buffer useless to
-    donation. Where ``like`` is an uncommitted array the result is one too, so that it
-    combines with arrays on a mesh as in a fresh run.
+    A CPU device shares memory with numpy where the alignment allows, whatever
+    ``device_put(may_alias=False)`` says; such a buffer is lost to donation, so it is
+    copied once more. Where ``like`` is an uncommitted array the result is one too, so
+    that it combines with arrays on a mesh as in a fresh run.
 
     Raises:
       CheckpointError: if this JAX cannot hold the dtype.
     """
     committed = getattr(like, "committed", True)
     sharding = getattr(like, "sharding", None) if committed else None
-    placed: jax.Array = jax.device_put(array, sharding, may_alias=False)
+    placed = jnp.copy(jax.device_put(array, sharding))
     if placed.dtype != array.dtype:
         raise CheckpointError(
             f"an array of {array.dtype} was saved, this JAX makes it {placed.dtype}: "

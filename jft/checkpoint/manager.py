@@ -19,6 +19,7 @@ from jft.checkpoint import arrays as array_files
 from jft.checkpoint import step_folder, sums
 from jft.checkpoint.manifest import (
     CheckpointError,
+    CorruptError,
     Manifest,
     differences,
     leaf_differences,
@@ -157,18 +158,19 @@ class Checkpoints:
             belongs; None reads all.
 
         Raises:
-          CheckpointError: if a file, a leaf, the base, the labels or the
-            configuration is not what was saved or expected; it names which.
+          CorruptError: if a file or a leaf is not what was saved; it names which.
+          CheckpointError: if the base, the labels, the configuration or a leaf's
+            shape is not the one expected; it says what differs.
         """
         folder = step_folder.find(self.directory, step)
         sums.verify(folder)
         manifest = step_folder.read_manifest(folder)
+        if manifest.step != step:
+            raise CorruptError(f"{folder} was renamed: it holds step {manifest.step}.")
         prefix = "" if part is None else f"{part}/"
         abstract = {prefix + p: x for p, x in paths.flatten(abstract_arrays).items()}
         leaves = {p: x for p, x in manifest.leaves.items() if p.startswith(prefix)}
         reasons = differences(expect, manifest) if expect is not None else []
-        if manifest.step != step:
-            reasons.append(f"it holds step {manifest.step}: the folder was renamed")
         if reason := leaf_differences(abstract, leaves):
             reasons.append(reason)
         if reasons:
@@ -195,9 +197,9 @@ class Checkpoints:
     ) -> Restored:
         """Restore the newest step; on request, the newest that is good.
 
-        With ``on_corrupt="fall_back"`` a step whose files are damaged is passed over,
-        and ``Restored.skipped`` says why. A step whose files are as they were saved
-        but which belongs to another run, base or model is an error either way.
+        With ``on_corrupt="fall_back"`` a damaged step is passed over, and
+        ``Restored.skipped`` says why. A good step that belongs to another run, base or
+        model is an error either way.
 
         Raises:
           CheckpointError: if there is no step, or none that may be used.
@@ -207,8 +209,8 @@ class Checkpoints:
             try:
                 restored = self.restore(step, abstract_arrays, expect=expect)
                 return restored._replace(skipped=tuple(skipped))
-            except CheckpointError as error:
-                if on_corrupt == "error" or self._is_intact(step):
+            except CorruptError as error:
+                if on_corrupt == "error":
                     raise
                 skipped.append(f"step {step} was passed over: {error}")
         raise CheckpointError(
@@ -278,11 +280,3 @@ class Checkpoints:
             except CheckpointError:
                 values[step] = None
         return values
-
-    def _is_intact(self, step: int) -> bool:
-        """Whether the files of a step are those that were saved."""
-        try:
-            sums.verify(step_folder.find(self.directory, step))
-        except CheckpointError:
-            return False
-        return True

@@ -20,6 +20,10 @@ class CheckpointError(InputError):
     """A checkpoint cannot be written, is damaged, or belongs to something else."""
 
 
+class CorruptError(CheckpointError):
+    """What is on the disk is not what was saved: an older step may still be good."""
+
+
 class Leaf(NamedTuple):
     """Shape, dtype and digest of one saved array."""
 
@@ -56,13 +60,14 @@ class Manifest:
         """Read what ``to_json`` wrote.
 
         Raises:
-          CheckpointError: if it is no manifest, or one of another schema version.
+          CorruptError: if it is no manifest.
+          CheckpointError: if it has another schema version.
         """
         try:
             values = json.loads(text)
             version = values["schema_version"]
         except (ValueError, TypeError, KeyError) as error:
-            raise CheckpointError(f"this is no manifest: {error!r}") from error
+            raise CorruptError(f"this is no manifest: {error!r}") from error
         if version != SCHEMA_VERSION:
             raise CheckpointError(
                 f"the checkpoint has schema version {version!r}, this jft reads "
@@ -76,7 +81,7 @@ class Manifest:
             values["open_groups"] = tuple(values["open_groups"])
             return cls(leaves=leaves, **values)
         except (ValueError, TypeError, KeyError) as error:
-            raise CheckpointError(f"this is no manifest: {error!r}") from error
+            raise CorruptError(f"this is no manifest: {error!r}") from error
 
 
 def differences(expect: Manifest, found: Manifest) -> list[str]:

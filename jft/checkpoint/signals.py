@@ -48,7 +48,6 @@ class StopSignal:
         for number, handler in self._previous.items():
             # None: it was not set from Python and cannot be put back
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self._previous.clear()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested and number == signal.SIGINT:

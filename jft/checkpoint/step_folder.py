@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from jft.checkpoint import arrays, sums
-from jft.checkpoint.manifest import CheckpointError, Leaf, Manifest
+from jft.checkpoint.manifest import CheckpointError, CorruptError, Leaf, Manifest
 
 _ARRAYS = "arrays"
 _MANIFEST = "manifest.json"
@@ -80,12 +80,16 @@ def read_manifest(folder: Path) -> Manifest:
     """Read what a step says about itself, without checking its files.
 
     Raises:
-      CheckpointError: if it says nothing readable.
+      CorruptError: if it says nothing readable.
+      CheckpointError: if another version of jft wrote it.
     """
+    path = folder / _MANIFEST
     try:
-        return Manifest.from_json((folder / _MANIFEST).read_bytes().decode("utf-8"))
-    except (OSError, UnicodeDecodeError, CheckpointError) as error:
-        raise CheckpointError(f"{folder / _MANIFEST} is unusable: {error}") from None
+        return Manifest.from_json(path.read_bytes().decode("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorruptError(f"{path} cannot be read: {error}") from None
+    except CheckpointError as error:
+        raise type(error)(f"{path}: {error}") from None
 
 
 def read_arrays(folder: Path, leaves: Mapping[str, Leaf]) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ import os
 import stat
 from pathlib import Path
 
-from jft.checkpoint.manifest import CheckpointError
+from jft.checkpoint.manifest import CorruptError
 
 SUMS_FILE = "SHA256SUMS"
 
@@ -28,20 +28,20 @@ def verify(folder: Path) -> None:
     """Check that every file below ``folder`` is as it was sealed.
 
     Raises:
-      CheckpointError: naming each changed, missing or extra file, or a link.
+      CorruptError: naming each changed, missing or extra file, or a link.
     """
     try:
         found = _hash_files(folder)
         text = (folder / SUMS_FILE).read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{folder} cannot be read: {error}") from None
+        raise CorruptError(f"{folder} cannot be read: {error}") from None
     if text == _to_text(found):
         return
     sealed = dict(
         line.split("  ", 1)[::-1] for line in text.splitlines() if "  " in line
     )
     changed = sorted(n for n in found.keys() & sealed.keys() if found[n] != sealed[n])
-    raise CheckpointError(
+    raise CorruptError(
         f"the files of {folder} are not those that were saved: "
         f"changed {changed}, missing {sorted(sealed.keys() - found.keys())}, "
         f"extra {sorted(found.keys() - sealed.keys())} (see {SUMS_FILE})."
@@ -77,7 +77,7 @@ def _refuse_special(path: Path) -> None:
     """Raise if ``path`` is a link, device or pipe: only files and folders are ours."""
     mode = path.lstat().st_mode
     if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
-        raise CheckpointError(
+        raise CorruptError(
             f"{path} is a symbolic link or special file; a checkpoint has only plain "
             "files and folders: copy it again with links followed."
         )
