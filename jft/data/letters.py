@@ -12,25 +12,29 @@ from jft.types import InputError
 
 CLASS_NAMES = tuple(string.ascii_uppercase + string.ascii_lowercase)
 
-# The upright faces with Latin letters that matplotlib ships: DejaVu, STIX and
-# Computer Modern. (STIX's size and symbol faces have no letters.)
-FACES = (
-    "DejaVuSans",
-    "DejaVuSans-Bold",
-    "DejaVuSansMono",
-    "DejaVuSansMono-Bold",
-    "DejaVuSerif",
-    "DejaVuSerif-Bold",
-    "STIXGeneral",
-    "STIXGeneralBol",
-    "cmr10",
-    "cmb10",
-    "cmss10",
-    "cmtt10",
-)
-GLYPH_PIXELS = 64  # height at which faces are drawn before they are deformed
-STROKES = (0, 1, 2, 3, 4)  # added on each side of the line, in those pixels
-BITMAP = 32  # scikit-learn's digits were 32x32 bitmaps, counted in blocks of 4x4
+# The upright faces with Latin letters that matplotlib ships (DejaVu, STIX, Computer
+# Modern; STIX's size and symbol faces have none), each with the fewest and the most
+# pixels that a pen adds to each side of its lines: hairlines must survive the
+# reduction to 8x8, and bowls must stay open.
+FACES = {
+    "DejaVuSans": (0, 4),
+    "DejaVuSans-Bold": (0, 0),
+    "DejaVuSansMono": (0, 4),
+    "DejaVuSansMono-Bold": (0, 0),
+    "DejaVuSerif": (1, 3),
+    "DejaVuSerif-Bold": (0, 0),
+    "STIXGeneral": (1, 4),
+    "STIXGeneralBol": (0, 1),
+    "cmr10": (2, 5),
+    "cmb10": (0, 2),
+    "cmss10": (1, 4),
+    "cmtt10": (1, 4),
+}
+GLYPH_HEIGHT = 64  # pixels of the ink of a letter before it is deformed
+# scikit-learn's digits were 32x32 bitmaps, counted in blocks of 4x4; each fills the
+# height, and hardly any the outer columns.
+BITMAP = 32
+MAX_WIDTH = 25
 BLOCK = 4
 
 
@@ -44,8 +48,8 @@ def render_letters(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw A-Z and a-z in random faces, strokes, rotations, shears and scales.
 
-    Each letter is deformed, fitted to a 32x32 bitmap by its larger side and counted
-    in blocks of 4x4, as the digits of UCI were; so c and C differ by little.
+    Each letter is deformed, fitted to the height of a 32x32 bitmap and counted in
+    blocks of 4x4, as scikit-learn's digits were; so c and C differ by little.
 
     Args:
       num_per_class: letters of each of the 52 classes.
@@ -66,14 +70,16 @@ def render_letters(
     generator = np.random.default_rng(seed)
     targets = np.repeat(np.arange(len(CLASS_NAMES), dtype=np.int32), num_per_class)
     faces = generator.integers(len(FACES), size=len(targets))
-    strokes = generator.choice(STROKES, size=len(targets))
+    fewest, most = np.array(list(FACES.values()))[faces].T
+    strokes = generator.integers(fewest, most + 1)
     draws = generator.uniform(-1.0, 1.0, size=(len(targets), 3))
     angle = np.deg2rad(max_degrees) * draws[:, 0]
     shear, squeeze = max_shear * draws[:, 1], 1 + max_squeeze * draws[:, 2]
     matrices = _deformations(angle, shear, squeeze)
+    names = list(FACES)
     counts = np.stack(
         [
-            _block_counts(*_glyph(FACES[face], CLASS_NAMES[target], stroke), matrix)
+            _block_counts(*_glyph(names[face], CLASS_NAMES[target], stroke), matrix)
             for face, target, stroke, matrix in zip(
                 faces.tolist(),
                 targets.tolist(),
@@ -103,7 +109,8 @@ def _glyph(face: str, letter: str, stroke: int) -> tuple[Any, np.ndarray]:
     """A letter as a grey Pillow image, and its outline's points [M, 2], (x, y)."""
     from PIL import Image, ImageDraw
 
-    font = _font(face)
+    above, below = _font(face, GLYPH_HEIGHT).getbbox(letter)[1::2]
+    font = _font(face, round(GLYPH_HEIGHT**2 / (below - above)))
     left, top, right, bottom = font.getbbox(letter, stroke_width=stroke)
     size = (int(right - left) + 2, int(bottom - top) + 2)
     image = Image.new("L", size)
@@ -117,13 +124,13 @@ def _glyph(face: str, letter: str, stroke: int) -> tuple[Any, np.ndarray]:
     return image, np.array(corners, np.float64)
 
 
-@lru_cache(maxsize=len(FACES))
-def _font(face: str) -> Any:
+@lru_cache(maxsize=1024)
+def _font(face: str, size: int) -> Any:
     import matplotlib
     from PIL import ImageFont
 
     folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
-    return ImageFont.truetype(str(folder / f"{face}.ttf"), GLYPH_PIXELS)
+    return ImageFont.truetype(str(folder / f"{face}.ttf"), size)
 
 
 def _block_counts(image: Any, outline: np.ndarray, matrix: np.ndarray) -> np.ndarray:
@@ -132,7 +139,8 @@ def _block_counts(image: Any, outline: np.ndarray, matrix: np.ndarray) -> np.nda
 
     moved = outline @ matrix.T
     low, high = moved.min(axis=0), moved.max(axis=0)
-    scale = (high - low).max() / BITMAP
+    width, height = high - low
+    scale = np.array([max(height / BITMAP, width / MAX_WIDTH), height / BITMAP])
     # Pillow asks for the way back: from a place in the bitmap to one in the glyph.
     back = np.linalg.inv(matrix)
     a, b, d, e = (back * scale).ravel()
