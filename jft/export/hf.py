@@ -13,10 +13,10 @@ import numpy as np
 
 from jft.models import get_family
 from jft.params import abstract_params, to_key, to_tensor
+from jft.params.pretrained import INDEX, WEIGHTS
 from jft.paths import flatten
 from jft.types import InputError, Params
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 Tensors = dict[str, np.ndarray]

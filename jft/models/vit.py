@@ -149,16 +149,35 @@ def _dense(
     return y
 
 
-def _norm(x: jax.Array, config: ViTConfig, *, name: str) -> jax.Array:
-    # eps is 1e-12: E[x²] - E[x]² in one pass would lose more than that
-    eps = config.layer_norm_eps
-    y: jax.Array = nn.LayerNorm(epsilon=eps, use_fast_variance=False, name=name)(x)
-    return y
-
-
 def _dropout(x: jax.Array, rate: float, *, deterministic: bool) -> jax.Array:
     y: jax.Array = nn.Dropout(rate)(x, deterministic)
     return y
+
+
+def _at_least_float32(x: jax.Array) -> jax.Array:
+    """Widen half precision: means and small probabilities are lost in it."""
+    return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
+
+
+class _LayerNorm(nn.Module):
+    """Norm over the last axis of ``[N, D]``.
+
+    linen's own mixes dtypes in bf16, which strict promotion forbids.
+    """
+
+    config: ViTConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (x.shape[-1],)
+        scale = _at_least_float32(self.param("scale", nn.initializers.ones, shape))
+        bias = _at_least_float32(self.param("bias", nn.initializers.zeros, shape))
+        wide = _at_least_float32(x)
+        centred = wide - wide.mean(axis=-1, keepdims=True)
+        variance = jnp.square(centred).mean(axis=-1, keepdims=True)
+        normed = centred * jax.lax.rsqrt(variance + self.config.layer_norm_eps)
+        y: jax.Array = (normed * scale[None] + bias[None]).astype(x.dtype)
+        return y
 
 
 class _PatchProjection(nn.Module):
@@ -231,9 +250,7 @@ class _SelfAttention(nn.Module):
         query, key, value = project("query"), project("key"), project("value")
         scale = jnp.asarray((width // heads) ** -0.5, query.dtype)
         scores = (query * scale) @ key.swapaxes(-1, -2)
-        # a softmax in bf16 loses the small probabilities
-        wide = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
-        probs: jax.Array = nn.softmax(wide).astype(scores.dtype)
+        probs: jax.Array = nn.softmax(_at_least_float32(scores)).astype(scores.dtype)
         rate = cfg.attention_probs_dropout_prob
         probs = _dropout(probs, rate, deterministic=deterministic)
         return (probs @ value).transpose(0, 2, 1, 3).reshape(-1, width)
@@ -282,10 +299,10 @@ class _Block(nn.Module):
     @nn.compact
     def __call__(self, tokens: jax.Array, batch: int, deterministic: bool) -> jax.Array:
         cfg = self.config
-        normed = _norm(tokens, cfg, name="layernorm_before")
+        normed = _LayerNorm(cfg, name="layernorm_before")(tokens)
         attended = _Attention(cfg, name="attention")(normed, batch, deterministic)
         tokens = tokens + attended
-        normed = _norm(tokens, cfg, name="layernorm_after")
+        normed = _LayerNorm(cfg, name="layernorm_after")(tokens)
         hidden = _Intermediate(cfg, name="intermediate")(normed)
         output: jax.Array = _Output(cfg, name="output")(hidden, deterministic)
         return tokens + output
@@ -333,11 +350,11 @@ class _Backbone(nn.Module):
             return x
         # flat tokens: XLA contracts one axis, not two, for a weight's gradient
         shape = x.shape
-        tokens = jnp.asarray(x).reshape(-1, shape[-1])
+        tokens: jax.Array = jnp.asarray(x).reshape(-1, shape[-1])
         encoder = _Encoder(cfg, name="encoder")
         tokens = encoder(tokens, blocks, shape[0], deterministic)
         if start <= last < stop:
-            tokens = _norm(tokens, cfg, name="layernorm")
+            tokens = _LayerNorm(cfg, name="layernorm")(tokens)
         return tokens.reshape(shape)
 
 

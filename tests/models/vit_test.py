@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+import functools
+import math
+import re
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jft.models import MODELS, get_family
+from jft.models.vit import ACTIVATIONS, VARIANTS, ViT, config_from_dict
+from jft.params import abstract_params, init_params
+from jft.paths import flatten, map_with_path
+from jft.types import InputError
+
+VIT = get_family("vit")
+NUM_LAYERS = 2
+DROPPING = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.3}
+
+# the published counts at 224 pixels and 1,000 classes
+NUM_PARAMS = {
+    "Ti/16": 5_717_416,
+    "S/16": 22_050_664,
+    "S/32": 22_878_952,
+    "B/16": 86_567_656,
+    "B/32": 88_224_232,
+    "L/16": 304_326_632,
+    "L/32": 306_535_400,
+    "H/14": 632_045_800,
+}
+
+
+def make_config(**changes):
+    return config_from_dict(
+        {
+            "hidden_size": 12,
+            "num_hidden_layers": NUM_LAYERS,
+            "num_attention_heads": 3,
+            "intermediate_size": 20,
+            "image_size": 6,
+            "patch_size": 3,
+            "num_channels": 2,
+            "num_labels": 4,
+            **changes,
+        }
+    )
+
+
+@functools.cache
+def make_model(**changes):
+    """A module and parameters large enough that every part shows in the logits."""
+    config = make_config(**changes)
+    params = init_params(VIT, config, key=jax.random.key(0))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda x: x + jnp.asarray(rng.normal(size=x.shape, scale=0.3), x.dtype), params
+    )
+    return ViT(config), params
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(1).normal(size=(3, 6, 6, 2)).astype(np.float32)
+
+
+def test_every_variant_has_its_published_parameter_count():
+    counts = {
+        name: sum(leaf.size for leaf in jax.tree.leaves(abstract_params(VIT, config)))
+        for name, config in VARIANTS.items()
+    }
+    assert counts == NUM_PARAMS
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activation_is_transformers_formula(name):
+    formulas = {
+        "gelu": lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2,
+        "gelu_new": lambda x: (
+            x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
+        ),
+        "quick_gelu": lambda x: x / (1 + math.exp(-1.702 * x)),
+        "relu": lambda x: max(x, 0.0),
+        "silu": lambda x: x / (1 + math.exp(-x)),
+        "tanh": math.tanh,
+    }
+    formulas["gelu_pytorch_tanh"] = formulas["gelu_new"]
+    formulas["swish"] = formulas["silu"]
+    assert formulas.keys() == ACTIVATIONS.keys()
+    xs = np.linspace(-3, 3, 13, dtype=np.float32)
+    expected = [formulas[name](float(x)) for x in xs]
+    np.testing.assert_allclose(ACTIVATIONS[name](jnp.asarray(xs)), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("boundary", range(1, NUM_LAYERS + 2))
+def test_two_halves_are_the_whole_at_every_boundary(boundary, images):
+    module, params = make_model(**DROPPING)
+    for options in (
+        {},
+        {"deterministic": False, "rngs": {"dropout": jax.random.key(7)}},
+    ):
+        whole = module.apply({"params": params}, images, **options)
+        hidden = module.apply({"params": params}, images, stop=boundary, **options)
+        assert hidden.shape == (3, 5, 12)
+        halves = module.apply({"params": params}, hidden, start=boundary, **options)
+        np.testing.assert_allclose(halves, whole, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("stage", range(NUM_LAYERS + 2))
+def test_stage_uses_all_of_its_layer_and_nothing_else(stage, images):
+    module, params = make_model()
+    inputs = images
+    if stage:
+        inputs = module.apply({"params": params}, images, stop=stage)
+
+    def loss(params):
+        outputs = module.apply({"params": params}, inputs, start=stage, stop=stage + 1)
+        return jnp.sum(jnp.sin(outputs))
+
+    layer_index = VIT.layer_index(module.config)
+    for path, grad in flatten(jax.grad(loss)(params)).items():
+        if path.endswith("attention/key/bias"):
+            continue  # softmax does not see it: its true gradient is zero
+        assert bool(jnp.any(grad != 0)) == (layer_index(path) == stage), path
+
+
+def test_final_norm_closes_the_last_block(images):
+    module, params = make_model()
+    hidden = module.apply({"params": params}, images, stop=NUM_LAYERS + 1)
+    norm = params["vit"]["layernorm"]
+    bias, scale = np.asarray(norm["bias"]), np.asarray(norm["scale"])
+    normed = (np.asarray(hidden) - bias) / scale
+    np.testing.assert_allclose(normed.mean(-1), 0, atol=1e-5)
+    np.testing.assert_allclose(normed.std(-1), 1, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("start", "stop"), [(-1, 2), (0, 0), (2, 1), (0, 5), (4, None)]
+)
+def test_stages_that_do_not_exist_are_refused(start, stop, images):
+    module, params = make_model()
+    with pytest.raises(InputError, match="stages 0 to 3"):
+        module.apply({"params": params}, images, start=start, stop=stop)
+
+
+def test_dropout_is_active_only_with_a_key(images):
+    module, params = make_model(**DROPPING)
+
+    def apply(seed):
+        if seed is None:
+            return module.apply({"params": params}, images)
+        rngs = {"dropout": jax.random.key(seed)}
+        return module.apply({"params": params}, images, deterministic=False, rngs=rngs)
+
+    plain, dropped = apply(None), apply(1)
+    assert jnp.array_equal(plain, apply(None))
+    assert jnp.array_equal(dropped, apply(1))
+    assert not jnp.allclose(dropped, plain)
+    assert not jnp.allclose(dropped, apply(2))
+
+
+@pytest.mark.parametrize("dropping", DROPPING)
+def test_each_dropout_rate_is_honoured(dropping, images):
+    module, params = make_model(**{dropping: 0.5})
+    rngs = {"dropout": jax.random.key(1)}
+    dropped = module.apply({"params": params}, images, deterministic=False, rngs=rngs)
+    assert not jnp.allclose(dropped, module.apply({"params": params}, images))
+
+
+def test_dtype_follows_the_parameters(images):
+    module, params = make_model()
+    single = module.apply({"params": params}, images)
+    half = module.apply(
+        {"params": jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)}, images
+    )
+    assert half.dtype == jnp.bfloat16
+    np.testing.assert_allclose(half.astype(jnp.float32), single, atol=0.1)
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float64), params)
+        double = module.apply({"params": wide}, images)
+        assert double.dtype == jnp.float64
+        np.testing.assert_allclose(np.asarray(double), single, atol=2e-5)
+
+
+def test_images_of_another_size_are_refused(images):
+    module, params = make_model()
+    with pytest.raises(InputError, match=r"\[B, 6, 6, 2\]"):
+        module.apply({"params": params}, images[:, :4])
+
+
+@pytest.mark.parametrize("preset", VARIANTS)
+def test_every_parameter_has_a_depth(preset):
+    config = VARIANTS[preset]
+    layer_index = VIT.layer_index(config)
+    depths = {layer_index(path) for path in flatten(abstract_params(VIT, config))}
+    assert depths == set(range(config.num_hidden_layers + 2))
+    assert layer_index("vit/layernorm/scale") == config.num_hidden_layers
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "vit/encoder/layer/2/output/dense/bias",
+        "vit/pooler/dense/bias",
+        "classifier",
+        "",
+    ],
+)
+def test_unknown_path_has_no_depth(path):
+    with pytest.raises(InputError, match="belongs to no layer"):
+        VIT.layer_index(make_config())(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("hidden_act", "swiglu"),
+        ("hidden_size", 13),
+        ("hidden_size", "12"),
+        ("num_hidden_layers", 0),
+        ("image_size", [6, 6, 6]),
+        ("patch_size", 7),
+        ("qkv_bias", 1),
+        ("layer_norm_eps", -1.0),
+        ("hidden_dropout_prob", 1.0),
+        ("id2label", {}),
+    ],
+)
+def test_config_that_cannot_be_honoured_names_its_field(field, value):
+    with pytest.raises(InputError, match=field):
+        make_config(**{field: value})
+
+
+def test_sizes_may_differ_down_and_across():
+    config = make_config(image_size=[7, 4], patch_size=[3, 2], id2label={"0": "a"})
+    assert config.grid == (2, 2)
+    assert config.num_labels == 1
+    kernel = abstract_params(VIT, config)["vit"]["embeddings"]["patch_embeddings"]
+    assert kernel["projection"]["kernel"].shape == (3, 2, 2, 12)
+
+
+def test_unknown_family_lists_the_known_ones():
+    with pytest.raises(InputError, match=r"'bert' is not known; known are \['vit'\]"):
+        get_family("bert")
+
+
+@pytest.mark.parametrize("model_type", MODELS)
+def test_family_record_fits_its_model(model_type):
+    family = MODELS[model_type]
+    assert family.model_type == model_type
+    config = family.config_from_dict({"num_hidden_layers": 2})
+    params = abstract_params(family, config)
+    layer_index = family.layer_index(config)
+    depth = map_with_path(lambda path, _: layer_index(path), params)
+    chex.assert_trees_all_equal_structs(depth, params)
+    norms = [p for p in flatten(params) if re.fullmatch(family.final_norm, p)]
+    heads = [
+        p for p in flatten(params) if any(re.fullmatch(r, p) for r in family.head_rules)
+    ]
+    assert {layer_index(p) for p in norms} == {family.num_layers(config)}
+    assert {layer_index(p) for p in heads} == {family.num_layers(config) + 1}
+    assert any(p.startswith(family.base_prefix + "/") for p in flatten(params))

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jft.models import get_family
+from jft.params import abstract_params, init_params
+from jft.paths import flatten
+
+VIT = get_family("vit")
+CONFIG = VIT.config_from_dict(
+    {
+        "hidden_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "intermediate_size": 128,
+        "image_size": 8,
+        "patch_size": 2,
+        "num_labels": 50,
+        "initializer_range": 0.05,
+    }
+)
+
+
+def test_values_are_transformers_initialisers():
+    for path, leaf in flatten(init_params(VIT, CONFIG, key=jax.random.key(0))).items():
+        if path.endswith("scale"):
+            assert jnp.all(leaf == 1), path
+        elif path.endswith("bias"):
+            assert jnp.all(leaf == 0), path
+        elif leaf.size > 1000:
+            assert abs(float(leaf.std()) - 0.05) < 0.005, path
+            assert abs(float(leaf.mean())) < 0.005, path
+
+
+def test_leaves_do_not_share_values():
+    params = flatten(init_params(VIT, CONFIG, key=jax.random.key(0)))
+    query = params["vit/encoder/layer/0/attention/attention/query/kernel"]
+    key = params["vit/encoder/layer/0/attention/attention/key/kernel"]
+    assert not jnp.allclose(query, key)
+
+
+def test_part_of_a_draw_is_the_draw():
+    key = jax.random.key(3)
+    whole = flatten(init_params(VIT, CONFIG, key=key))
+    part = flatten(init_params(VIT, CONFIG, key=key, only=["classifier/.*"]))
+    assert whole.keys() == part.keys()
+    drawn = {path for path, leaf in part.items() if isinstance(leaf, jax.Array)}
+    assert drawn == {"classifier/bias", "classifier/kernel"}
+    for path in drawn:
+        np.testing.assert_array_equal(part[path], whole[path])
+
+
+def test_abstract_params_are_the_shapes_of_a_draw():
+    drawn = init_params(VIT, CONFIG, key=jax.random.key(0), dtype=jnp.bfloat16)
+    abstract = abstract_params(VIT, CONFIG, dtype=jnp.bfloat16)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), drawn) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), abstract
+    )
