@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How do they move? Schedules, layer-wise decay, unfreezing, anchors, the one chain."""
+
+from jft.optim.anchor import AnchorState, l2_sp
+from jft.optim.chain import default_decay_mask, make_optimizer
+from jft.optim.ema import EmaState, ema_params, track_ema
+from jft.optim.evaluation import eval_params
+from jft.optim.layerwise import PRESETS, layer_multiplier, layerwise_lr_decay
+from jft.optim.multipliers import scale_by_label
+from jft.optim.openings import (
+    OpenAt,
+    Windows,
+    all_open,
+    chain_thaw,
+    is_open,
+    normalize_open_at,
+    plateau_opening,
+    top_down,
+)
+from jft.optim.optimizers import OPTIMIZERS, OptimizerRule
+from jft.optim.sam import SamState, sam
+from jft.optim.schedules import SCHEDULES, make_schedule, scale_by_learning_rate
+from jft.optim.unfreeze import (
+    CloseGradientsState,
+    GradualUnfreezeState,
+    close_gradients,
+    gradual_unfreeze,
+)
+
+__all__ = [
+    "OPTIMIZERS",
+    "PRESETS",
+    "SCHEDULES",
+    "AnchorState",
+    "CloseGradientsState",
+    "EmaState",
+    "GradualUnfreezeState",
+    "OpenAt",
+    "OptimizerRule",
+    "SamState",
+    "Windows",
+    "all_open",
+    "chain_thaw",
+    "close_gradients",
+    "default_decay_mask",
+    "ema_params",
+    "eval_params",
+    "gradual_unfreeze",
+    "is_open",
+    "l2_sp",
+    "layer_multiplier",
+    "layerwise_lr_decay",
+    "make_optimizer",
+    "make_schedule",
+    "normalize_open_at",
+    "plateau_opening",
+    "sam",
+    "scale_by_label",
+    "scale_by_learning_rate",
+    "top_down",
+    "track_ema",
+]
