@@ -2,27 +2,24 @@
 """What goes in? Sources, splits, augmentation, fields and the loader."""
 
 from jft.data.augment import AUGMENTATIONS, get_augmentation
-from jft.data.letters import render_letters
-from jft.data.loader import (
-    EvalBatches,
-    Prefetch,
-    TrainLoader,
-    make_eval_batches,
-    make_train_loader,
-    prefetch_to_device,
-)
-from jft.data.preprocess import ImageFields, make_image_fields
-from jft.data.sources import (
+from jft.data.catalog import (
     SOURCES,
-    ArraySource,
-    ImageFolderSource,
-    Source,
     load_digits_source,
     load_folder_source,
     load_letters_source,
     load_source,
-    read_image,
 )
+from jft.data.folder import ImageFolderSource, read_image
+from jft.data.letters import render_letters
+from jft.data.loader import (
+    EvalBatches,
+    TrainLoader,
+    make_eval_batches,
+    make_train_loader,
+)
+from jft.data.prefetch import Prefetch, prefetch_to_device
+from jft.data.preprocess import ImageFields, make_image_fields
+from jft.data.sources import ArraySource, Source
 from jft.data.splits import Subset, split_source
 
 __all__ = [

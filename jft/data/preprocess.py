@@ -94,9 +94,10 @@ def make_image_fields(
       InputError: for a step or value this does not know, by its key.
 
     Example:
-      >>> fields_fn = make_image_fields({"do_resize": False, "do_normalize": False})
-      >>> fields_fn({"image": np.full((1, 1, 1), 51, np.uint8)})["pixel_values"].item()
-      0.20000000298023224
+      >>> config = {"do_resize": False, "do_normalize": False, "rescale_factor": 0.5}
+      >>> fields_fn = make_image_fields(config)
+      >>> fields_fn({"image": np.full((1, 1, 1), 51, np.uint8)})["pixel_values"]
+      array([[[25.5]]], dtype=float32)
     """
     config = processor_config
     other = [key for key in OTHER_STEPS if config.get(key)]
