@@ -1,2 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
-"""jft: pure-functional fine-tuning of Hugging Face checkpoints in JAX and Flax."""
+"""jft: pure-functional fine-tuning of Hugging Face checkpoints in JAX and Flax.
+
+One folder a stage, in the order data flows:
+
+    config → data → models → params → partition → optim → train → checkpoint → evals
+    → tasks → export
+
+`load` and `init_model`, which join stages, are here; everything else is in its stage,
+``jft.partition.describe`` for example. Importing jft imports jax, flax and optax only.
+"""
+
+from jft import (
+    checkpoint,
+    config,
+    data,
+    evals,
+    export,
+    models,
+    optim,
+    params,
+    partition,
+    paths,
+    tasks,
+    train,
+    types,
+)
+from jft.load import Pretrained, init_model, load
+
+__all__ = [
+    "Pretrained",
+    "checkpoint",
+    "config",
+    "data",
+    "evals",
+    "export",
+    "init_model",
+    "load",
+    "models",
+    "optim",
+    "params",
+    "partition",
+    "paths",
+    "tasks",
+    "train",
+    "types",
+]

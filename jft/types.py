@@ -7,7 +7,7 @@ Shape letters, used in every annotation of the package:
 """
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
 
@@ -22,6 +22,7 @@ Group: TypeAlias = Hashable  # what opens as one: usually a layer's depth
 FROZEN = "frozen"  # the label of every parameter that does not move
 
 
+@runtime_checkable  # so that annotations can be checked under pytest
 class ApplyFn(Protocol):
     """A model's forward: pure, deterministic when ``key`` is None."""
 
@@ -29,6 +30,7 @@ class ApplyFn(Protocol):
         """Return the outputs, usually logits ``[B, C]``; the key is consumed."""
 
 
+@runtime_checkable
 class LossFn(Protocol):
     """A loss as a sum and a weight, so that any grouping gives the same mean."""
 

@@ -82,7 +82,7 @@ def build_tiny_vit(**changes: Any) -> TinyModel:
     family = get_family("vit")
     config = family.config_from_dict(config)
     module = family.make_module(config)
-    params = init_params(module, family.example_inputs(config), key=jax.random.key(0))
+    params = init_params(family, config, key=jax.random.key(0))
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda x: x + rng.normal(size=x.shape, scale=0.2).astype(np.float32), params

@@ -16,6 +16,7 @@ from jft.checkpoint.manifest import (
 )
 from jft.checkpoint.signals import StopSignal
 from jft.checkpoint.start import Start, choose_start
+from jft.checkpoint.state import state_arrays, with_arrays
 
 __all__ = [
     "CheckpointError",
@@ -29,5 +30,7 @@ __all__ = [
     "choose_start",
     "differences",
     "json_digest",
+    "state_arrays",
     "tree_digest",
+    "with_arrays",
 ]

@@ -2,7 +2,7 @@
 """Is it any good? Metrics over the real examples, forgetting, pictures, reports."""
 
 from jft.evals.confusion import confusion_counts, plot_confusion
-from jft.evals.evaluate import Evaluation, Interrupted, evaluate
+from jft.evals.evaluate import Evaluation, evaluate
 from jft.evals.forgetting import (
     forgetting_report,
     put_head_back,
@@ -23,7 +23,6 @@ from jft.evals.report import MetricLog, format_table, write_summary
 __all__ = [
     "METRICS",
     "Evaluation",
-    "Interrupted",
     "MetricLog",
     "check_metric_names",
     "compute_metrics",

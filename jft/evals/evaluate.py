@@ -11,15 +11,11 @@ from jax.experimental import multihost_utils
 from jaxtyping import Float, Int
 
 from jft.evals.metrics import check_metric_names, compute_metrics
-from jft.types import Batch, InputError, Params
+from jft.types import Batch, InputError, Interrupted, Params
 
 EvalStep: TypeAlias = Callable[[Params, Batch], Mapping[str, Any]]
 
 _BATCH_FIELDS = ("index", "loss_mask", "targets")
-
-
-class Interrupted(Exception):  # noqa: N818 - an event, not an error
-    """A stop was requested; the work in progress was given up."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,11 +3,12 @@
 
 from jft.train.hooks import (
     NonFiniteError,
+    ProgressBar,
     best_record,
     evaluate_every,
     log_metrics,
+    save_best,
     save_every,
-    show_progress,
     stop_early,
     stop_on_nonfinite,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "NonFiniteError",
     "Phase",
     "PhaseReport",
+    "ProgressBar",
     "Record",
     "TrainState",
     "TrainStep",
@@ -59,9 +61,9 @@ __all__ = [
     "phases",
     "place_state",
     "replicate",
+    "save_best",
     "save_every",
     "shard_batch",
-    "show_progress",
     "softmax_cross_entropy",
     "split_over_devices",
     "state_shardings",

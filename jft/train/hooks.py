@@ -7,6 +7,7 @@ history is part of every checkpoint: nothing else needs to be restored.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from jft.train.loop import History, Hook, Moment, Record
 from jft.types import Metrics
@@ -69,6 +70,23 @@ def save_every(every: int, save: Callable[[Moment], None]) -> Hook:
 
     def hook(moment: Moment) -> None:
         if moment.metrics is not None and _due(moment, every):
+            save(moment)
+
+    return hook
+
+
+def save_best(
+    metric: str,
+    *,
+    mode: str,
+    save: Callable[[Moment], None],
+    split: str = "validation",
+) -> Hook:
+    """Save right after an evaluation that is the best so far."""
+
+    def hook(moment: Moment) -> None:
+        best = best_record(moment.history, metric, mode=mode, split=split)
+        if best is not None and best["step"] == moment.step:
             save(moment)
 
     return hook
@@ -139,37 +157,50 @@ def stop_on_nonfinite(limit: int, last_good: Callable[[], str]) -> Hook:
     return hook
 
 
-def show_progress(*, examples_per_step: int, metric: str, enabled: bool = True) -> Hook:
-    """A bar with loss, metric, examples per second and time left."""
-    from tqdm.auto import tqdm
+class ProgressBar:
+    """A hook: a bar with loss, metric, examples per second and time left.
 
-    bars: list[tqdm] = []
-    shown: dict[str, str] = {}
+    Args:
+      examples_per_step: the global batch size.
+      metric: shown beside the loss, of the last record that has it.
+      enabled: False shows nothing.
+    """
 
-    def hook(moment: Moment) -> None:
-        if not bars:
-            bars.append(
-                tqdm(
-                    total=moment.num_steps * examples_per_step,
-                    initial=moment.step * examples_per_step,
-                    unit="ex",
-                    desc="train",
-                    disable=not enabled,
-                    dynamic_ncols=True,
-                )
+    def __init__(
+        self, *, examples_per_step: int, metric: str, enabled: bool = True
+    ) -> None:
+        self._examples = examples_per_step
+        self._names = ("loss", metric)
+        self._enabled = enabled
+        self._shown: dict[str, str] = {}
+        self._bar: Any = None
+
+    def __call__(self, moment: Moment) -> None:
+        """Move the bar on."""
+        from tqdm.auto import tqdm
+
+        if self._bar is None:
+            self._bar = tqdm(
+                total=moment.num_steps * self._examples,
+                initial=moment.step * self._examples,
+                unit=" examples",
+                disable=not self._enabled,
+                dynamic_ncols=True,
             )
-        if moment.history:
-            last = moment.history[-1]
-            for name in ("loss", metric):
-                if name in last:
-                    shown[f"{last['split']} {name}"] = f"{last[name]:.4f}"
-            bars[0].set_postfix(shown, refresh=False)
+        for record in moment.history[-2:]:
+            for name in self._names:
+                if name in record:
+                    self._shown[f"{record['split']} {name}"] = f"{record[name]:.3f}"
         if moment.metrics is not None:
-            bars[0].update(examples_per_step)
-        if moment.step == moment.num_steps:
-            bars[0].close()
+            self._bar.set_postfix(self._shown, refresh=False)
+            self._bar.update(self._examples)
 
-    return hook
+    def __enter__(self) -> "ProgressBar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
 
 
 def _of_split(history: Sequence[Record], split: str) -> list[Record]:

@@ -3,9 +3,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
+Array = jax.Array | np.ndarray
 Pair = tuple[jax.Array, jax.Array]
 
 
@@ -56,16 +58,16 @@ def count_correct(
     >>> [float(x) for x in count_correct(logits, jnp.array([0, 1]))]
     [1.0, 2.0]
     """
-    correct = (jnp.argmax(logits, axis=-1) == targets).astype(jnp.float32)
-    return _weighted(correct, loss_mask)
+    predictions = jnp.argmax(logits, axis=-1).astype(targets.dtype)
+    return _weighted((predictions == targets).astype(jnp.float32), loss_mask)
 
 
-def _weighted(values: jax.Array, loss_mask: jax.Array | None) -> Pair:
+def _weighted(values: jax.Array, loss_mask: Array | None) -> Pair:
     if loss_mask is None:
         return jnp.sum(values), jnp.asarray(values.size, values.dtype)
     loss_mask = loss_mask.astype(values.dtype)
     return jnp.sum(values * loss_mask), jnp.sum(loss_mask)
 
 
-def _at_least_float32(x: jax.Array) -> jax.Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+def _at_least_float32(x: Array) -> Array:
+    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)

@@ -220,11 +220,14 @@ def step_core(
     extra: dict[str, Any] = {"step": moving.step}
     if open_groups is not None:
         extra["open_groups"] = open_groups
-    updates, opt_state = tx.update(grads, moving.opt_state, moving.trainable, **extra)
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes floats and counts
+        updates, opt_state = tx.update(
+            grads, moving.opt_state, moving.trainable, **extra
+        )
     trainable = _apply_updates(moving.trainable, updates)
 
     metrics = {name: total / count for name, (total, count) in sums.items()}
-    metrics["grad_norm"] = optax.global_norm(grads)
+    metrics["grad_norm"] = optax.tree.norm(grads)
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
     keep = functools.partial(_keep_if, finite)
     streak = jnp.where(finite, 0, moving.nonfinite_streak + 1)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jft.evals import Interrupted, evaluate
-from jft.types import InputError
+from jft.evals import evaluate
+from jft.types import InputError, Interrupted
 
 NUM, NUM_FEATURES, NUM_CLASSES = 19, 6, 3
 DATA = np.random.default_rng(0)

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run leaves behind: records, pictures, an exported folder, a summary."""
+
+import itertools
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jft
+from jft import evals, export, partition, paths, train
+from jft.config import Config, Workdir, to_dict
+from jft.types import FROZEN, ParamLabels, Params, Schedule
+
+PACKAGES = ("jft", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def record(
+    history: train.History, entry: train.Record, *, log: evals.MetricLog
+) -> None:
+    """Add a record to the history, metrics.jsonl and the TensorBoard events."""
+    history.append(entry)
+    log.write(entry)
+
+
+def phases_of(
+    groups_at: Callable[[int, train.History], Any],
+    history: train.History,
+    *,
+    num_steps: int,
+    layers: Sequence[int],
+) -> list[train.Phase]:
+    """The phases that a run went through, however they were decided."""
+    everything = frozenset(layers)
+    open_groups = [groups_at(step, history) or everything for step in range(num_steps)]
+    listed = []
+    for groups, steps in itertools.groupby(range(num_steps), open_groups.__getitem__):
+        span = list(steps)
+        listed.append(train.Phase(span[0], span[-1] + 1, groups))
+    return listed
+
+
+def write_plots(
+    folder: Path,
+    config: Config,
+    model: jft.Pretrained,
+    labels: ParamLabels,
+    *,
+    phases: Sequence[train.Phase],
+    schedule: Schedule,
+    multiplier: Callable[[str], float],
+    history: train.History,
+    test: evals.Evaluation,
+    best_step: int,
+) -> list[Path]:
+    """Draw the curves, the learning rates, the confusion matrix and the forgetting."""
+    folder.mkdir(exist_ok=True)
+    opening_steps = evals.opening_names(phases, num_layers=model.num_layers)
+    rates = {
+        model.layer_index(path): multiplier(path)
+        for path, label in paths.flatten(labels).items()
+        if label != FROZEN
+    }
+    metric, classes = config.evals.metric, tuple(model.config["id2label"].values())
+    drawn = [
+        evals.plot_curves(
+            history,
+            folder / "curves.png",
+            metric=metric,
+            opening_steps=opening_steps,
+            best_step=best_step,
+        ),
+        evals.plot_learning_rates(
+            evals.learning_rates(schedule, rates, phases),
+            folder / "learning_rates.png",
+            num_layers=model.num_layers,
+        ),
+        evals.plot_confusion(
+            test.targets, test.predictions, classes, folder / "confusion.png"
+        ),
+    ]
+    if config.evals.forgetting is not None:
+        drawn.append(
+            evals.plot_forgetting(
+                history,
+                folder / "forgetting.png",
+                metric=metric,
+                source_name=config.evals.forgetting,
+                target_name=config.data.source,
+                opening_steps=opening_steps,
+            )
+        )
+    return drawn
+
+
+def write_export(
+    folder: Path,
+    config: Config,
+    model: jft.Pretrained,
+    params: Params,
+    scores: Mapping[str, float],
+) -> None:
+    """Write the Hugging Face folder with a model card."""
+    classes = tuple(model.config["id2label"].values())
+    source, optimizer = config.data.source, config.optim
+    card = export.model_card(
+        f"{model.family.model_type}-{source}",
+        {name: value for name, value in scores.items() if name != "loss"},
+        description=f"A {model.family.hf_architecture} that tells {len(classes)} "
+        f"classes of {source} apart.",
+        dataset=source,
+        data_description=f"splits {dict(config.data.split_sizes)}"
+        f"{' of each class' if config.data.split_per_class else ''}, "
+        f"drawn with seed {config.data.split_seed}.",
+        base_model=config.model.pretrained,
+        hyperparams={
+            "optimizer": optimizer.optimizer,
+            "learning_rate": optimizer.learning_rate,
+            "schedule": optimizer.schedule,
+            "layer_decay": optimizer.layer_decay,
+            "unfreezing": optimizer.unfreeze.method,
+            "global_batch_size": config.data.global_batch_size,
+            "length": str(config.train.num),
+            "seed": config.seed,
+        },
+        versions=versions(),
+    )
+    export.save_pretrained(
+        folder,
+        params,
+        config=model.config,
+        processor_config=model.processor_config,
+        model_card=card,
+        max_shard_size=config.export.max_shard_size,
+    )
+
+
+def summarize(
+    config: Config,
+    labels: ParamLabels,
+    params: Params,
+    *,
+    result: train.FitResult,
+    test: evals.Evaluation,
+    best: train.Record | None,
+    forgetting: Mapping[str, Any] | None,
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    """The content of summary.json."""
+    step = int(result.state.step)
+    trainable, _ = partition.split(params, labels)
+    return {
+        "test": test.scores | {"examples": test.num_examples},
+        "best": best,
+        "stopped": result.stopped,
+        "steps": step,
+        "examples_seen": step * config.data.global_batch_size,
+        "nonfinite_steps": int(result.state.nonfinite_total),
+        "params": {
+            "total": partition.num_params(params),
+            "trainable": partition.num_params(trainable),
+        },
+        "phases": [phase._asdict() for phase in result.phases],
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "forgetting": forgetting,
+        "seed": config.seed,
+        "versions": versions(),
+        "config": to_dict(config),
+    }
+
+
+def closing_table(summary: Mapping[str, Any], workdir: Workdir) -> str:
+    """What a person wants to know at the end, and where the rest is."""
+    rows: list[tuple[str, Any]] = [
+        (f"test {name}", value) for name, value in summary["test"].items()
+    ]
+    if summary["best"]:
+        rows.append(("best step", summary["best"]["step"]))
+    rows.append(("steps", f"{summary['steps']:,} ({summary['stopped']})"))
+    if forgetting := summary["forgetting"]:
+        values = f"{forgetting['before']:.4f} → {forgetting['after']:.4f}"
+        rows.append((f"{forgetting['source']} {forgetting['metric']}", values))
+    rows.append(("seconds", summary["seconds"]["total"]))
+    for name in ("export", "checkpoints", "plots", "summary_file"):
+        path = getattr(workdir, name)
+        if path.exists():
+            rows.append((name.removesuffix("_file"), str(path)))
+    return evals.format_table(rows, ("result", "value"))
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that the numbers depend on."""
+    found = {name: version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), **found}
