@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jft.models import Family, get_family, make_apply_fn
+from jft.models import Family, family_of, make_apply_fn
 from jft.params import (
     MergeReport,
     abstract_params,
@@ -64,7 +64,7 @@ def load(
         head lacks its key.
     """
     config = read_config(folder)
-    family = _family_of(config)
+    family = family_of(config)
     reinit: tuple[str, ...] = ()
     if num_classes is not None or class_names is not None:
         names = _names(num_classes, class_names)
@@ -112,7 +112,7 @@ def init_model(
       InputError: if the config names an unknown model or a value it cannot honour.
     """
     config = dict(config)
-    family = _family_of(config)
+    family = family_of(config)
     if class_names is not None:
         config = with_classes(config, class_names)
     params = init_params(family, family.config_from_dict(config), key=key, dtype=dtype)
@@ -171,12 +171,6 @@ def _names(num_classes: int | None, class_names: Sequence[str] | None) -> list[s
             "given; give one of the two."
         )
     return list(class_names)
-
-
-def _family_of(config: Mapping[str, Any]) -> Family:
-    if "model_type" not in config:
-        raise InputError("config.json has no model_type, so the model is not known.")
-    return get_family(config["model_type"])
 
 
 def _assemble(

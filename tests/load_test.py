@@ -43,7 +43,8 @@ def test_new_head_is_the_keys_and_the_rest_the_checkpoints(names):
     assert new.class_names == tuple(names)
     assert new.config["label2id"] == {name: i for i, name in enumerate(names)}
     assert new.report.new == ("classifier/bias", "classifier/kernel")
-    drawn = init_params(new.family, new.module.config, key=key)
+    head = new.family.head_rules
+    drawn = init_params(new.family, new.module.config, key=key, only=head)
     for path, leaf in flatten(new.params).items():
         source = drawn if path.startswith("classifier/") else old.params
         np.testing.assert_array_equal(leaf, flatten(source)[path])
@@ -110,6 +111,11 @@ def test_fewer_blocks_than_the_checkpoint_are_reported(folder):
     unused = load(folder).report.unused
     assert unused
     assert all(path.startswith("vit/encoder/layer/1/") for path in unused)
+
+
+def test_config_without_model_type_is_refused():
+    with pytest.raises(InputError, match="no model_type"):
+        init_model({"hidden_size": 8}, key=jax.random.key(0))
 
 
 def test_folder_that_is_none_is_refused(tmp_path):

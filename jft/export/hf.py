@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jft.models import get_family
+from jft.models import family_of
 from jft.params import abstract_params, to_key, to_tensor
 from jft.params.pretrained import INDEX, WEIGHTS
 from jft.paths import flatten
@@ -75,7 +75,7 @@ def save_pretrained(
 
 def _check(host: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> None:
     """Refuse to write a folder that would not load, or load to nonsense."""
-    family = get_family(config["model_type"])
+    family = family_of(config)
     template = flatten(abstract_params(family, family.config_from_dict(config)))
     expected = {path: tuple(leaf.shape) for path, leaf in template.items()}
     given = {path: x.shape for path, x in host.items()}
@@ -101,7 +101,7 @@ def _final_config(config: Mapping[str, Any], *, dtype: str) -> dict[str, Any]:
     dropped = ("_name_or_path", "torch_dtype")
     return {
         **{key: value for key, value in config.items() if key not in dropped},
-        "architectures": [get_family(config["model_type"]).hf_architecture],
+        "architectures": [family_of(config).hf_architecture],
         "dtype": dtype,
         "transformers_version": version("transformers"),
     }

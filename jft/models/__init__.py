@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What computes? One file a family; ``MODELS`` maps ``model_type`` to its record."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from jft.models import vit
 from jft.models.family import Family, make_apply_fn
 from jft.types import InputError
 
 MODELS: dict[str, Family] = {"vit": vit.FAMILY}
 
-__all__ = ["MODELS", "Family", "get_family", "make_apply_fn"]
+__all__ = ["MODELS", "Family", "family_of", "get_family", "make_apply_fn"]
 
 
 def get_family(model_type: str) -> Family:
@@ -24,3 +27,17 @@ def get_family(model_type: str) -> Family:
             f"model_type {model_type!r} is not known; known are {sorted(MODELS)}."
         )
     return MODELS[model_type]
+
+
+def family_of(config: Mapping[str, Any]) -> Family:
+    """Look up the family of a config.json, given as a dict.
+
+    Raises:
+      InputError: if its ``model_type`` is absent or not known.
+    """
+    if "model_type" not in config:
+        raise InputError(
+            "config.json has no model_type, so the model is not known; known are "
+            f"{sorted(MODELS)}."
+        )
+    return get_family(config["model_type"])

@@ -70,8 +70,8 @@ def config_from_dict(config: Mapping[str, Any]) -> ViTConfig:
     Raises:
       InputError: names the field whose value this model cannot honour.
 
-    >>> config_from_dict({"image_size": 8, "id2label": {"0": "a"}}).image_size
-    (8, 8)
+    >>> config_from_dict({"image_size": 384, "id2label": {"0": "a"}}).image_size
+    (384, 384)
     """
     defaults = ViTConfig()
     values = {

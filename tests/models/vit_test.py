@@ -11,7 +11,7 @@ import pytest
 
 from jft.models import MODELS, get_family
 from jft.models.vit import ACTIVATIONS, VARIANTS, ViT, config_from_dict
-from jft.params import abstract_params, init_params
+from jft.params import abstract_params
 from jft.paths import flatten, map_with_path
 from jft.types import InputError
 
@@ -52,12 +52,13 @@ def make_config(**changes):
 def make_model(**changes):
     """A module and parameters large enough that every part shows in the logits."""
     config = make_config(**changes)
-    params = init_params(VIT, config, key=jax.random.key(0))
     rng = np.random.default_rng(0)
-    params = jax.tree.map(
-        lambda x: x + jnp.asarray(rng.normal(size=x.shape, scale=0.3), x.dtype), params
-    )
-    return ViT(config), params
+
+    def draw(path, leaf):
+        noise = rng.normal(size=leaf.shape, scale=0.3)
+        return jnp.asarray(noise + path.endswith("scale"), leaf.dtype)
+
+    return ViT(config), map_with_path(draw, abstract_params(VIT, config))
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jft.models import get_family
 from jft.params import abstract_params, init_params
@@ -22,8 +23,13 @@ CONFIG = VIT.config_from_dict(
 )
 
 
-def test_values_are_transformers_initialisers():
-    for path, leaf in flatten(init_params(VIT, CONFIG, key=jax.random.key(0))).items():
+@pytest.fixture(scope="module")
+def drawn():
+    return init_params(VIT, CONFIG, key=jax.random.key(0), dtype=jnp.float32)
+
+
+def test_values_are_transformers_initialisers(drawn):
+    for path, leaf in flatten(drawn).items():
         if path.endswith("scale"):
             assert jnp.all(leaf == 1), path
         elif path.endswith("bias"):
@@ -33,27 +39,27 @@ def test_values_are_transformers_initialisers():
             assert abs(float(leaf.mean())) < 0.005, path
 
 
-def test_leaves_do_not_share_values():
-    params = flatten(init_params(VIT, CONFIG, key=jax.random.key(0)))
+def test_leaves_do_not_share_values(drawn):
+    params = flatten(drawn)
     query = params["vit/encoder/layer/0/attention/attention/query/kernel"]
     key = params["vit/encoder/layer/0/attention/attention/key/kernel"]
     assert not jnp.allclose(query, key)
 
 
-def test_part_of_a_draw_is_the_draw():
-    key = jax.random.key(3)
-    whole = flatten(init_params(VIT, CONFIG, key=key))
-    part = flatten(init_params(VIT, CONFIG, key=key, only=["classifier/.*"]))
+def test_part_of_a_draw_is_the_draw(drawn):
+    whole = flatten(drawn)
+    part = init_params(VIT, CONFIG, key=jax.random.key(0), only=["classifier/.*"])
+    part = flatten(part)
     assert whole.keys() == part.keys()
-    drawn = {path for path, leaf in part.items() if isinstance(leaf, jax.Array)}
-    assert drawn == {"classifier/bias", "classifier/kernel"}
-    for path in drawn:
+    new = {path for path, leaf in part.items() if isinstance(leaf, jax.Array)}
+    assert new == {"classifier/bias", "classifier/kernel"}
+    for path in new:
         np.testing.assert_array_equal(part[path], whole[path])
 
 
-def test_abstract_params_are_the_shapes_of_a_draw():
-    drawn = init_params(VIT, CONFIG, key=jax.random.key(0), dtype=jnp.bfloat16)
-    abstract = abstract_params(VIT, CONFIG, dtype=jnp.bfloat16)
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), drawn) == jax.tree.map(
-        lambda x: (x.shape, x.dtype), abstract
-    )
+def test_abstract_params_are_the_shapes_of_a_draw(drawn):
+    shapes = jax.tree.map(lambda x: (x.shape, x.dtype), drawn)
+    abstract = abstract_params(VIT, CONFIG)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), abstract) == shapes
+    half = abstract_params(VIT, CONFIG, dtype=jnp.bfloat16)
+    assert {x.dtype for x in jax.tree.leaves(half)} == {np.dtype(jnp.bfloat16)}
