@@ -106,6 +106,11 @@ class Checkpoints:
           CheckpointError: if this save cannot start or the one before it failed.
         """
         started = time.perf_counter()
+        if jax.process_count() > 1:  # each would write whole leaves to one folder
+            raise CheckpointError(
+                f"this run has {jax.process_count()} processes, and checkpoints are "
+                "written by a single one: use one process with all its devices."
+            )
         self.wait()
         host = array_files.to_host(arrays)
         run = json.dumps({"data_state": dict(data_state), "history": history})

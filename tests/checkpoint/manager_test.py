@@ -115,8 +115,9 @@ def test_reading_changes_nothing(tmp_path, example):
     )
     assert not absent.directory.exists()
     unfinished = tmp_path / ".00000003.tmp"
-    for folder in (unfinished, tmp_path / "00000004", tmp_path / "5", tmp_path / "x"):
-        folder.mkdir()
+    for name in (unfinished.name, "00000004", "5", "x"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "5" / "SHA256SUMS").touch()  # of another tool: our names have 8 digits
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.steps() == []
         assert unfinished.exists()
@@ -227,6 +228,15 @@ def test_other_bad_input(tmp_path, example):
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="cannot write checkpoints to"):
         example.save(Checkpoints(tmp_path / "file"), 1)
+
+
+def test_several_processes_are_refused_before_they_collide(
+    tmp_path, example, monkeypatch
+):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(CheckpointError, match="2 processes"):
+        example.save(Checkpoints(tmp_path), 1)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_float64_is_never_rounded_in_silence(tmp_path, example):
