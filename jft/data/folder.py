@@ -66,7 +66,7 @@ class ImageFolderSource:
     def _digest(self) -> str:
         sizes = ((self.directory / name).stat().st_size for name in self.ids)
         names = (f"{n}:{size}\n" for n, size in zip(self.ids, sizes, strict=True))
-        return digest((*names, *self.class_names))
+        return digest(names)
 
     def __repr__(self) -> str:
         return (

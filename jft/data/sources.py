@@ -2,7 +2,7 @@
 """Random-access sources: what an example is before anything is done to it."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
@@ -83,7 +83,7 @@ class ArraySource:
         )
 
 
-def digest(parts: Any) -> str:
+def digest(parts: Iterable[str | np.ndarray]) -> str:
     """Hash strings and arrays, in order, to 16 hexadecimal digits."""
     state = hashlib.blake2b(digest_size=8)
     for part in parts:

@@ -69,6 +69,11 @@ def test_affine_moves_as_numpy_would():
     half = affine(image, (0, 0, 0, 0, 0, 1), max_shift=1 / 16)
     pairs = (image[:, :-1].astype(float) + image[:, 1:]) / 2
     np.testing.assert_array_equal(half[:, :-1], np.rint(pairs))
+    wide = make_image((4, 10, 1))
+    shifted = affine(wide, (0, 0, 0, 0, 1, -1), max_shift=0.5)
+    np.testing.assert_array_equal(shifted[:2, 5:], wide[2:, :5])
+    assert not shifted[2:].any()
+    assert not shifted[:, :5].any()
 
 
 def test_affine_leaves_digits_where_they_are_on_average():

@@ -6,7 +6,7 @@ import pytest
 from PIL import ImageFont
 
 from jft.data import load_digits_source, load_source, render_letters
-from jft.data.letters import CLASS_NAMES, FACES
+from jft.data.letters import CLASS_NAMES, FACES, GLYPH_HEIGHT, _glyph
 from jft.types import InputError
 
 
@@ -52,6 +52,14 @@ def test_the_look_is_that_of_the_digits():
         profile, target = image.mean(axes) / 255, real.mean(axes) / 255
         assert abs(profile - target).max() < 0.25
     assert (image[:, [0, -1]].max(axis=(1, 2)) > 100).mean() > 0.95  # the full height
+
+
+def test_small_and_capital_letters_are_drawn_at_one_height():
+    """So that a pen of a given width means the same for both."""
+    for face in FACES:
+        for name in "OoXxjl":
+            rows = _glyph(face, name, 0)[1][:, 1]
+            assert abs(rows.max() - rows.min() - GLYPH_HEIGHT) <= 3
 
 
 def test_letters_can_be_told_apart():
