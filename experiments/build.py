@@ -5,15 +5,26 @@ import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from absl import flags
 
 import jft
 from jft import checkpoint, data, evals, optim, partition, paths, train
-from jft.config import Config, DataConfig, Duration, ModelConfig, OptimConfig, to_steps
+from jft.config import (
+    Config,
+    DataConfig,
+    Duration,
+    ModelConfig,
+    OptimConfig,
+    config_digest,
+    read_config,
+    to_steps,
+)
 from jft.tasks import get_task
 from jft.types import (
     FROZEN,
@@ -70,6 +81,16 @@ def make_fields(model: jft.Pretrained) -> data.ImageFields:
         )
     num_classes = len(model.config["id2label"])
     return data.make_image_fields(model.processor_config, num_classes=num_classes)
+
+
+def check_classes(model: jft.Pretrained, class_names: tuple[str, ...]) -> None:
+    """Refuse data whose classes are not the model's."""
+    known = tuple(model.config["id2label"].values())
+    if known != class_names:
+        raise InputError(
+            f"the data has the classes {list(class_names)}, but the model was trained "
+            f"on {list(known)}; use the data of its own task."
+        )
 
 
 # --- models and params ----------------------------------------------------------------
@@ -452,16 +473,20 @@ def resume(
 
 
 def restore_best(
+    config: Config,
     checkpoints: checkpoint.Checkpoints,
     manifest: checkpoint.Manifest,
     state: train.TrainState,
 ) -> train.TrainState:
-    """The state of the best step; ``state`` itself where none has a value."""
+    """The state of the best step, or of the newest where none was evaluated."""
     step = checkpoints.best_step()
-    if step is None:
-        return state
+    if step is None:  # nothing was evaluated
+        step = checkpoints.latest_step()
+    assert step is not None
     restored = checkpoints.restore(
-        step, checkpoint.state_arrays(state), expect=manifest
+        step,
+        checkpoint.state_arrays(state, full=config.checkpoint.full),
+        expect=manifest,
     )
     return checkpoint.with_arrays(state, restored.arrays)
 
@@ -481,12 +506,7 @@ class SourceTask:
         base = jft.load(config.model.pretrained)
         self.name = config.evals.forgetting
         self.source = data.load_source(self.name, **config.evals.forgetting_options)
-        if self.source.class_names != tuple(base.config["id2label"].values()):
-            raise InputError(
-                f"evals.forgetting is {self.name!r} with the classes "
-                f"{list(self.source.class_names)}, but the base model was trained on "
-                f"{list(base.config['id2label'].values())}; name its own source."
-            )
+        check_classes(base, self.source.class_names)
         (head,) = base.family.head_rules
         self._head = evals.set_head_aside(base.params, head=head)
         self._evaluate = evaluator(base)
@@ -548,3 +568,46 @@ def make_hooks(
         )
     hooks.append(train.stop_on_nonfinite(config.train.max_nonfinite_steps, last_good))
     return hooks
+
+
+# --- a run's best step, or an exported folder -----------------------------------------
+def define_model_flags(values: Any) -> None:
+    """Define ``--workdir`` and ``--model``, of which a script takes exactly one."""
+    flags.DEFINE_string("workdir", None, "Folder of a run; its best step.", values)
+    flags.DEFINE_string("model", None, "Folder in Hugging Face layout.", values)
+
+
+def load_trained(values: Any) -> tuple[jft.Pretrained, Config | None]:
+    """The model that the flags name, and the config of its run if it is one's."""
+    workdir, folder = values["workdir"].value, values["model"].value
+    if (workdir is None) == (folder is None):
+        raise InputError(
+            f"give exactly one of --workdir and --model; got --workdir={workdir} and "
+            f"--model={folder}."
+        )
+    if folder is not None:
+        return jft.load(folder), None
+    config = read_config(workdir)
+    key_model, _ = jax.random.split(jax.random.key(config.seed))
+    train_split = load_splits(config.data)["train"]
+    model = load_model(config.model, train_split.class_names, key=key_model)
+    labels = label_params(config, model)
+    steps_per_epoch = len(train_split) / config.data.global_batch_size
+    plan = make_plan(config, model, labels, steps_per_epoch)
+    state = train.init_state(
+        model.params,
+        labels,
+        tx=make_optimizer(config.optim, model, labels, plan),
+        key=jax.random.key(config.seed),
+    )
+    with make_checkpoints(config, Path(workdir) / "checkpoints", plan) as checkpoints:
+        if checkpoints.latest_step() is None:
+            raise InputError(
+                f"{workdir} has no checkpoint yet; let its run save one first."
+            )
+        manifest = make_manifest(
+            config, model, labels, config_digest=config_digest(config)
+        )
+        best = restore_best(config, checkpoints, manifest, state)
+    params = partition.combine(eval_params(best), model.params)
+    return model._replace(params=params), config

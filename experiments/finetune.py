@@ -137,7 +137,7 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
                 f"--workdir={workdir.path} goes on from there."
             )
 
-        best = build.restore_best(checkpoints, manifest, result.state)
+        best = build.restore_best(config, checkpoints, manifest, result.state)
 
     # evals: the best checkpoint on the test split, and what was forgotten
     params = partition.combine(build.eval_params(best), model.params)

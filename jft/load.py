@@ -22,6 +22,12 @@ from jft.paths import flatten
 from jft.types import ApplyFn, InputError, LayerIndex, Params
 
 
+SHIPPED: Mapping[str, Path] = {
+    # written by experiments.pretrain with configs/letters.py
+    "jft:letters_vit": Path(__file__).parent / "shipped" / "letters_vit",
+}
+
+
 class Pretrained(NamedTuple):
     """A model: its forward, its numbers, and what is known of them."""
 
@@ -49,7 +55,7 @@ def load(
 
     Args:
       folder: holds config.json, safetensors weights and, for most models,
-        preprocessor_config.json.
+        preprocessor_config.json; or the name of a model in ``SHIPPED``.
       num_classes: replaces the head by a new one of this size; None keeps the
         checkpoint's head, unless ``class_names`` are given.
       class_names: the names of the new head's classes, in the order of their ids.
@@ -63,6 +69,7 @@ def load(
       InputError: if the folder cannot be read or does not hold this model, or a new
         head lacks its key.
     """
+    folder = SHIPPED.get(str(folder), folder)
     config = read_config(folder)
     family = family_of(config)
     reinit: tuple[str, ...] = ()

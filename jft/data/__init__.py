@@ -9,7 +9,7 @@ from jft.data.catalog import (
     load_letters_source,
     load_source,
 )
-from jft.data.folder import ImageFolderSource, read_image
+from jft.data.folder import IMAGE_SUFFIXES, ImageFolderSource, read_image
 from jft.data.letters import render_letters
 from jft.data.loader import (
     EvalBatches,
@@ -24,6 +24,7 @@ from jft.data.splits import Subset, split_source
 
 __all__ = [
     "AUGMENTATIONS",
+    "IMAGE_SUFFIXES",
     "SOURCES",
     "ArraySource",
     "EvalBatches",

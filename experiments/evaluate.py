@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Score a run's best checkpoint, or an exported folder, on a split.
+
+    python -m experiments.evaluate --workdir=runs/digits/20260101-120000
+    python -m experiments.evaluate --model=…/export --config=configs/digits.py
+
+A run brings its own data; a folder needs a config that says which.
+"""
+
+from absl import flags
+
+from experiments import build
+from jft import evals, train
+from jft.config import load_config_file, new_flags, resolve, run_without_config
+from jft.types import InputError
+
+FLAGS = new_flags()
+build.define_model_flags(FLAGS)
+CONFIG = flags.DEFINE_string("config", None, "Config of the data, with --model.", FLAGS)
+SPLIT = flags.DEFINE_string("split", "test", "Split of data.split_sizes.", FLAGS)
+
+
+def main() -> None:
+    """Print the scores as a table."""
+    model, config = build.load_trained(FLAGS)
+    if config is None:
+        if CONFIG.value is None:
+            raise InputError(
+                "--model needs --config=file.py, which says what data to score it on."
+            )
+        config = resolve(load_config_file(CONFIG.value)[1])
+    splits = build.load_splits(config.data)
+    if SPLIT.value not in splits:
+        raise InputError(
+            f"--split is {SPLIT.value!r}; expected one of {sorted(splits)}."
+        )
+    source = splits[SPLIT.value]
+    build.check_classes(model, source.class_names)
+    mesh = build.make_mesh(config)
+    evaluate = build.Evaluator(
+        config, model, place=lambda batch: train.shard_batch(batch, mesh)
+    )
+    evaluation = evaluate(model.params, source)
+    rows = [*evaluation.scores.items(), ("examples", evaluation.num_examples)]
+    print(evals.format_table(rows, (SPLIT.value, "value")))
+
+
+if __name__ == "__main__":
+    run_without_config(main, flag_values=FLAGS)
