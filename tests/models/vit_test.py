@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from jft.models import MODELS, get_family
 from jft.models.vit import ACTIVATIONS, VARIANTS, ViT, config_from_dict
@@ -161,12 +162,28 @@ def test_dropout_is_active_only_with_a_key(images):
     assert not jnp.allclose(dropped, apply(2))
 
 
-@pytest.mark.parametrize("dropping", DROPPING)
-def test_each_dropout_rate_is_honoured(dropping, images):
-    module, params = make_model(**{dropping: 0.5})
-    rngs = {"dropout": jax.random.key(1)}
-    dropped = module.apply({"params": params}, images, deterministic=False, rngs=rngs)
-    assert not jnp.allclose(dropped, module.apply({"params": params}, images))
+def test_dropout_is_where_transformers_has_it(images):
+    module, params = make_model(
+        hidden_dropout_prob=0.25, attention_probs_dropout_prob=0.5
+    )
+    found = []
+
+    def record(call, args, kwargs, context):
+        if isinstance(context.module, nn.Dropout):
+            found.append(("/".join(context.module.path[:-1]), context.module.rate))
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(record):
+        rngs = {"dropout": jax.random.key(1)}
+        module.apply({"params": params}, images, deterministic=False, rngs=rngs)
+    expected = [("vit/embeddings", 0.25)]
+    for block in (f"vit/encoder/layer/{i}" for i in range(NUM_LAYERS)):
+        expected += [
+            (f"{block}/attention/attention", 0.5),
+            (f"{block}/attention/output", 0.25),
+            (f"{block}/output", 0.25),
+        ]
+    assert found == expected
 
 
 def test_dtype_follows_the_parameters(images):
