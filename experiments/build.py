@@ -79,13 +79,13 @@ def make_fields(model: jft.Pretrained) -> data.ImageFields:
             "the model folder has no preprocessor_config.json, so its image size and "
             "normalisation are not known; add the one its model was trained with."
         )
-    num_classes = len(model.config["id2label"])
+    num_classes = len(model.class_names)
     return data.make_image_fields(model.processor_config, num_classes=num_classes)
 
 
 def check_classes(model: jft.Pretrained, class_names: tuple[str, ...]) -> None:
     """Refuse data whose classes are not the model's."""
-    known = tuple(model.config["id2label"].values())
+    known = model.class_names
     if known != class_names:
         raise InputError(
             f"the data has the classes {list(class_names)}, but the model was trained "

@@ -62,7 +62,7 @@ def write_plots(
         for path, label in paths.flatten(labels).items()
         if label != FROZEN
     }
-    metric, classes = config.evals.metric, tuple(model.config["id2label"].values())
+    metric, classes = config.evals.metric, model.class_names
     drawn = [
         evals.plot_curves(
             history,
@@ -102,7 +102,7 @@ def write_export(
     scores: Mapping[str, float],
 ) -> None:
     """Write the Hugging Face folder with a model card."""
-    classes = tuple(model.config["id2label"].values())
+    classes = model.class_names
     source, optimizer = config.data.source, config.optim
     card = export.model_card(
         f"{model.family.model_type}-{source}",

@@ -35,7 +35,7 @@ def main() -> None:
     if not files:
         raise InputError("no images were given; name files or folders with --images.")
     model, _ = build.load_trained(FLAGS)
-    classes = tuple(model.config["id2label"].values())
+    classes = model.class_names
     fields_fn, task = build.make_fields(model), get_task(build.TASK)
     forward = jax.jit(lambda params, batch: model.apply_fn(params, batch, key=None))
     with open_output(OUTPUT.value) as out:

@@ -21,7 +21,6 @@ from jft.params import (
 from jft.paths import flatten
 from jft.types import ApplyFn, InputError, LayerIndex, Params
 
-
 SHIPPED: Mapping[str, Path] = {
     # written by experiments.pretrain with configs/letters.py
     "jft:letters_vit": Path(__file__).parent / "shipped" / "letters_vit",
@@ -41,6 +40,13 @@ class Pretrained(NamedTuple):
     num_layers: int  # blocks; the head's layer index is num_layers + 1
     family: Family
     report: MergeReport
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the head's classes in the order of their ids."""
+        # a config.json is sorted by text: "10" comes before "2"
+        names = {int(i): name for i, name in self.config["id2label"].items()}
+        return tuple(names[i] for i in sorted(names))
 
 
 def load(
