@@ -34,7 +34,7 @@ def test_values_are_transformers_initialisers(drawn):
             assert jnp.all(leaf == 1), path
         elif path.endswith("bias"):
             assert jnp.all(leaf == 0), path
-        elif leaf.size > 1000:
+        elif leaf.size > 500:
             assert abs(float(leaf.std()) - 0.05) < 0.005, path
             assert abs(float(leaf.mean())) < 0.005, path
 
