@@ -44,7 +44,7 @@ def l2_sp(
     """
 
     def init_fn(params: Params) -> AnchorState:
-        def keep(path: str, leaf: jax.Array) -> jax.Array | None:
+        def keep(path: str, leaf: Any) -> jax.Array | None:
             anchored = anchor_mask is None or anchor_mask(path, leaf)
             # A copy: state and parameters are both donated, so never one buffer.
             return jnp.array(leaf, copy=True) if anchored else None
@@ -56,11 +56,10 @@ def l2_sp(
     ) -> tuple[Any, AnchorState]:
         anchors, now = paths.flatten(state.anchor), paths.flatten(params)
 
-        def pull(path: str, update: jax.Array) -> jax.Array:
+        def pull(path: str, update: Any) -> Any:
             if path not in anchors:
                 return update
-            pulled: jax.Array = update + strength * (now[path] - anchors[path])
-            return pulled
+            return update + strength * (now[path] - anchors[path])
 
         return paths.map_with_path(pull, updates), state
 

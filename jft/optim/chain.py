@@ -21,7 +21,7 @@ from jft.optim.optimizers import (
 )
 from jft.optim.schedules import scale_by_learning_rate
 from jft.optim.unfreeze import close_gradients, gradual_unfreeze
-from jft.types import FROZEN, InputError, LayerIndex, ParamLabels, Schedule
+from jft.types import FROZEN, InputError, LayerIndex, ParamLabels, Params, Schedule
 
 LeafMask = Callable[[str, Any], bool]  # (path, leaf) -> whether it applies
 
@@ -158,9 +158,28 @@ def make_optimizer(
     chain = optax.chain(*parts)
     if learning_rate is not None:
         chain = make_wrapped(rule, chain, learning_rate, hyperparams)
-    return optax.multi_transform(
-        {"trainable": chain, FROZEN: optax.set_to_zero()}, labels
+    return _promoting(
+        optax.multi_transform({"trainable": chain, FROZEN: optax.set_to_zero()}, labels)
     )
+
+
+def _promoting(
+    tx: optax.GradientTransformationExtraArgs,
+) -> optax.GradientTransformationExtraArgs:
+    """Let optax multiply floats by step counts where promotion is strict."""
+
+    def init_fn(params: Params) -> Any:
+        with jax.numpy_dtype_promotion("standard"):
+            return tx.init(params)
+
+    def update_fn(
+        updates: Any, state: Any, params: Params = None, **extra_args: Any
+    ) -> tuple[Any, Any]:
+        with jax.numpy_dtype_promotion("standard"):
+            result: tuple[Any, Any] = tx.update(updates, state, params, **extra_args)
+        return result
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
 def _find_rule(optimizer: str | optax.GradientTransformation) -> OptimizerRule:

@@ -47,7 +47,7 @@ def track_ema(decay: float) -> optax.GradientTransformation:
         )
 
     def init_fn(params: Params) -> EmaState:
-        def start(leaf: jax.Array) -> jax.Array:
+        def start(leaf: Any) -> jax.Array:
             # A copy: state and parameters are both donated, so never one buffer.
             dtype = jnp.promote_types(leaf.dtype, jnp.float32)
             return jnp.array(leaf, dtype=dtype, copy=True)
@@ -59,12 +59,11 @@ def track_ema(decay: float) -> optax.GradientTransformation:
     ) -> tuple[Any, EmaState]:
         moves, now = paths.flatten(updates), paths.flatten(params)
 
-        def average(path: str, ema: jax.Array) -> jax.Array:
-            new: jax.Array = now[path].astype(ema.dtype)
+        def average(path: str, ema: Any) -> Any:
+            new = now[path].astype(ema.dtype)
             if path in moves:
                 new = new + moves[path].astype(ema.dtype)
-            averaged: jax.Array = ema + (1 - decay) * (new - ema)
-            return averaged
+            return ema + (1 - decay) * (new - ema)
 
         return updates, EmaState(paths.map_with_path(average, state.ema))
 
@@ -91,7 +90,7 @@ def ema_params(opt_state: Any, trainable: Params) -> Params:
         )
     averages = paths.flatten(states[0].ema)
 
-    def read(path: str, leaf: jax.Array) -> jax.Array:
+    def read(path: str, leaf: Any) -> Any:
         return averages[path].astype(leaf.dtype) if path in averages else leaf
 
     return paths.map_with_path(read, trainable)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sharpness-aware minimization: every second step moves, the other one looks around.
 
-``optax.contrib.sam`` computes the same, but multiplies floats by booleans, which
-strict dtype promotion refuses, and shares its cache with the donated parameters.
+``optax.contrib.sam`` takes the same steps, but takes no extra arguments, shares its
+cache's buffers with the parameters (both are donated), and halves the schedule.
 """
 
 from typing import Any, NamedTuple

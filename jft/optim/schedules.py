@@ -207,7 +207,15 @@ def make_schedule(
             f"warm-up of {options['warmup_steps']} steps in a run of {num_steps}; "
             "expected at least 0 and less than the run."
         )
-    return SCHEDULES[name](peak, num_steps=num_steps, **options)
+    of_step = SCHEDULES[name](peak, num_steps=num_steps, **options)
+
+    def schedule(step: Any) -> Any:
+        # optax mixes booleans and floats, which strict promotion refuses; a float step
+        # keeps the value in double precision where that is on.
+        with jax.numpy_dtype_promotion("standard"):
+            return of_step(jnp.asarray(step, float))
+
+    return schedule
 
 
 def _warmed_up(main: Schedule, peak: float, warmup_steps: int) -> Schedule:

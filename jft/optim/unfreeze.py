@@ -71,7 +71,7 @@ def close_gradients(
         del params, extra_args
         now = state.step if step is None else step
 
-        def close(path: str, update: jax.Array) -> jax.Array:
+        def close(path: str, update: Any) -> Any:
             group = group_of(path)
             if open_groups is None:
                 moves = is_open(windows[group], now)
@@ -164,7 +164,7 @@ def gradual_unfreeze(
             moved |= paths.flatten(result[0])
             new_inner[name] = result[1]
 
-        def pick(path: str, update: jax.Array) -> jax.Array:
+        def pick(path: str, update: Any) -> Any:
             return moved[path] if path in moved else jnp.zeros_like(update)
 
         new_state = GradualUnfreezeState(step=state.step + 1, inner=new_inner)
