@@ -41,13 +41,6 @@ class Pretrained(NamedTuple):
     family: Family
     report: MergeReport
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The names of the head's classes in the order of their ids."""
-        # a config.json is sorted by text: "10" comes before "2"
-        names = {int(i): name for i, name in self.config["id2label"].items()}
-        return tuple(names[i] for i in sorted(names))
-
 
 def load(
     folder: str | Path,
