@@ -85,7 +85,7 @@ def ademamix(
     b1: float = 0.9,
     b2: float = 0.999,
     b3: float = 0.9999,
-    alpha: float = 6.0,
+    alpha: float = 5.0,
     eps: float = 1e-8,
 ) -> Transform:
     """Pagliardini et al. 2024."""

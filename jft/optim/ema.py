@@ -49,7 +49,7 @@ def track_ema(decay: float) -> optax.GradientTransformation:
     def init_fn(params: Params) -> EmaState:
         def start(leaf: Any) -> jax.Array:
             # A copy: state and parameters are both donated, so never one buffer.
-            dtype = jnp.promote_types(leaf.dtype, jnp.float32)
+            dtype = leaf.dtype if leaf.dtype.itemsize >= 4 else jnp.float32
             return jnp.array(leaf, dtype=dtype, copy=True)
 
         return EmaState(jax.tree.map(start, params))

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jft.optim import l2_sp, make_optimizer
+
+
+def test_the_pull_is_towards_the_start():
+    tx = l2_sp(0.5, lambda path, leaf: path != "head")
+    start = {"body": jnp.array([1.0, 2.0]), "head": jnp.ones(1), "hole": None}
+    state = tx.init(start)
+    now = {"body": jnp.array([3.0, 2.0]), "head": jnp.zeros(1), "hole": None}
+    zero = jax.tree.map(jnp.zeros_like, now)
+    updates, state = tx.update(zero, state, now)
+    np.testing.assert_array_equal(updates["body"], [1.0, 0.0])
+    np.testing.assert_array_equal(updates["head"], [0.0])
+    assert updates["hole"] is None
+    assert state.anchor["head"] is None
+    np.testing.assert_array_equal(state.anchor["body"], start["body"])
+
+
+def test_anchored_parameters_come_back_without_a_gradient():
+    params = {"body": jnp.array([5.0])}
+    tx = optax.chain(l2_sp(1.0), optax.scale(-0.5))
+    state = tx.init({"body": jnp.array([1.0])})
+    for _ in range(20):
+        updates, state = tx.update({"body": jnp.zeros(1)}, state, params)
+        params = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(params["body"], [1.0], atol=1e-4)
+
+
+def test_make_optimizer_leaves_the_head_unless_told_otherwise():
+    labels = {"body": "all", "head": "all"}
+    start = {"body": jnp.ones(1), "head": jnp.ones(1)}
+    now = {"body": jnp.full(1, 2.0), "head": jnp.full(1, 2.0)}
+    zero = jax.tree.map(jnp.zeros_like, now)
+    layers = {"layer_index": {"body": 0, "head": 2}.__getitem__, "num_layers": 1}
+    everything = {"anchor_mask": lambda path, leaf: True}
+    for options, head in [(layers, 0.0), (layers | everything, -0.1), ({}, -0.1)]:
+        tx = make_optimizer(
+            labels, optimizer=optax.identity(), learning_rate=0.1, l2_sp=1.0, **options
+        )
+        updates, _ = tx.update(zero, tx.init(start), now)
+        np.testing.assert_allclose(updates["body"], [-0.1], rtol=1e-6)
+        np.testing.assert_allclose(updates["head"], [head], rtol=1e-6)
+
+
+def test_state_shares_no_buffer_with_the_parameters():
+    params = {"w": jnp.ones(2)}
+    state = l2_sp(0.1).init(params)
+    jax.jit(lambda p, s: (p, s), donate_argnums=(0, 1))(params, state)
