@@ -11,7 +11,9 @@ import pytest
 from flax import linen as nn
 
 from jft.models import MODELS, get_family
-from jft.models.vit import ACTIVATIONS, VARIANTS, ViT, config_from_dict
+from jft.models.activations import ACTIVATIONS
+from jft.models.vit import ViT
+from jft.models.vit_config import VARIANTS, config_from_dict
 from jft.params import abstract_params
 from jft.paths import flatten, map_with_path
 from jft.types import InputError
