@@ -65,16 +65,21 @@ def test_without_an_average_the_parameters_are_their_own():
         ema_params(state, params)
 
 
-def test_schedule_free_evaluates_optaxs_average():
+def test_schedule_free_evaluates_the_papers_average_on_one_clock():
+    def rate(step):  # rises, so that a clock one step off shows
+        return 0.1 + 0.05 * jnp.asarray(step, float)
+
     params = {"a": jnp.array([1.0, 2.0])}
-    tx = make_optimizer({"a": "all"}, optimizer="schedule_free_sgd", learning_rate=0.1)
+    tx = make_optimizer({"a": "all"}, optimizer="schedule_free_sgd", learning_rate=rate)
     state = tx.init(params)
-    fast, average, weight = np.array([1.0, 2.0]), np.array([1.0, 2.0]), 0.0
-    for _ in range(4):
+    fast = average = np.array([1.0, 2.0])
+    weight = largest = 0.0
+    for step in range(4):
         updates, state = tx.update(params, state, params)
-        fast = fast - 0.1 * np.asarray(params["a"])
-        weight += 0.1**2
-        average = average + 0.1**2 / weight * (fast - average)
+        fast = fast - float(rate(step)) * np.asarray(params["a"])
+        largest = max(largest, float(rate(step)))  # optax weighs by the largest so far
+        weight += largest**2
+        average = average + largest**2 / weight * (fast - average)
         params = optax.apply_updates(params, updates)
         np.testing.assert_allclose(eval_params(state, params)["a"], average, rtol=1e-5)
 
