@@ -62,11 +62,9 @@ def test_imports_follow_the_data(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_heavy_packages_are_imported_where_used(path):
-    top = ast.Module(
-        [n for n in ast.parse(path.read_text()).body if not isinstance(n, ast.FunctionDef | ast.ClassDef)],
-        [],
-    )  # fmt: skip
-    heavy = {name.split(".")[0] for name in imported(top)} & LAZY
+    body = ast.parse(path.read_text()).body
+    top = [n for n in body if not isinstance(n, ast.FunctionDef | ast.ClassDef)]
+    heavy = {name.split(".")[0] for name in imported(ast.Module(top, []))} & LAZY
     assert not heavy, f"{path.name} imports {heavy} at the top"
 
 

@@ -35,7 +35,7 @@ def new_flags() -> flags.FlagValues:
 
     Each script has its own set, so that several can be imported in one process.
     """
-    return flags.FlagValues()  # type: ignore[no-untyped-call]
+    return flags.FlagValues()
 
 
 def run(

@@ -15,9 +15,9 @@ from jft.types import Batch, LossFn
 def make_loss(label_smoothing: float = 0.0) -> LossFn:
     """Cross-entropy of ``logits [B, C]`` against ``batch["targets"] [B]``."""
 
-    def loss_fn(logits: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    def loss_fn(outputs: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
         return softmax_cross_entropy(
-            logits,
+            outputs,
             batch["targets"],
             loss_mask=batch["loss_mask"],
             label_smoothing=label_smoothing,
@@ -26,9 +26,9 @@ def make_loss(label_smoothing: float = 0.0) -> LossFn:
     return loss_fn
 
 
-def accuracy(logits: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+def accuracy(outputs: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
     """Share of examples whose highest logit is the target's."""
-    return count_correct(logits, batch["targets"], loss_mask=batch["loss_mask"])
+    return count_correct(outputs, batch["targets"], loss_mask=batch["loss_mask"])
 
 
 def write_prediction(logits: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:

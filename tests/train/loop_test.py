@@ -68,7 +68,12 @@ def test_phases_are_run_and_reported(run):
     result = run()
     assert result.stopped == "finished"
     assert int(result.state.step) == NUM_STEPS
-    assert [(p.start, p.stop) for p in result.phases] == [(0, 3), (3, 6), (6, 9), (9, 12)]
+    assert [(p.start, p.stop) for p in result.phases] == [
+        (0, 3),
+        (3, 6),
+        (6, 9),
+        (9, 12),
+    ]
     counts = [p.trainable_params for p in result.phases]
     flops = [p.step_flops for p in result.phases]
     assert counts == sorted(set(counts))

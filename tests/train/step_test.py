@@ -66,7 +66,7 @@ def test_what_is_frozen_stays_and_what_is_not_moves(tiny_vit, rules):
 
 
 def test_optimizer_state_is_that_of_the_trainables(tiny_vit):
-    labels, _, make_state = setup(tiny_vit, TOP)
+    _, _, make_state = setup(tiny_vit, TOP)
     state = make_state()
     trainable = sum(x.nbytes for x in jax.tree.leaves(state.trainable))
     moments = sum(x.nbytes for x in jax.tree.leaves(state.opt_state) if x.ndim)
@@ -111,7 +111,9 @@ def test_accumulation_equals_the_large_batch(tiny_vit, ragged):
                 batch = cast_floating(batch, jnp.float64)
                 state, metrics = step(state, batch)
             ends.append((state.trainable, metrics))
-        for a, b in zip(jax.tree.leaves(ends[0]), jax.tree.leaves(ends[1]), strict=True):
+        for a, b in zip(
+            jax.tree.leaves(ends[0]), jax.tree.leaves(ends[1]), strict=True
+        ):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
@@ -232,6 +234,23 @@ def test_a_step_that_is_not_finite_changes_nothing(tiny_vit):
     assert int(metrics["nonfinite_streak"]) == 0
     assert int(state.nonfinite_total) == 2
     assert int(state.step) == 4
+
+
+def test_a_skipped_step_delays_no_opening(tiny_vit):
+    """Gates and schedule run on the steps of the run, not on those that counted."""
+    open_at = {0: 3, 1: 3, 2: 2, 3: 0}
+    labels, tx, make_state = setup(tiny_vit, ALL, open_at=open_at)
+    step = step_of(tiny_vit, labels, tx)
+    state = make_state()
+    before = jax.tree.map(np.asarray, state.trainable)
+    for i in range(4):
+        batch = tiny_vit.batch(8, seed=i)
+        if i == 1:
+            batch["pixel_values"][:] = np.nan
+        state, _ = step(state, batch)
+        same = same_leaves(before, state.trainable)
+        for path, unchanged in same.items():
+            assert unchanged == (i < open_at[tiny_vit.layer_index(path)]), (i, path)
 
 
 def test_mixed_precision_keeps_float32_masters(tiny_vit):
