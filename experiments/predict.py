@@ -26,7 +26,9 @@ FLAGS = new_flags()
 build.define_model_flags(FLAGS)
 IMAGES = flags.DEFINE_multi_string("images", [], "Files, or folders of them.", FLAGS)
 OUTPUT = flags.DEFINE_string("output", None, "File to write; None prints.", FLAGS)
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images at a time.", FLAGS)
+BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 64, "Images at a time.", lower_bound=1, flag_values=FLAGS
+)
 
 
 def main() -> None:
