@@ -10,8 +10,9 @@ A run brings its own data; a folder needs a config that says which.
 from absl import flags
 
 from experiments import build
-from jft import evals, train
+from jft import train
 from jft.config import load_config_file, new_flags, resolve, run_without_config
+from jft.tables import format_table
 from jft.types import InputError
 
 FLAGS = new_flags()
@@ -42,7 +43,7 @@ def main() -> None:
     )
     evaluation = evaluate(model.params, source)
     rows = [*evaluation.scores.items(), ("examples", evaluation.num_examples)]
-    print(evals.format_table(rows, (SPLIT.value, "value")))
+    print(format_table(rows, (SPLIT.value, "value")))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 import jft
 from jft import evals, export, partition, paths, train
 from jft.config import Config, Workdir, to_dict
+from jft.tables import format_table
 from jft.types import FROZEN, ParamLabels, Params, Schedule
 
 PACKAGES = ("jft", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -186,7 +187,7 @@ def closing_table(summary: Mapping[str, Any], workdir: Workdir) -> str:
         path = getattr(workdir, name)
         if path.exists():
             rows.append((name.removesuffix("_file"), str(path)))
-    return evals.format_table(rows, ("result", "value"))
+    return format_table(rows, ("result", "value"))
 
 
 def versions() -> dict[str, str]:

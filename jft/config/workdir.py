@@ -12,6 +12,7 @@ from typing import IO
 
 from jft.config.resolve import differences, from_json, to_json
 from jft.config.schema import Config
+from jft.files import write_text
 from jft.types import InputError
 
 CONFIG_FILE = "config.json"
@@ -101,7 +102,7 @@ def open_workdir(
         lock = _lock(folder)
         try:
             resumed = _check_owner(folder, config)
-            write_atomically(folder / CONFIG_FILE, to_json(config))
+            write_text(folder / CONFIG_FILE, to_json(config))
         except BaseException:
             lock.close()
             raise
@@ -133,16 +134,6 @@ def read_config(path: str | os.PathLike[str]) -> Config:
         raise InputError(
             f"{file} is no config of this version of jft: {error}"
         ) from error
-
-
-def write_atomically(file: Path, text: str) -> None:
-    """Write a text file so that a reader sees all of it or what was there before."""
-    partial = file.with_name(f".{file.name}.partial")
-    with partial.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(file)
 
 
 def _new_folder(parent: Path, name: str) -> Path:

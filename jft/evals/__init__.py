@@ -18,7 +18,7 @@ from jft.evals.plots import (
     plot_forgetting,
     plot_learning_rates,
 )
-from jft.evals.report import MetricLog, format_table, write_summary
+from jft.evals.report import MetricLog, write_summary
 
 __all__ = [
     "METRICS",
@@ -29,7 +29,6 @@ __all__ = [
     "confusion_counts",
     "evaluate",
     "forgetting_report",
-    "format_table",
     "layer_name",
     "learning_rates",
     "opening_names",

@@ -3,6 +3,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -161,6 +162,8 @@ def _write(
         save_file(tensors, directory / f"{name}.tmp", metadata={"format": "pt"})
     for name, text in texts.items():
         (directory / f"{name}.tmp").write_text(text, encoding="utf-8")
+    for name in shards:  # safetensors writes files that only their owner may read
+        shutil.copymode(directory / "config.json.tmp", directory / f"{name}.tmp")
     names = [*shards, *texts]
     for stale in directory.glob("model*.safetensors*"):
         ours = re.fullmatch(

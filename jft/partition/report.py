@@ -7,9 +7,22 @@ from typing import Any
 
 from jft import paths
 from jft.partition.labels import is_trainable
+from jft.tables import format_table
 from jft.types import Group, LayerIndex, ParamLabels, Params
 
-_HEADER = ("layer", "parameters under", "label", "leaves", "params", "bytes", "lr ×")
+Row = tuple[int, str, float]  # layer, label, learning-rate multiplier
+Leaf = tuple[str, Any]  # path, array or shape
+
+_HEADERS = (
+    "layer",
+    "parameters under",
+    "label",
+    "leaves",
+    "params",
+    "bytes",
+    "lr ×",
+    "moves",
+)
 
 
 def describe(
@@ -34,37 +47,36 @@ def describe(
       The table, with sums at the bottom.
     """
     labels = paths.flatten(param_labels)
-    rows: dict[tuple[int, str, float], list[tuple[str, Any]]] = {}
+    rows: dict[Row, list[Leaf]] = {}
     for path, leaf in paths.flatten(params).items():
         moves = is_trainable(labels[path])
         rate = (multiplier(path) if multiplier else 1.0) if moves else 0.0
         rows.setdefault((layer_index(path), labels[path], rate), []).append(
             (path, leaf)
         )
-    cells = [
+    table = [
         (
-            str(layer),
+            layer,
             _common_prefix([path for path, _ in leaves]),
             label,
-            f"{len(leaves):,}",
-            f"{_sizes(leaves)[0]:,}",
-            f"{_sizes(leaves)[1]:,}",
-            f"{rate:.4g}" if is_trainable(label) else "-",
+            len(leaves),
+            *_sizes(leaves),
+            rate if is_trainable(label) else None,
             _opens(layer, label, open_at),
         )
         for (layer, label, rate), leaves in sorted(rows.items())
     ]
-    return _format((*_HEADER, "moves"), cells, _totals(rows))
+    return "\n".join([format_table(table, _HEADERS), *_totals(rows)])
 
 
-def _totals(rows: Mapping[tuple[int, str, float], list[tuple[str, Any]]]) -> list[str]:
+def _totals(rows: Mapping[Row, Sequence[Leaf]]) -> list[str]:
+    """Sums of what trains, what does not, and all."""
+    parts: dict[str, list[Leaf]] = {"trainable": [], "frozen": [], "total": []}
+    for (_, label, _), leaves in rows.items():
+        parts["trainable" if is_trainable(label) else "frozen"] += leaves
+        parts["total"] += leaves
     lines = []
-    for name, chosen in (
-        ("trainable", [k for k in rows if is_trainable(k[1])]),
-        ("frozen", [k for k in rows if not is_trainable(k[1])]),
-        ("total", list(rows)),
-    ):
-        leaves = [leaf for k in chosen for leaf in rows[k]]
+    for name, leaves in parts.items():
         count, size = _sizes(leaves)
         lines.append(
             f"{name:>9}: {count:,} parameters in {len(leaves)} leaves, {size:,} bytes"
@@ -72,7 +84,7 @@ def _totals(rows: Mapping[tuple[int, str, float], list[tuple[str, Any]]]) -> lis
     return lines
 
 
-def _sizes(leaves: Sequence[tuple[str, Any]]) -> tuple[int, int]:
+def _sizes(leaves: Sequence[Leaf]) -> tuple[int, int]:
     count = sum(int(leaf.size) for _, leaf in leaves)
     return count, sum(int(leaf.size) * leaf.dtype.itemsize for _, leaf in leaves)
 
@@ -91,20 +103,3 @@ def _opens(layer: int, label: str, open_at: Mapping[Group, Any] | None) -> str:
         return f"from step {opening}" if opening else "from the start"
     spans = [f"{start}-{'end' if stop is None else stop}" for start, stop in opening]
     return "steps " + ", ".join(spans)
-
-
-def _format(
-    header: Sequence[str], rows: Sequence[Sequence[str]], footer: Sequence[str]
-) -> str:
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    left = {1, 2, len(header) - 1}  # words to the left, numbers to the right
-
-    def line(row: Sequence[str]) -> str:
-        cells = [
-            cell.ljust(width) if i in left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        return "  ".join(cells).rstrip()
-
-    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    return "\n".join([line(header), rule, *map(line, rows), rule, *footer])

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jft.evals import MetricLog, format_table, write_summary
+from jft.evals import MetricLog, write_summary
 
 HISTORY = [
     {"step": 10, "split": "train", "loss": 1.25},
@@ -119,22 +119,3 @@ def test_a_summary_that_cannot_be_written_leaves_the_old_one(tmp_path):
     with pytest.raises(TypeError):
         write_summary(path, {"bad": {1 + 2j}})
     assert path.read_text() == "old"
-
-
-def test_table_aligns_numbers_right_and_sums_below_a_rule():
-    rows = [["embeddings", 1234, 0.23730468, "step 60"], ["head", None, 1.0, "open"]]
-    table = format_table(
-        rows, ["part", "params", "rate", "opens"], footer=["sum", 1234, None, None]
-    )
-    assert table.splitlines() == [
-        "part        params    rate  opens",
-        "──────────  ──────  ──────  ───────",
-        "embeddings   1,234  0.2373  step 60",
-        "head                     1  open",
-        "──────────  ──────  ──────  ───────",
-        "sum          1,234",
-    ]
-
-
-def test_table_without_rows_is_its_header():
-    assert format_table([], ["part"]).splitlines() == ["part", "────"]

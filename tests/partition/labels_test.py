@@ -87,7 +87,7 @@ def test_describe_counts_everything_once(params):
         open_at={0: 0, 1: 0, 2: 30, 3: ((0, 10), (20, None))},
     )
     rows = {line.split()[1]: line for line in text.splitlines()[2:6]}
-    assert rows["embed/table"].split()[-2:] == ["-", "never"]
+    assert rows["embed/table"].split()[-2:] == ["32", "never"]
     assert rows["block/1/w"].split()[-4:] == ["0.5", "from", "step", "30"]
     assert rows["head"].endswith("steps 0-10, 20-end")
     assert "trainable: 13 parameters in 3 leaves, 52 bytes" in text
