@@ -4,7 +4,7 @@
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import optax
 from absl import flags
 
 import jft
-from jft import checkpoint, data, evals, optim, partition, paths, train
+from jft import checkpoint, data, evals, export, optim, partition, paths, train
 from jft.config import (
     Config,
     DataConfig,
@@ -25,6 +25,7 @@ from jft.config import (
     read_config,
     to_steps,
 )
+from jft.models import family_of
 from jft.tasks import get_task
 from jft.types import (
     FROZEN,
@@ -37,6 +38,32 @@ from jft.types import (
 )
 
 TASK = "image_classification"
+
+
+# --- config ---------------------------------------------------------------------------
+def check_config(config: Config) -> None:
+    """Refuse what the settings alone show to be wrong, before a workdir is claimed."""
+    evals.check_metric_names(config.evals.metrics)
+    measured = sorted({"loss", *config.evals.metrics})
+    if config.evals.metric not in measured:
+        raise InputError(
+            f"evals.metric is {config.evals.metric!r}, which is not measured; expected "
+            f"one of {measured}. Add it to evals.metrics."
+        )
+    if config.evals.forgetting is not None and "accuracy" not in measured:
+        raise InputError(
+            f"evals.forgetting compares accuracy, but evals.metrics has {measured}; "
+            'add "accuracy" there, or set evals.forgetting to None.'
+        )
+    if config.optim.unfreeze.method == "plateau" and config.train.phases == "gated":
+        raise InputError(
+            'optim.unfreeze.method "plateau" opens layers between two programs, but '
+            'train.phases is "gated"; set it to "compiled".'
+        )
+    if config.data.augment is not None:
+        data.get_augmentation(config.data.augment)
+    export.parse_size(config.export.max_shard_size)
+    make_mesh(config)
 
 
 # --- data -----------------------------------------------------------------------------
@@ -113,13 +140,20 @@ def load_model(
     )
 
 
-def processor_config_of(config: Mapping[str, Any]) -> dict[str, Any]:
+def processor_config_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The preprocessor_config.json of a model from scratch: to its size, to [-1, 1]."""
-    size, channels = config["image_size"], config["num_channels"]
+    config = family_of(settings).config_from_dict(settings)
+    known = {field.name for field in dataclasses.fields(config)}
+    if unknown := sorted(set(settings) - known - {"model_type"}):
+        raise InputError(
+            f"model.model_config has unknown fields {unknown}; expected some of "
+            f"{sorted(known - {'num_labels'})}."
+        )
+    (height, width), channels = config.image_size, config.num_channels
     return {
         "image_processor_type": "ViTImageProcessor",
         "do_resize": True,
-        "size": {"height": size, "width": size},
+        "size": {"height": height, "width": width},
         "resample": 2,  # bilinear
         "do_rescale": True,
         "rescale_factor": 1 / 255,
@@ -171,6 +205,10 @@ def make_plan(
         )
 
     num_steps = steps(config.train.num)
+    if num_steps < 1:
+        raise InputError(
+            f"train.num is {config.train.num}, a run of no step; expected 1 or more."
+        )
 
     def every(duration: Duration) -> int:
         return max(1, steps(duration, num_steps))
@@ -222,8 +260,23 @@ def _open_at(
         for path, label in paths.flatten(labels).items()
         if label != FROZEN
     }
+    if unfreeze.method == "explicit":
+        _check_explicit(unfreeze.open_at, moving)
     chosen = open_at[unfreeze.method]
     return {layer: when for layer, when in chosen.items() if layer in moving}
+
+
+def _check_explicit(
+    open_at: Sequence[tuple[int, int]], moving: Collection[int]
+) -> None:
+    """Refuse pairs that do not name each layer with trainable parameters once."""
+    named = sorted(layer for layer, _ in open_at)
+    if named != sorted(moving):
+        raise InputError(
+            f"optim.unfreeze.open_at names the layers {named}, but the layers with "
+            f"trainable parameters are {sorted(moving)}; give each of them one "
+            "[layer, step] pair."
+        )
 
 
 def make_optimizer(

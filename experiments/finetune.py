@@ -23,7 +23,7 @@ from jft.types import Interrupted
 def main(invocation: Invocation) -> int:
     """Run, go on, or say that the run is finished."""
     config = invocation.config
-    evals.check_metric_names(config.evals.metrics)
+    build.check_config(config)
     folder = open_workdir(
         invocation.workdir, config_name=invocation.config_name, config=config
     )

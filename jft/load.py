@@ -68,6 +68,11 @@ def load(
       InputError: if the folder cannot be read or does not hold this model, or a new
         head lacks its key.
     """
+    if str(folder).startswith("jft:") and str(folder) not in SHIPPED:
+        raise InputError(
+            f"jft ships no model {str(folder)!r}; expected one of {sorted(SHIPPED)}, "
+            "or the path of a model folder."
+        )
     folder = SHIPPED.get(str(folder), folder)
     config = read_config(folder)
     family = family_of(config)

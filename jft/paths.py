@@ -97,7 +97,8 @@ def match_rules(rules: Rules[T], paths: Iterable[str]) -> dict[str, T]:
             "rules and paths do not fit: every path needs a rule and every rule must "
             "be the first match of a path. "
             f"Paths that no rule matches: {_shorten(sorted(missing))}. "
-            f"Rules that win no path: {sorted(unused)}. "
+            f"Rules that win no path: {sorted(unused)}; paths begin with "
+            f"{sorted({path.partition('/')[0] for path in [*matched, *missing]})}. "
             'Rules match the whole path, first match wins; end with (".*", …) to '
             "cover the rest."
         )
@@ -114,6 +115,6 @@ def _compile(pattern: str) -> re.Pattern[str]:
         ) from error
 
 
-def _shorten(names: Sequence[str], most: int = 20) -> list[str]:
+def _shorten(names: Sequence[str], most: int = 5) -> list[str]:
     rest = len(names) - most
     return [*names[:most], f"… and {rest} more"] if rest > 0 else list(names)

@@ -2,6 +2,6 @@
 """How does it leave? As a Hugging Face folder that transformers reads, with a card."""
 
 from jft.export.card import model_card
-from jft.export.hf import save_pretrained
+from jft.export.hf import parse_size, save_pretrained
 
-__all__ = ["model_card", "save_pretrained"]
+__all__ = ["model_card", "parse_size", "save_pretrained"]

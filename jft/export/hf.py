@@ -56,7 +56,7 @@ def save_pretrained(
     host = {path: np.asarray(x) for path, x in flatten(jax.device_get(params)).items()}
     _check(host, config)
     tensors = {to_key(path): to_tensor(path, x) for path, x in sorted(host.items())}
-    shards = _shard(tensors, _parse_size(max_shard_size))
+    shards = _shard(tensors, parse_size(max_shard_size))
     texts = {}
     if len(shards) > 1:
         texts[INDEX] = _json(_index(shards))
@@ -108,7 +108,12 @@ def _final_config(config: Mapping[str, Any], *, dtype: str) -> dict[str, Any]:
     }
 
 
-def _parse_size(text: str) -> int:
+def parse_size(text: str) -> int:
+    """Return the bytes that a text such as "5GB" means.
+
+    >>> parse_size("200MB")
+    200000000
+    """
     match = re.fullmatch(r"(\d+)(KB|MB|GB)", text)
     if not match or not int(match[1]):
         raise InputError(
