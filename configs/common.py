@@ -71,7 +71,6 @@ def base_config() -> Any:
                 "grad_accum_steps": 1,  # parts a batch is computed in; same result
                 "compute_dtype": "float32",  # or bfloat16
                 "label_smoothing": 0.0,
-                "mode": "jit",  # or pmap
                 "mesh": {
                     "data": -1,  # devices that share a batch; -1: all that fsdp leaves
                     "fsdp": 1,  # devices that share the parameters

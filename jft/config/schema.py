@@ -126,7 +126,6 @@ class TrainConfig:
     grad_accum_steps: Count  # parts that a batch is computed in
     compute_dtype: Dtype
     label_smoothing: Fraction
-    mode: Literal["jit", "pmap"]
     mesh: MeshConfig
     phases: Literal["compiled", "gated"]  # one program a phase, or one for all
     max_nonfinite_steps: Count  # skipped steps in a row before the run stops

@@ -44,7 +44,7 @@ def test_the_status_of_main_is_the_script_s(status):
         ([DIGITS, "--wrokdir=x"], "Unknown command line flag 'wrokdir'. Did you mean"),
         ([DIGITS, "--workdir"], "Missing value for flag --workdir"),
         ([DIGITS, "stray"], "unexpected argument 'stray'"),
-        ([DIGITS, "--config.trian.mode=jit"], "Did you mean train"),
+        ([DIGITS, "--config.trian.phases=gated"], "Did you mean train"),
         ([DIGITS, "--config.optim.learning_rate=0.0.1"], "'0.0.1' (str); expected a"),
         ([DIGITS, "--config.train.num_steps"], "has no key or no value"),
     ],
