@@ -1,39 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a config to the objects of a run, in stage order; the scripts share it."""
+"""From a config to the objects of a run, in stage order, up to the training loop."""
 
 import dataclasses
-import sys
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from absl import flags
 
 import jft
-from jft import checkpoint, data, evals, export, optim, partition, paths, train
+from jft import data, evals, export, optim, partition, paths, train
 from jft.config import (
     Config,
     DataConfig,
     Duration,
     ModelConfig,
     OptimConfig,
-    config_digest,
-    read_config,
     to_steps,
 )
 from jft.models import family_of
-from jft.tasks import get_task
 from jft.types import (
     FROZEN,
     Batch,
     Group,
     InputError,
     ParamLabels,
-    Params,
     Schedule,
 )
 
@@ -385,282 +377,7 @@ class Stream:
             self._prefetch.close()
 
 
-class Evaluator:
-    """Evaluates parameters on sources, and counts the seconds."""
-
-    def __init__(
-        self,
-        config: Config,
-        model: jft.Pretrained,
-        *,
-        place: Callable[[Batch], Batch],
-        stop_requested: Callable[[], bool] = lambda: False,
-    ) -> None:
-        self.seconds = 0.0
-        self._config = config
-        self._fields = make_fields(model)
-        self._place = place
-        self._stop_requested = stop_requested
-        self._eval_step = train.make_eval_step(
-            model.apply_fn,
-            get_task(TASK).make_loss(0.0),
-            compute_dtype=compute_dtype(config),
-        )
-
-    def __call__(self, params: Params, source: data.Source) -> evals.Evaluation:
-        """Score ``params`` on every example of ``source``."""
-        began = time.perf_counter()
-        batches = data.make_eval_batches(
-            source,
-            global_batch_size=self._config.data.global_batch_size,
-            fields_fn=self._fields,
-        )
-        evaluation = evals.evaluate(
-            self._eval_step,
-            params,
-            map(self._place, batches),
-            metric_names=self._config.evals.metrics,
-            stop_requested=self._stop_requested,
-        )
-        self.seconds += time.perf_counter() - began
-        return evaluation
-
-
-def eval_params(state: train.TrainState) -> Params:
-    """The parameters to judge: averaged where the optimizer keeps an average."""
-    trainable = optim.eval_params(state.opt_state, state.trainable)
-    return partition.combine(trainable, state.frozen)
-
-
 def compute_dtype(config: Config) -> Any:
     """The dtype to compute in, or None where it is that of the parameters."""
     chosen = config.train.compute_dtype
     return None if chosen == config.model.dtype else jnp.dtype(chosen)
-
-
-# --- checkpoint -----------------------------------------------------------------------
-def make_checkpoints(
-    config: Config, directory: Any, plan: Plan
-) -> checkpoint.Checkpoints:
-    """The checkpoints of a run, with its rules of what to keep."""
-    return checkpoint.Checkpoints(
-        directory,
-        keep_last=config.checkpoint.keep_last,
-        keep_every=plan.keep_every,
-        keep_best=config.checkpoint.keep_best,
-        best_mode=config.evals.mode,
-    )
-
-
-def make_manifest(
-    config: Config, model: jft.Pretrained, labels: ParamLabels, *, config_digest: str
-) -> checkpoint.Manifest:
-    """The identity of a run: what must be the same when it resumes."""
-    return checkpoint.Manifest(
-        base=config.model.pretrained or "scratch",
-        base_digest=checkpoint.tree_digest(model.params),
-        labels=paths.flatten(labels),
-        config_digest=config_digest,
-    )
-
-
-SaveFn = Callable[[train.TrainState, train.History], None]
-
-
-def make_save(
-    config: Config,
-    checkpoints: checkpoint.Checkpoints,
-    manifest: checkpoint.Manifest,
-    loader: data.TrainLoader,
-    plan: Plan,
-) -> SaveFn:
-    """A function that saves a state and the records so far, once a step."""
-    saved: list[int] = checkpoints.steps()
-    groups_at = open_groups_at(config, plan)
-
-    def save(state: train.TrainState, history: train.History) -> None:
-        step = int(state.step)
-        if step in saved:
-            return
-        scores = [
-            r[config.evals.metric]
-            for r in history
-            if r["split"] == "validation" and r["step"] == step
-        ]
-        groups = groups_at(max(step - 1, 0), history) or ()
-        checkpoints.save(
-            step,
-            checkpoint.state_arrays(state, full=config.checkpoint.full),
-            data_state=loader.state(step),
-            history=history,
-            manifest=dataclasses.replace(
-                manifest, open_groups=tuple(sorted(map(str, groups)))
-            ),
-            best_value=scores[0] if scores else None,
-        )
-        saved.append(step)
-
-    return save
-
-
-def resume(
-    config: Config,
-    checkpoints: checkpoint.Checkpoints,
-    manifest: checkpoint.Manifest,
-    state: train.TrainState,
-    loader: data.TrainLoader,
-) -> tuple[train.TrainState, train.History]:
-    """The newest saved state and its records; ``state`` and none for a new run."""
-    if checkpoint.choose_start(checkpoints).kind != "resume":
-        return state, []
-    restored = checkpoints.restore_latest(
-        checkpoint.state_arrays(state, full=config.checkpoint.full),
-        expect=manifest,
-        on_corrupt=config.checkpoint.on_corrupt,
-    )
-    for reason in restored.skipped:
-        print(reason, file=sys.stderr)
-    step = loader.check_state(restored.data_state)
-    print(f"going on from step {step} in {checkpoints.directory}", flush=True)
-    return checkpoint.with_arrays(state, restored.arrays), restored.history
-
-
-def restore_best(
-    config: Config,
-    checkpoints: checkpoint.Checkpoints,
-    manifest: checkpoint.Manifest,
-    state: train.TrainState,
-) -> train.TrainState:
-    """The state of the best step, or of the newest where none was evaluated."""
-    step = checkpoints.best_step()
-    if step is None:  # nothing was evaluated
-        step = checkpoints.latest_step()
-    assert step is not None
-    restored = checkpoints.restore(
-        step,
-        checkpoint.state_arrays(state, full=config.checkpoint.full),
-        expect=manifest,
-    )
-    return checkpoint.with_arrays(state, restored.arrays)
-
-
-# --- evals ----------------------------------------------------------------------------
-class SourceTask:
-    """What the model could do before: the base with its own head, and its data."""
-
-    def __init__(self, config: Config, evaluator: Callable[..., Evaluator]) -> None:
-        assert config.evals.forgetting is not None
-        if config.model.pretrained is None:
-            raise InputError(
-                f"evals.forgetting is {config.evals.forgetting!r}, but "
-                "model.pretrained is None: a model from scratch has nothing to forget. "
-                "Set evals.forgetting to None."
-            )
-        base = jft.load(config.model.pretrained)
-        self.name = config.evals.forgetting
-        self.source = data.load_source(self.name, **config.evals.forgetting_options)
-        check_classes(base, self.source.class_names)
-        (head,) = base.family.head_rules
-        self._head = evals.set_head_aside(base.params, head=head)
-        self._evaluate = evaluator(base)
-
-    def record(self, step: int, params: Params) -> train.Record:
-        """The metrics of a body with the old head, as a record of the history."""
-        whole = evals.put_head_back(params, self._head)
-        scores = self._evaluate(whole, self.source).scores
-        return {"step": step, "split": "source", **scores}
-
-    def report(self, history: train.History, params: Params) -> dict[str, Any]:
-        """The source task's accuracy before and after, for the summary."""
-        first = next(r for r in history if r["split"] == "source")
-        after = self.record(0, params)
-        return evals.forgetting_report(
-            first["accuracy"], after["accuracy"], source=self.name
-        )
-
-
-def load_source_task(
-    config: Config, evaluator: Callable[..., Evaluator]
-) -> SourceTask | None:
-    """The source task, where forgetting is to be measured."""
-    return None if config.evals.forgetting is None else SourceTask(config, evaluator)
-
-
-def make_hooks(
-    config: Config,
-    plan: Plan,
-    *,
-    record: Callable[[train.History, train.Record], None],
-    save: SaveFn,
-    evaluate: Callable[[train.TrainState], Mapping[str, float]],
-    source: SourceTask | None,
-    last_good: Callable[[], str],
-) -> list[train.Hook]:
-    """Log, evaluate, measure forgetting, save, and know when to stop, in this order."""
-    metric, mode = config.evals.metric, config.evals.mode
-    patience = config.evals.early_stop_patience
-    hooks = [
-        train.log_metrics(plan.log_every, record),
-        train.evaluate_every(plan.eval_every, lambda m: evaluate(m.state), record),
-        train.save_every(plan.save_every, lambda m: save(m.state, m.history)),
-        train.save_best(metric, mode=mode, save=lambda m: save(m.state, m.history)),
-    ]
-    if source is not None:
-        forgetting = train.evaluate_every(
-            plan.eval_every,
-            lambda m: source.record(m.step, eval_params(m.state)),
-            record,
-            split="source",
-        )
-        hooks.insert(2, forgetting)
-    if patience is not None:
-        hooks.append(
-            train.stop_early(
-                metric, mode=mode, patience=patience, start_step=plan.last_opening
-            )
-        )
-    hooks.append(train.stop_on_nonfinite(config.train.max_nonfinite_steps, last_good))
-    return hooks
-
-
-# --- a run's best step, or an exported folder -----------------------------------------
-def define_model_flags(values: Any) -> None:
-    """Define ``--workdir`` and ``--model``, of which a script takes exactly one."""
-    flags.DEFINE_string("workdir", None, "Folder of a run; its best step.", values)
-    flags.DEFINE_string("model", None, "Folder in Hugging Face layout.", values)
-
-
-def load_trained(values: Any) -> tuple[jft.Pretrained, Config | None]:
-    """The model that the flags name, and the config of its run if it is one's."""
-    workdir, folder = values["workdir"].value, values["model"].value
-    if (workdir is None) == (folder is None):
-        raise InputError(
-            f"give exactly one of --workdir and --model; got --workdir={workdir} and "
-            f"--model={folder}."
-        )
-    if folder is not None:
-        return jft.load(folder), None
-    config = read_config(workdir)
-    key_model, _ = jax.random.split(jax.random.key(config.seed))
-    train_split = load_splits(config.data)["train"]
-    model = load_model(config.model, train_split.class_names, key=key_model)
-    labels = label_params(config, model)
-    steps_per_epoch = len(train_split) / config.data.global_batch_size
-    plan = make_plan(config, model, labels, steps_per_epoch)
-    state = train.init_state(
-        model.params,
-        labels,
-        tx=make_optimizer(config.optim, model, labels, plan),
-        key=jax.random.key(config.seed),
-    )
-    with make_checkpoints(config, Path(workdir) / "checkpoints", plan) as checkpoints:
-        if checkpoints.latest_step() is None:
-            raise InputError(
-                f"{workdir} has no checkpoint yet; let its run save one first."
-            )
-        manifest = make_manifest(
-            config, model, labels, config_digest=config_digest(config)
-        )
-        best = restore_best(config, checkpoints, manifest, state)
-    params = partition.combine(eval_params(best), model.params)
-    return model._replace(params=params), config

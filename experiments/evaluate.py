@@ -9,21 +9,21 @@ A run brings its own data; a folder needs a config that says which.
 
 from absl import flags
 
-from experiments import build
+from experiments import build, judge, keep
 from jft import train
 from jft.config import load_config_file, new_flags, resolve, run_without_config
 from jft.tables import format_table
 from jft.types import InputError
 
 FLAGS = new_flags()
-build.define_model_flags(FLAGS)
+keep.define_model_flags(FLAGS)
 CONFIG = flags.DEFINE_string("config", None, "Config of the data, with --model.", FLAGS)
 SPLIT = flags.DEFINE_string("split", "test", "Split of data.split_sizes.", FLAGS)
 
 
 def main() -> None:
     """Print the scores as a table."""
-    model, config = build.load_trained(FLAGS)
+    model, config = keep.load_trained(FLAGS)
     if config is None:
         if CONFIG.value is None:
             raise InputError(
@@ -38,7 +38,7 @@ def main() -> None:
     source = splits[SPLIT.value]
     build.check_classes(model, source.class_names)
     mesh = build.make_mesh(config)
-    evaluate = build.Evaluator(
+    evaluate = judge.Evaluator(
         config, model, place=lambda batch: train.shard_batch(batch, mesh)
     )
     evaluation = evaluate(model.params, source)

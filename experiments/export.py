@@ -9,13 +9,13 @@ With ``--model`` it changes the size of the files or the dtype of a folder.
 import jax.numpy as jnp
 from absl import flags
 
-from experiments import build
+from experiments import keep
 from jft import export, train
 from jft.config import new_flags, run_without_config
 from jft.types import InputError
 
 FLAGS = new_flags()
-build.define_model_flags(FLAGS)
+keep.define_model_flags(FLAGS)
 TO = flags.DEFINE_string("to", None, "Folder to write.", FLAGS)
 MAX_SHARD_SIZE = flags.DEFINE_string("max_shard_size", "5GB", "Of one file.", FLAGS)
 DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Dtype.", FLAGS)
@@ -25,7 +25,7 @@ def main() -> None:
     """Write the folder and say what is in it."""
     if TO.value is None:
         raise InputError("--to is missing; name the folder to write.")
-    model, _ = build.load_trained(FLAGS)
+    model, _ = keep.load_trained(FLAGS)
     written = export.save_pretrained(
         TO.value,
         train.cast_floating(model.params, jnp.dtype(DTYPE.value)),

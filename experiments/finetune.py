@@ -13,7 +13,7 @@ import time
 
 import jax
 
-from experiments import build, outputs
+from experiments import build, judge, keep, outputs
 from jft import checkpoint, evals, partition, train
 from jft.config import Config, Invocation, Workdir, config_digest, open_workdir, run
 from jft.tasks import get_task
@@ -80,23 +80,24 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
     )
     place = functools.partial(train.shard_batch, mesh=mesh)
     stream = build.Stream(loader, place)
-    judge = functools.partial(
-        build.Evaluator, config, place=place, stop_requested=lambda: stop.requested
+    make_evaluator = functools.partial(
+        judge.Evaluator, config, place=place, stop_requested=lambda: stop.requested
     )
-    evaluate, source = judge(model), build.load_source_task(config, judge)
+    evaluate = make_evaluator(model)
+    source = judge.load_source_task(config, make_evaluator)
 
     # checkpoint: go on where the last run stopped
-    manifest = build.make_manifest(
+    manifest = keep.make_manifest(
         config, model, labels, config_digest=config_digest(config)
     )
     with (
-        build.make_checkpoints(config, workdir.checkpoints, plan) as checkpoints,
+        keep.make_checkpoints(config, workdir.checkpoints, plan) as checkpoints,
         evals.MetricLog(workdir.path) as log,
     ):
-        state, history = build.resume(config, checkpoints, manifest, state, loader)
+        state, history = keep.resume(config, checkpoints, manifest, state, loader)
         log.rewrite(history)
         record = functools.partial(outputs.record, log=log)
-        save = build.make_save(config, checkpoints, manifest, loader, plan)
+        save = keep.make_save(config, checkpoints, manifest, loader, plan)
         if source and not history:
             record(history, source.record(0, model.params))
 
@@ -105,13 +106,13 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
         bar = train.ProgressBar(
             examples_per_step=config.data.global_batch_size, metric=config.evals.metric
         )
-        hooks = build.make_hooks(
+        hooks = judge.make_hooks(
             config,
             plan,
             record=record,
             save=save,
             evaluate=lambda s: (
-                evaluate(build.eval_params(s), splits["validation"]).scores
+                evaluate(keep.eval_params(s), splits["validation"]).scores
             ),
             source=source,
             last_good=lambda: f"{checkpoints.latest_step()} in {checkpoints.directory}",
@@ -137,10 +138,10 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
                 f"--workdir={workdir.path} goes on from there."
             )
 
-        best = build.restore_best(config, checkpoints, manifest, result.state)
+        best = keep.restore_best(config, checkpoints, manifest, result.state)
 
     # evals: the best checkpoint on the test split, and what was forgotten
-    params = partition.combine(build.eval_params(best), model.params)
+    params = partition.combine(keep.eval_params(best), model.params)
     test = evaluate(params, splits["test"])
     forgetting = source and source.report(result.history, params)
 

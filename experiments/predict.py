@@ -16,14 +16,14 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import build
+from experiments import build, keep
 from jft import data
 from jft.config import new_flags, run_without_config
 from jft.tasks import get_task
 from jft.types import InputError
 
 FLAGS = new_flags()
-build.define_model_flags(FLAGS)
+keep.define_model_flags(FLAGS)
 IMAGES = flags.DEFINE_multi_string("images", [], "Files, or folders of them.", FLAGS)
 OUTPUT = flags.DEFINE_string("output", None, "File to write; None prints.", FLAGS)
 BATCH_SIZE = flags.DEFINE_integer(
@@ -36,7 +36,7 @@ def main() -> None:
     files = [file for given in IMAGES.value for file in find_images(Path(given))]
     if not files:
         raise InputError("no images were given; name files or folders with --images.")
-    model, _ = build.load_trained(FLAGS)
+    model, _ = keep.load_trained(FLAGS)
     classes = model.class_names
     fields_fn, task = build.make_fields(model), get_task(build.TASK)
     forward = jax.jit(lambda params, batch: model.apply_fn(params, batch, key=None))

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How good is it, during the run: evaluation, the source task, and the hooks."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jft
+from experiments import build, keep
+from jft import data, evals, train
+from jft.config import (
+    Config,
+)
+from jft.tasks import get_task
+from jft.types import (
+    Batch,
+    InputError,
+    Params,
+)
+
+
+class Evaluator:
+    """Evaluates parameters on sources, and counts the seconds."""
+
+    def __init__(
+        self,
+        config: Config,
+        model: jft.Pretrained,
+        *,
+        place: Callable[[Batch], Batch],
+        stop_requested: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.seconds = 0.0
+        self._config = config
+        self._fields = build.make_fields(model)
+        self._place = place
+        self._stop_requested = stop_requested
+        self._eval_step = train.make_eval_step(
+            model.apply_fn,
+            get_task(build.TASK).make_loss(0.0),
+            compute_dtype=build.compute_dtype(config),
+        )
+
+    def __call__(self, params: Params, source: data.Source) -> evals.Evaluation:
+        """Score ``params`` on every example of ``source``."""
+        began = time.perf_counter()
+        batches = data.make_eval_batches(
+            source,
+            global_batch_size=self._config.data.global_batch_size,
+            fields_fn=self._fields,
+        )
+        evaluation = evals.evaluate(
+            self._eval_step,
+            params,
+            map(self._place, batches),
+            metric_names=self._config.evals.metrics,
+            stop_requested=self._stop_requested,
+        )
+        self.seconds += time.perf_counter() - began
+        return evaluation
+
+
+class SourceTask:
+    """What the model could do before: the base with its own head, and its data."""
+
+    def __init__(self, config: Config, evaluator: Callable[..., Evaluator]) -> None:
+        assert config.evals.forgetting is not None
+        if config.model.pretrained is None:
+            raise InputError(
+                f"evals.forgetting is {config.evals.forgetting!r}, but "
+                "model.pretrained is None: a model from scratch has nothing to forget. "
+                "Set evals.forgetting to None."
+            )
+        base = jft.load(config.model.pretrained)
+        self.name = config.evals.forgetting
+        self.source = data.load_source(self.name, **config.evals.forgetting_options)
+        build.check_classes(base, self.source.class_names)
+        (head,) = base.family.head_rules
+        self._head = evals.set_head_aside(base.params, head=head)
+        self._evaluate = evaluator(base)
+
+    def record(self, step: int, params: Params) -> train.Record:
+        """The metrics of a body with the old head, as a record of the history."""
+        whole = evals.put_head_back(params, self._head)
+        scores = self._evaluate(whole, self.source).scores
+        return {"step": step, "split": "source", **scores}
+
+    def report(self, history: train.History, params: Params) -> dict[str, Any]:
+        """The source task's accuracy before and after, for the summary."""
+        first = next(r for r in history if r["split"] == "source")
+        after = self.record(0, params)
+        return evals.forgetting_report(
+            first["accuracy"], after["accuracy"], source=self.name
+        )
+
+
+def load_source_task(
+    config: Config, evaluator: Callable[..., Evaluator]
+) -> SourceTask | None:
+    """The source task, where forgetting is to be measured."""
+    return None if config.evals.forgetting is None else SourceTask(config, evaluator)
+
+
+def make_hooks(
+    config: Config,
+    plan: build.Plan,
+    *,
+    record: Callable[[train.History, train.Record], None],
+    save: keep.SaveFn,
+    evaluate: Callable[[train.TrainState], Mapping[str, float]],
+    source: SourceTask | None,
+    last_good: Callable[[], str],
+) -> list[train.Hook]:
+    """Log, evaluate, measure forgetting, save, and know when to stop, in this order."""
+    metric, mode = config.evals.metric, config.evals.mode
+    patience = config.evals.early_stop_patience
+    hooks = [
+        train.log_metrics(plan.log_every, record),
+        train.evaluate_every(plan.eval_every, lambda m: evaluate(m.state), record),
+        train.save_every(plan.save_every, lambda m: save(m.state, m.history)),
+        train.save_best(metric, mode=mode, save=lambda m: save(m.state, m.history)),
+    ]
+    if source is not None:
+        forgetting = train.evaluate_every(
+            plan.eval_every,
+            lambda m: source.record(m.step, keep.eval_params(m.state)),
+            record,
+            split="source",
+        )
+        hooks.insert(2, forgetting)
+    if patience is not None:
+        hooks.append(
+            train.stop_early(
+                metric, mode=mode, patience=patience, start_step=plan.last_opening
+            )
+        )
+    hooks.append(train.stop_on_nonfinite(config.train.max_nonfinite_steps, last_good))
+    return hooks

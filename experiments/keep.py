@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a run is kept: its checkpoints, where it goes on, and its best model."""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+
+import jft
+from experiments import build
+from jft import checkpoint, data, optim, partition, paths, train
+from jft.config import (
+    Config,
+    config_digest,
+    read_config,
+)
+from jft.types import (
+    InputError,
+    ParamLabels,
+    Params,
+)
+
+
+def make_checkpoints(
+    config: Config, directory: Any, plan: build.Plan
+) -> checkpoint.Checkpoints:
+    """The checkpoints of a run, with its rules of what to keep."""
+    return checkpoint.Checkpoints(
+        directory,
+        keep_last=config.checkpoint.keep_last,
+        keep_every=plan.keep_every,
+        keep_best=config.checkpoint.keep_best,
+        best_mode=config.evals.mode,
+    )
+
+
+def make_manifest(
+    config: Config, model: jft.Pretrained, labels: ParamLabels, *, config_digest: str
+) -> checkpoint.Manifest:
+    """The identity of a run: what must be the same when it resumes."""
+    return checkpoint.Manifest(
+        base=config.model.pretrained or "scratch",
+        base_digest=checkpoint.tree_digest(model.params),
+        labels=paths.flatten(labels),
+        config_digest=config_digest,
+    )
+
+
+SaveFn = Callable[[train.TrainState, train.History], None]
+
+
+def make_save(
+    config: Config,
+    checkpoints: checkpoint.Checkpoints,
+    manifest: checkpoint.Manifest,
+    loader: data.TrainLoader,
+    plan: build.Plan,
+) -> SaveFn:
+    """A function that saves a state and the records so far, once a step."""
+    saved: list[int] = checkpoints.steps()
+    groups_at = build.open_groups_at(config, plan)
+
+    def save(state: train.TrainState, history: train.History) -> None:
+        step = int(state.step)
+        if step in saved:
+            return
+        scores = [
+            r[config.evals.metric]
+            for r in history
+            if r["split"] == "validation" and r["step"] == step
+        ]
+        groups = groups_at(max(step - 1, 0), history) or ()
+        checkpoints.save(
+            step,
+            checkpoint.state_arrays(state, full=config.checkpoint.full),
+            data_state=loader.state(step),
+            history=history,
+            manifest=dataclasses.replace(
+                manifest, open_groups=tuple(sorted(map(str, groups)))
+            ),
+            best_value=scores[0] if scores else None,
+        )
+        saved.append(step)
+
+    return save
+
+
+def resume(
+    config: Config,
+    checkpoints: checkpoint.Checkpoints,
+    manifest: checkpoint.Manifest,
+    state: train.TrainState,
+    loader: data.TrainLoader,
+) -> tuple[train.TrainState, train.History]:
+    """The newest saved state and its records; ``state`` and none for a new run."""
+    if checkpoint.choose_start(checkpoints).kind != "resume":
+        return state, []
+    restored = checkpoints.restore_latest(
+        checkpoint.state_arrays(state, full=config.checkpoint.full),
+        expect=manifest,
+        on_corrupt=config.checkpoint.on_corrupt,
+    )
+    for reason in restored.skipped:
+        print(reason, file=sys.stderr)
+    step = loader.check_state(restored.data_state)
+    print(f"going on from step {step} in {checkpoints.directory}", flush=True)
+    return checkpoint.with_arrays(state, restored.arrays), restored.history
+
+
+def eval_params(state: train.TrainState) -> Params:
+    """The parameters to judge: averaged where the optimizer keeps an average."""
+    trainable = optim.eval_params(state.opt_state, state.trainable)
+    return partition.combine(trainable, state.frozen)
+
+
+def restore_best(
+    config: Config,
+    checkpoints: checkpoint.Checkpoints,
+    manifest: checkpoint.Manifest,
+    state: train.TrainState,
+) -> train.TrainState:
+    """The state of the best step, or of the newest where none was evaluated."""
+    step = checkpoints.best_step()
+    if step is None:  # nothing was evaluated
+        step = checkpoints.latest_step()
+    assert step is not None
+    restored = checkpoints.restore(
+        step,
+        checkpoint.state_arrays(state, full=config.checkpoint.full),
+        expect=manifest,
+    )
+    return checkpoint.with_arrays(state, restored.arrays)
+
+
+def define_model_flags(values: Any) -> None:
+    """Define ``--workdir`` and ``--model``, of which a script takes exactly one."""
+    flags.DEFINE_string("workdir", None, "Folder of a run; its best step.", values)
+    flags.DEFINE_string("model", None, "Folder in Hugging Face layout.", values)
+
+
+def load_trained(values: Any) -> tuple[jft.Pretrained, Config | None]:
+    """The model that the flags name, and the config of its run if it is one's."""
+    workdir, folder = values["workdir"].value, values["model"].value
+    if (workdir is None) == (folder is None):
+        raise InputError(
+            f"give exactly one of --workdir and --model; got --workdir={workdir} and "
+            f"--model={folder}."
+        )
+    if folder is not None:
+        return jft.load(folder), None
+    config = read_config(workdir)
+    key_model, _ = jax.random.split(jax.random.key(config.seed))
+    train_split = build.load_splits(config.data)["train"]
+    model = build.load_model(config.model, train_split.class_names, key=key_model)
+    labels = build.label_params(config, model)
+    steps_per_epoch = len(train_split) / config.data.global_batch_size
+    plan = build.make_plan(config, model, labels, steps_per_epoch)
+    state = train.init_state(
+        model.params,
+        labels,
+        tx=build.make_optimizer(config.optim, model, labels, plan),
+        key=jax.random.key(config.seed),
+    )
+    with make_checkpoints(config, Path(workdir) / "checkpoints", plan) as checkpoints:
+        if checkpoints.latest_step() is None:
+            raise InputError(
+                f"{workdir} has no checkpoint yet; let its run save one first."
+            )
+        manifest = make_manifest(
+            config, model, labels, config_digest=config_digest(config)
+        )
+        best = restore_best(config, checkpoints, manifest, state)
+    params = partition.combine(eval_params(best), model.params)
+    return model._replace(params=params), config
