@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The README's code runs as it stands."""
+
+import re
+from pathlib import Path
+
+import jft
+from jft.config import resolve
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+FINETUNE, OWN_CONFIG = re.findall(r"^```python\n(.*?)^```$", README, re.M | re.S)
+
+
+def test_the_fine_tune_learns_and_leaves_a_model(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(FINETUNE, "README.md", "exec"), names)
+    table = capsys.readouterr().out
+    # what is printed before training is what was asked for
+    assert "0.2373" in table
+    assert "from step 50" in table
+    # as the text beside the code says
+    assert names["test"].num_examples == 1697
+    assert names["test"].scores["accuracy"] > 0.8  # chance is 0.1
+    exported = jft.load(tmp_path / "digits_vit")
+    assert exported.class_names == tuple("0123456789")
+    batch = next(names["batches"])
+    expected = names["model"].apply_fn(names["state"].params, batch, key=None)
+    assert (exported.apply_fn(exported.params, batch, key=None) == expected).all()
+
+
+def test_the_code_is_short_and_imports_jft_only():
+    lines = [x for x in FINETUNE.splitlines() if x and not x.startswith("#")]
+    assert len(lines) <= 42
+    assert re.findall(r"^(?:import|from) (\w+)", FINETUNE, re.M) == ["jax", "jft"]
+
+
+def test_the_config_of_your_own_images_is_valid():
+    names = {}
+    exec(compile(OWN_CONFIG, "README.md", "exec"), names)
+    config = resolve(names["get_config"]())
+    assert config.data.source == "folder"
+    assert config.data.path == "photos"
+    assert config.optim.unfreeze.method == "top_down"
