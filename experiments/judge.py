@@ -8,15 +8,9 @@ from typing import Any
 import jft
 from experiments import build, keep
 from jft import data, evals, train
-from jft.config import (
-    Config,
-)
+from jft.config import Config
 from jft.tasks import get_task
-from jft.types import (
-    Batch,
-    InputError,
-    Params,
-)
+from jft.types import Batch, InputError, Params
 
 
 class Evaluator:
