@@ -13,16 +13,8 @@ from absl import flags
 import jft
 from experiments import build
 from jft import checkpoint, data, optim, partition, paths, train
-from jft.config import (
-    Config,
-    config_digest,
-    read_config,
-)
-from jft.types import (
-    InputError,
-    ParamLabels,
-    Params,
-)
+from jft.config import Config, config_digest, read_config
+from jft.types import InputError, ParamLabels, Params
 
 
 def make_checkpoints(
