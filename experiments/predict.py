@@ -57,9 +57,15 @@ def main() -> None:
 
 def open_output(path: str | None) -> AbstractContextManager[TextIO]:
     """The file to write, or the screen, which stays open."""
-    return (
-        nullcontext(sys.stdout) if path is None else open(path, "w", encoding="utf-8")
-    )
+    if path is None:
+        return nullcontext(sys.stdout)
+    try:
+        return open(path, "w", encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written: {error.strerror}; give a file that you may "
+            "write with --output."
+        ) from error
 
 
 def find_images(path: Path) -> list[Path]:

@@ -42,7 +42,7 @@ Positive: TypeAlias = Annotated[float, Range(above=0)]
 NonNegative: TypeAlias = Annotated[float, Range(minimum=0)]
 Fraction: TypeAlias = Annotated[float, Range(minimum=0, below=1)]
 Dtype: TypeAlias = Literal["float32", "bfloat16", "float64"]
-Options: TypeAlias = Mapping[str, bool | int | float | str | None]
+Options: TypeAlias = Mapping[str, bool | int | float | str | tuple[str, ...] | None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,7 +82,7 @@ def open_workdir(
     Args:
       path: the folder; None makes a new ``runs/<config_name>/<time>``.
       config_name: the config file's name, for the default path.
-      config: written to ``config.json``; a folder that has one must have the same,
+      config: written to ``config.json``; a run's folder must have the same,
         apart from the keys in ``MAY_CHANGE``, which are updated.
       now: names the default folder.
 
@@ -165,10 +165,10 @@ def _lock(folder: Path) -> IO[str]:
 
 
 def _check_owner(folder: Path, config: Config) -> bool:
-    """Return whether the folder is already this config's; False if it is empty."""
+    """Return whether this config began the folder; False if nothing was begun."""
+    ours = (LOCK_FILE, CONFIG_FILE, f".{CONFIG_FILE}.partial")
+    others = sorted(p.name for p in folder.iterdir() if p.name not in ours)
     if not (folder / CONFIG_FILE).exists():
-        ours = (LOCK_FILE, f".{CONFIG_FILE}.partial")
-        others = sorted(p.name for p in folder.iterdir() if p.name not in ours)
         if others:
             raise InputError(
                 f"the workdir {folder} has no {CONFIG_FILE} but holds "
@@ -177,6 +177,8 @@ def _check_owner(folder: Path, config: Config) -> bool:
             )
         return False
     different = differences(read_config(folder), config)
+    if not others:  # a config that was refused before the start claims nothing
+        return False
     changes = [
         f"{key}: {theirs!r} there, {ours!r} here"
         for key, (theirs, ours) in different.items()

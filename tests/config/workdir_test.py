@@ -56,10 +56,19 @@ def test_the_same_config_resumes_and_another_is_refused(tmp_path):
 
 def test_what_cannot_change_the_result_may_change_on_resume(tmp_path):
     open_it(tmp_path).close()
+    (tmp_path / "checkpoints").mkdir()
     other = make_config(data__num_workers=2, checkpoint__on_corrupt="fall_back")
     with open_it(tmp_path, other) as workdir:
         assert workdir.resumed
         assert read_config(tmp_path) == other
+
+
+def test_a_config_that_began_nothing_claims_nothing(tmp_path):
+    open_it(tmp_path).close()
+    other = make_config(seed=1)
+    with open_it(tmp_path, other) as workdir:
+        assert not workdir.resumed
+    assert read_config(tmp_path) == other
 
 
 def test_a_folder_that_died_before_its_config_is_fresh(tmp_path):

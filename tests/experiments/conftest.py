@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run the scripts in this process, and one run that many tests look at."""
+
+import contextlib
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import pytest
+
+import jft
+from experiments import build, finetune
+from jft import export
+from jft.config import load_config_file, resolve, run, run_without_config
+
+ROOT = Path(__file__).parents[2]
+TINY = f"--config={Path(__file__).with_name('tiny.py')}"
+
+
+def load_tiny() -> Any:
+    return resolve(load_config_file(TINY.partition("=")[2])[1])
+
+
+class Result(NamedTuple):
+    """How a script ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+def call_script(script: Any, *argv: Any) -> Result:
+    """Run a script as its command line does; anything but an exit is let through."""
+    words = [script.__name__, *map(str, argv)]
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            if hasattr(script, "FLAGS"):
+                run_without_config(script.main, flag_values=script.FLAGS, argv=words)
+            run(script.main, argv=words)
+        except SystemExit as end:
+            status = end.code
+    return Result(status, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="session")
+def call() -> Callable[..., Result]:
+    return call_script
+
+
+@pytest.fixture(scope="session")
+def tiny() -> str:
+    """The flag that names the small config."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def make_base(tmp_path_factory) -> Callable[[int], Path]:
+    """Write the small config's model as a Hugging Face folder of three classes."""
+
+    def make(seed: int) -> Path:
+        config = {"model_type": "vit", **load_tiny().model.model_config}
+        model = jft.init_model(
+            config,
+            key=jax.random.key(seed),
+            class_names=("a", "b", "c"),
+            processor_config=build.processor_config_of(config),
+        )
+        folder = tmp_path_factory.mktemp("base")
+        export.save_pretrained(
+            folder,
+            model.params,
+            config=model.config,
+            processor_config=model.processor_config,
+        )
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def base(make_base) -> str:
+    """The flag that starts the small config from a folder. Only read the folder."""
+    return f"--config.model.pretrained={make_base(0)}"
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory) -> Path:
+    """A finished run of the small config. Only read it."""
+    workdir = tmp_path_factory.mktemp("tiny") / "run"
+    result = call_script(finetune, TINY, f"--workdir={workdir}")
+    assert result.status == 0, result.err
+    return workdir
+
+
+class Quicktest(NamedTuple):
+    """A finished run of ``configs/digits.py:quicktest``. Only read its workdir."""
+
+    workdir: Path
+    out: str
+    summary: dict[str, Any]
+    records: list[dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def quicktest(tmp_path_factory) -> Quicktest:
+    workdir = tmp_path_factory.mktemp("quicktest") / "run"
+    result = call_script(
+        finetune,
+        f"--config={ROOT}/configs/digits.py:quicktest",
+        f"--workdir={workdir}",
+        f"--config.data.global_batch_size={12 * jax.device_count()}",
+    )
+    assert result.status == 0, result.err
+    records = (workdir / "metrics.jsonl").read_text().splitlines()
+    return Quicktest(
+        workdir,
+        result.out,
+        json.loads((workdir / "summary.json").read_text()),
+        [json.loads(record) for record in records],
+    )
