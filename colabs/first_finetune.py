@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -240,19 +242,13 @@ def keep_best(moment):
     best.update(step=moment.step, params=copies)
 
 
-def open_groups_at(step, history):
-    return next(p.trainable for p in phases if p.start <= step < p.stop)
-
-
 hooks = [
-    jft.train.log_metrics(6, list.append),
+    jft.train.log_metrics(6),
     jft.train.evaluate_every(
-        12,
-        lambda m: score_digits(m.state.params, splits["validation"]).scores,
-        list.append,
+        12, lambda m: score_digits(m.state.params, splits["validation"]).scores
     ),
     jft.train.evaluate_every(
-        12, lambda m: score_letters(m.state.params).scores, list.append, split="source"
+        12, lambda m: score_letters(m.state.params).scores, split="source"
     ),
     jft.train.save_best("accuracy", mode="max", save=keep_best),
 ]
@@ -262,7 +258,7 @@ with jft.train.ProgressBar(examples_per_step=50, metric="accuracy") as bar:
         step_fn,
         batches=loader.batches,
         num_steps=num_steps,
-        open_groups_at=open_groups_at,
+        open_groups_at=jft.train.groups_at(phases),
         hooks=[*hooks, bar],
         history=[{"step": 0, "split": "source", **before}],
     )
@@ -335,12 +331,7 @@ show(splits["test"], test.index[wrong].tolist(), said)
 # reads it, and so does `jft.load`.
 
 # %%
-written = jft.export.save_pretrained(
-    folder / "export",
-    best["params"],
-    config=model.config,
-    processor_config=model.processor_config,
-)
+written = jft.save(folder / "export", model, params=best["params"])
 [file.name for file in written]
 
 # %%

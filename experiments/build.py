@@ -332,10 +332,7 @@ def open_groups_at(
             min_delta=config.optim.unfreeze.min_delta,
             mode=config.evals.mode,
         )
-    listed = plan.phases
-    return lambda step, history: next(
-        phase.trainable for phase in listed if phase.start <= step < phase.stop
-    )
+    return train.groups_at(plan.phases)
 
 
 def make_mesh(config: Config) -> Any:

@@ -9,8 +9,9 @@ With ``--model`` it changes the size of the files or the dtype of a folder.
 import jax.numpy as jnp
 from absl import flags
 
+import jft
 from experiments import keep
-from jft import export, train
+from jft import train
 from jft.config import new_flags, run_without_config
 from jft.types import InputError
 
@@ -26,11 +27,10 @@ def main() -> None:
     if TO.value is None:
         raise InputError("--to is missing; name the folder to write.")
     model, _ = keep.load_trained(FLAGS)
-    written = export.save_pretrained(
+    written = jft.save(
         TO.value,
-        train.cast_floating(model.params, jnp.dtype(DTYPE.value)),
-        config=model.config,
-        processor_config=model.processor_config,
+        model,
+        params=train.cast_floating(model.params, jnp.dtype(DTYPE.value)),
         max_shard_size=MAX_SHARD_SIZE.value,
     )
     for file in written:

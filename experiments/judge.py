@@ -109,8 +109,10 @@ def make_hooks(
     metric, mode = config.evals.metric, config.evals.mode
     patience = config.evals.early_stop_patience
     hooks = [
-        train.log_metrics(plan.log_every, record),
-        train.evaluate_every(plan.eval_every, lambda m: evaluate(m.state), record),
+        train.log_metrics(plan.log_every, record=record),
+        train.evaluate_every(
+            plan.eval_every, lambda m: evaluate(m.state), record=record
+        ),
         train.save_every(plan.save_every, lambda m: save(m.state, m.history)),
         train.save_best(metric, mode=mode, save=lambda m: save(m.state, m.history)),
     ]
@@ -118,7 +120,7 @@ def make_hooks(
         forgetting = train.evaluate_every(
             plan.eval_every,
             lambda m: source.record(m.step, keep.eval_params(m.state)),
-            record,
+            record=record,
             split="source",
         )
         hooks.insert(2, forgetting)

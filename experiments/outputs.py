@@ -127,11 +127,10 @@ def write_export(
         },
         versions=versions(),
     )
-    export.save_pretrained(
+    jft.save(
         folder,
-        params,
-        config=model.config,
-        processor_config=model.processor_config,
+        model,
+        params=params,
         model_card=card,
         max_shard_size=config.export.max_shard_size,
     )

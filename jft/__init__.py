@@ -6,8 +6,8 @@ One folder a stage, in the order data flows:
     config → data → models → params → partition → optim → train → checkpoint → evals
     → tasks → export
 
-`load` and `init_model`, which join stages, are here; everything else is in its stage,
-``jft.partition.describe`` for example. Importing jft imports jax, flax and optax only.
+`load`, `init_model` and `save`, which join stages, are here; everything else is in its
+stage, ``jft.partition.describe`` for example. Importing jft imports jax, flax and optax only.
 """
 
 from jft import (
@@ -25,7 +25,7 @@ from jft import (
     train,
     types,
 )
-from jft.load import Pretrained, init_model, load
+from jft.pretrained import Pretrained, init_model, load, save, with_classes
 
 __all__ = [
     "Pretrained",
@@ -41,7 +41,9 @@ __all__ = [
     "params",
     "partition",
     "paths",
+    "save",
     "tasks",
     "train",
     "types",
+    "with_classes",
 ]

@@ -14,7 +14,7 @@ from jft.train.hooks import (
 )
 from jft.train.loop import FitResult, History, Hook, Moment, PhaseReport, Record, fit
 from jft.train.losses import count_correct, softmax_cross_entropy
-from jft.train.phases import Phase, phases
+from jft.train.phases import Phase, groups_at, phases
 from jft.train.pmap import (
     make_pmap_train_step,
     replicate,
@@ -52,6 +52,7 @@ __all__ = [
     "count_correct",
     "evaluate_every",
     "fit",
+    "groups_at",
     "init_state",
     "log_metrics",
     "make_eval_step",

@@ -36,7 +36,10 @@ def best_record(
     return best
 
 
-def log_metrics(every: int, record: Callable[[History, Record], None]) -> Hook:
+RecordFn = Callable[[History, Record], None]
+
+
+def log_metrics(every: int, *, record: RecordFn = list.append) -> Hook:
     """Record the training metrics every ``every`` steps and after the last."""
 
     def hook(moment: Moment) -> None:
@@ -50,8 +53,8 @@ def log_metrics(every: int, record: Callable[[History, Record], None]) -> Hook:
 def evaluate_every(
     every: int,
     evaluate: Callable[[Moment], Mapping[str, float]],
-    record: Callable[[History, Record], None],
     *,
+    record: RecordFn = list.append,
     split: str = "validation",
 ) -> Hook:
     """Evaluate every ``every`` steps and after the last, once a step."""

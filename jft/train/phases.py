@@ -2,7 +2,7 @@
 """Between two opening steps the trainable set is static: a phase."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jft.optim import is_open, normalize_open_at
@@ -15,6 +15,22 @@ class Phase(NamedTuple):
     start: int
     stop: int
     trainable: frozenset[Group]
+
+
+def groups_at(
+    phases: Sequence[Phase],
+) -> Callable[[int, Sequence[Any]], frozenset[Group]]:
+    """Make the function from a step to the groups open then, as `fit` takes it.
+
+    >>> groups_at(phases({1: 0, 0: 5}, 8))(5, [])
+    frozenset({0, 1})
+    """
+
+    def open_groups_at(step: int, history: Sequence[Any]) -> frozenset[Group]:
+        del history  # the phases are known beforehand
+        return next(p.trainable for p in phases if p.start <= step < p.stop)
+
+    return open_groups_at
 
 
 def phases(open_at: Mapping[Group, Any], num_steps: int) -> list[Phase]:

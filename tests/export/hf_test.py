@@ -9,7 +9,7 @@ import pytest
 from safetensors import safe_open
 
 from jft.export import save_pretrained
-from jft.load import load
+from jft.pretrained import load
 from jft.types import InputError
 
 GOLDEN = Path(__file__).parents[1] / "models" / "golden_vit"

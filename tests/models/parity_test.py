@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from jft.export import save_pretrained
-from jft.load import load
 from jft.models import get_family
 from jft.params import abstract_params
 from jft.paths import map_with_path
+from jft.pretrained import load
 
 _PATH = Path(__file__).parent / "make_golden_vit.py"
 _SPEC = importlib.util.spec_from_file_location("make_golden_vit", _PATH)

@@ -13,6 +13,7 @@ from jft.train import (
     best_record,
     evaluate_every,
     fit,
+    groups_at,
     init_state,
     log_metrics,
     make_train_step,
@@ -44,9 +45,6 @@ def run(tiny_vit):
     )
     plan = phases(open_at, NUM_STEPS)
 
-    def groups(step, history):
-        return next(p.trainable for p in plan if p.start <= step < p.stop)
-
     def batches(start):
         return (tiny_vit.batch(8, seed=i) for i in itertools.count(start))
 
@@ -55,13 +53,9 @@ def run(tiny_vit):
             key = jax.random.key(0)
             state = init_state(tiny_vit.params, labels, tx=tx, key=key)
         options = {"batches": batches, "num_steps": NUM_STEPS, **options}
-        return fit(state, step, open_groups_at=groups, hooks=hooks, **options)
+        return fit(state, step, open_groups_at=groups_at(plan), hooks=hooks, **options)
 
     return run
-
-
-def append(history, record):
-    history.append(record)
 
 
 def test_phases_are_run_and_reported(run):
@@ -85,8 +79,8 @@ def test_phases_are_run_and_reported(run):
 def test_hooks_log_evaluate_and_save_when_due(run):
     saved = []
     result = run(
-        log_metrics(4, append),
-        evaluate_every(5, lambda moment: {"score": float(moment.step)}, append),
+        log_metrics(4),
+        evaluate_every(5, lambda moment: {"score": float(moment.step)}),
         save_every(6, lambda moment: saved.append(moment.step)),
     )
     steps = {
@@ -104,17 +98,17 @@ def test_interrupted_evaluation_is_made_up_for(run):
     def stop(moment):
         raise Interrupted
 
-    first = run(log_metrics(1, append), evaluate_every(5, stop, append))
+    first = run(log_metrics(1), evaluate_every(5, stop))
     assert first.stopped == "interrupted"
     assert int(first.state.step) == 5
-    log, score = log_metrics(1, append), lambda moment: {"score": 1.0}
+    log, score = log_metrics(1), lambda moment: {"score": 1.0}
     second = run(
         log,
-        evaluate_every(5, score, append),
+        evaluate_every(5, score),
         state=first.state,
         history=first.history,
     )
-    unbroken = run(log, evaluate_every(5, score, append))
+    unbroken = run(log, evaluate_every(5, score))
     assert second.history == unbroken.history
 
 
@@ -126,7 +120,7 @@ def test_stop_is_polled_between_steps(run):
 
 
 def test_continuing_equals_an_unbroken_run(run):
-    hooks = (log_metrics(1, append),)
+    hooks = (log_metrics(1),)
     unbroken = run(*hooks)
     asked = iter([False] * 5 + [True])
     first = run(*hooks, stop_requested=lambda: next(asked))
@@ -140,7 +134,7 @@ def test_continuing_equals_an_unbroken_run(run):
 
 def test_early_stopping_waits_for_the_last_opening(run):
     scores = iter([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
-    evaluate = evaluate_every(1, lambda moment: {"score": next(scores)}, append)
+    evaluate = evaluate_every(1, lambda moment: {"score": next(scores)})
     stop = stop_early("score", mode="max", patience=2, start_step=4)
     result = run(evaluate, stop)
     assert "no better validation score in 2 evaluations" in result.stopped

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a folder, or from a config, to a model: what joins ``models`` and ``params``."""
+"""From a folder or a config to a model, and back: what joins stages."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jft.export import save_pretrained
 from jft.models import Family, family_of, make_apply_fn
 from jft.params import (
     MergeReport,
@@ -133,6 +134,39 @@ def init_model(
         config=config,
         processor_config=None if processor_config is None else dict(processor_config),
         report=MergeReport((), tuple(sorted(flatten(params))), (), {}),
+    )
+
+
+def save(
+    directory: str | Path,
+    model: Pretrained,
+    *,
+    params: Params | None = None,
+    model_card: str | None = None,
+    max_shard_size: str = "5GB",
+) -> list[Path]:
+    """Write a model as the folder that ``load`` and ``transformers`` read.
+
+    Args:
+      directory: made if absent.
+      model: what to write.
+      params: instead of the model's own, such as those of a training state.
+      model_card: becomes README.md.
+      max_shard_size: the largest weight file.
+
+    Returns:
+      The files written.
+
+    Raises:
+      InputError: as `jft.export.save_pretrained`, which does the work.
+    """
+    return save_pretrained(
+        directory,
+        model.params if params is None else params,
+        config=model.config,
+        processor_config=model.processor_config,
+        model_card=model_card,
+        max_shard_size=max_shard_size,
     )
 
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jft.load import init_model, load, with_classes
 from jft.params import init_params
 from jft.paths import flatten
+from jft.pretrained import init_model, load, with_classes
 from jft.types import InputError
 
 GOLDEN = Path(__file__).parent / "models" / "golden_vit"
