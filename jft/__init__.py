@@ -7,7 +7,8 @@ One folder a stage, in the order data flows:
     → tasks → export
 
 `load`, `init_model` and `save`, which join stages, are here; everything else is in its
-stage, ``jft.partition.describe`` for example. Importing jft imports jax, flax and optax only.
+stage, ``jft.partition.describe`` for example. Importing jft imports no heavy package
+but jax, flax and optax.
 """
 
 from jft import (
