@@ -31,7 +31,13 @@ def main(invocation: Invocation) -> int:
         if workdir.summary_file.exists():
             print(f"{workdir.path} is finished; give another --workdir to run again.")
         else:
-            finetune(config, workdir, stop)
+            try:
+                finetune(config, workdir, stop)
+            except Interrupted as reason:
+                raise Interrupted(
+                    f"{reason}; the same command with --workdir={workdir.path} goes on "
+                    "from there."
+                ) from None
     return 0
 
 
@@ -97,7 +103,9 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
         state, history = keep.resume(config, checkpoints, manifest, state, loader)
         log.rewrite(history)
         record = functools.partial(outputs.record, log=log)
-        save = keep.make_save(config, checkpoints, manifest, loader, plan)
+        save = keep.make_save(
+            config, checkpoints, manifest, loader, plan, state=state, history=history
+        )
         if source and not history:
             record(history, source.record(0, model.params))
 
@@ -134,8 +142,7 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
         if result.stopped == "interrupted":
             raise Interrupted(
                 f"saved step {int(result.state.step)} of {plan.num_steps} in "
-                f"{checkpoints.directory}; the same command with "
-                f"--workdir={workdir.path} goes on from there."
+                f"{checkpoints.directory}"
             )
 
         best = keep.restore_best(config, checkpoints, manifest, result.state)

@@ -51,14 +51,23 @@ def make_save(
     manifest: checkpoint.Manifest,
     loader: data.TrainLoader,
     plan: build.Plan,
+    *,
+    state: train.TrainState,
+    history: train.History,
 ) -> SaveFn:
-    """A function that saves a state and the records so far, once a step."""
-    saved: list[int] = checkpoints.steps()
+    """A function that saves a state and the records so far, unless they are saved.
+
+    A step is saved once more where records of it were added: a stop signal may have
+    come before its evaluation.
+    """
+    resumed = checkpoints.latest_step() is not None
+    saved = (int(state.step), len(history)) if resumed else None
     groups_at = build.open_groups_at(config, plan)
 
     def save(state: train.TrainState, history: train.History) -> None:
+        nonlocal saved
         step = int(state.step)
-        if step in saved:
+        if saved == (step, len(history)):
             return
         scores = [
             r[config.evals.metric]
@@ -76,7 +85,7 @@ def make_save(
             ),
             best_value=scores[0] if scores else None,
         )
-        saved.append(step)
+        saved = (step, len(history))
 
     return save
 

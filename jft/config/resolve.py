@@ -15,6 +15,9 @@ from jft.config.durations import Duration, duration_keys, take_duration
 from jft.config.schema import Config
 from jft.types import InputError
 
+# a resumed run may change these: none of them changes what is computed
+MAY_CHANGE = ("checkpoint.on_corrupt", "data.num_workers")
+
 S = TypeVar("S")
 
 _SCALARS: dict[Any, str] = {
@@ -81,8 +84,9 @@ def from_json(text: str) -> Config:
 
 
 def config_digest(config: Config) -> str:
-    """Return a digest that is equal for equal configs, in hexadecimal."""
-    text = json.dumps(to_dict(config), sort_keys=True)
+    """Return a hexadecimal digest, equal for configs that differ in MAY_CHANGE only."""
+    leaves = _leaves(to_dict(config)).items()
+    text = json.dumps({k: v for k, v in leaves if k not in MAY_CHANGE}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -10,15 +10,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-from jft.config.resolve import differences, from_json, to_json
+from jft.config.resolve import MAY_CHANGE, differences, from_json, to_json
 from jft.config.schema import Config
 from jft.files import write_text
 from jft.types import InputError
 
 CONFIG_FILE = "config.json"
 LOCK_FILE = ".lock"
-# a resumed run may change these: none of them changes what is computed
-MAY_CHANGE = ("checkpoint.on_corrupt", "data.num_workers")
 
 
 @dataclass(frozen=True, kw_only=True)

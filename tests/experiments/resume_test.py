@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run that was killed and repeated ends as one that was not, bit for bit.
+
+``JFT_KILLS=100 python -m pytest tests/experiments/resume_test.py -k kill -s`` makes a
+longer campaign of it.
+"""
+
+import hashlib
+import json
+import os
+import random
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+import jft
+from jft import checkpoint, data, export
+
+ROOT = Path(__file__).parents[2]
+CONFIG = Path(__file__).with_name("resume_config.py")
+WORKER = Path(__file__).with_name("finetune_worker.py")
+NUM_KILLS = int(os.environ.get("JFT_KILLS", "20"))
+INTERRUPTED = 75
+ENV = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+MODEL = {
+    "model_type": "vit",
+    "image_size": 8,
+    "patch_size": 4,
+    "num_channels": 1,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+}
+PROCESSOR = {
+    "image_processor_type": "ViTImageProcessor",
+    "do_resize": False,
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": [0.5],
+    "image_std": [0.5],
+    "do_convert_rgb": False,
+}
+
+# Where a kill can hurt: (function, how often a run calls it at most)
+IN_SAVES = (
+    ("jft.checkpoint.arrays:write", 10),
+    ("jft.checkpoint.sums:seal", 10),
+    ("jft.checkpoint.sums:flush", 300),
+    ("jft.checkpoint.step_folder:write", 10),  # after it: renamed, not yet tidied
+    ("jft.checkpoint.step_folder:delete", 20),
+    ("pathlib:Path.rename", 20),
+    ("shutil:rmtree", 10),
+)
+ELSEWHERE = (
+    ("jft.config.workdir:write_atomically", 1),
+    ("jft.train.step:TrainStep.compile", 3),
+    ("jft.train.step:CompiledStep.__call__", 10),
+    ("jft.evals:evaluate", 10),
+    ("jft.evals:MetricLog.rewrite", 1),
+    ("jft.evals:MetricLog.write", 20),
+    ("experiments.outputs:write_export", 1),
+    ("experiments.outputs:write_plots", 1),
+    ("jft.evals:write_summary", 1),
+    ("pathlib:Path.replace", 6),
+)
+
+
+class Ended(NamedTuple):
+    """How a run ended."""
+
+    status: int  # negative: the signal that ended it
+    log: str
+
+
+class Runs:
+    """Starts runs of one config in the worker; ``base`` is the model they start from.
+
+    Compiled programs are cached below ``folder``: most runs compile what another did.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.base = folder / "base"
+        self._worker = subprocess.Popen(
+            [sys.executable, "-W", "ignore", str(WORKER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            cwd=ROOT,
+            env=ENV
+            | {
+                "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
+                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+                "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+            },
+        )
+        assert self._worker.stdout is not None
+        assert self._worker.stdin is not None
+        self._answers, self._commands = self._worker.stdout, self._worker.stdin
+        assert self._answers.readline() == b"ready\n"
+
+    def argv(self, workdir: Path, *more: str) -> list[str]:
+        """The command line of a run."""
+        pretrained = f"--config.model.pretrained={self.base}"
+        return [f"--config={CONFIG}", f"--workdir={workdir}", pretrained, *more]
+
+    def run(
+        self,
+        workdir: Path,
+        *more: str,
+        strike: dict[str, Any] | None = None,
+        kill_after: float | None = None,
+    ) -> Ended:
+        """Run until the end, a strike, or so many seconds."""
+        log = self.folder / "log.txt"
+        log.write_text("")
+        command = {"argv": self.argv(workdir, *more), "log": str(log), "strike": strike}
+        self._commands.write(json.dumps(command).encode() + b"\n")
+        process = int(self._answers.readline())
+        if not select.select([self._answers], [], [], kill_after)[0]:
+            os.kill(process, signal.SIGKILL)  # not reaped yet, so it is the right one
+        status = int(self._answers.readline())
+        return Ended(status, log.read_text())
+
+    def close(self) -> None:
+        """End the worker."""
+        self._commands.close()
+        self._answers.close()
+        self._worker.wait()
+
+
+def strike(function: str, call: int, *signals: str, after: bool = False) -> dict:
+    return {"function": function, "call": call, "after": after, "signals": signals}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("resume")
+    letters = data.load_source("letters", None, num_per_class=1, seed=1)
+    model = jft.init_model(
+        MODEL,
+        key=jax.random.key(0),
+        class_names=letters.class_names,
+        processor_config=PROCESSOR,
+    )
+    runs = Runs(folder)
+    export.save_pretrained(
+        runs.base,
+        model.params,
+        config=model.config,
+        processor_config=model.processor_config,
+    )
+    yield runs
+    runs.close()
+
+
+@pytest.fixture(scope="module")
+def unbroken(runs) -> Path:
+    """The workdir of a run that nothing happened to. Only read it."""
+    workdir = runs.folder / "unbroken"
+    ended = runs.run(workdir)
+    assert ended.status == 0, ended.log
+    return workdir
+
+
+def what_is_left(workdir: Path) -> dict[str, Any]:
+    """Everything below a workdir that must not depend on how often it was killed."""
+    left: dict[str, Any] = {}
+    for file in sorted(workdir.rglob("*")):
+        name = file.relative_to(workdir).as_posix()
+        # Orbax's and TensorBoard's files hold the time; the sums are of Orbax's files
+        timed = "arrays" in file.parts or file.name == "SHA256SUMS"
+        if file.is_file() and not timed and not name.startswith("tensorboard/"):
+            left[name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    checkpoints = checkpoint.Checkpoints(workdir / "checkpoints")
+    for step in checkpoints.steps():
+        leaves = checkpoints.manifest(step).leaves
+        abstract = {path: np.empty(x.shape, x.dtype) for path, x in leaves.items()}
+        arrays = checkpoints.restore(step, abstract, expect=None).arrays
+        for path, array in arrays.items():
+            digest = hashlib.sha256(np.asarray(array).tobytes()).hexdigest()
+            left[f"checkpoints/{step}/{path}"] = digest
+    summary = json.loads((workdir / "summary.json").read_text())
+    timed = ("seconds", "phases")  # of the last process alone
+    left["summary.json"] = {k: v for k, v in summary.items() if k not in timed}
+    return left
+
+
+def assert_same_end(workdir: Path, unbroken: Path) -> None:
+    left, expected = what_is_left(workdir), what_is_left(unbroken)
+    differ = [x for x in {*left, *expected} if left.get(x) != expected.get(x)]
+    assert not differ, (sorted(differ), workdir)
+
+
+def steps_saved(workdir: Path) -> list[int]:
+    return checkpoint.Checkpoints(workdir / "checkpoints").steps()
+
+
+def test_the_run_has_in_it_what_is_hard_to_resume(unbroken):
+    summary = json.loads((unbroken / "summary.json").read_text())
+    assert "no better validation accuracy" in summary["stopped"]
+    assert [p["start"] for p in summary["phases"]] == [0, 3, 6]
+    assert summary["best"]["step"] < summary["steps"]
+    assert steps_saved(unbroken)[0] == summary["best"]["step"]
+    paths = "\n".join(what_is_left(unbroken))
+    for part in ("trainable", "opt_state", "key", "ema"):
+        assert part in paths, part
+    assert "vit/embeddings" not in paths
+
+
+def draw_kill(draws: random.Random, seconds: float) -> dict[str, Any]:
+    """A random moment: of the clock, in a save, or at another delicate place."""
+    kind = draws.choice(("clock", "in a save", "elsewhere"))
+    if kind == "clock":
+        return {"kill_after": draws.uniform(0, seconds)}
+    function, calls = draws.choice(IN_SAVES if kind == "in a save" else ELSEWHERE)
+    call, after = draws.randint(1, calls), draws.random() < 0.5
+    return {"strike": strike(function, call, "SIGKILL", after=after)}
+
+
+def test_kills_at_random_moments_change_nothing(runs, unbroken):
+    draws = random.Random(NUM_KILLS)
+    seconds = json.loads((unbroken / "summary.json").read_text())["seconds"]
+    kills, ends = [], 0
+    while len(kills) < NUM_KILLS or ends == 0:
+        workdir = runs.folder / f"killed {ends}"
+        while not (workdir / "summary.json").exists():
+            kill = draw_kill(draws, seconds["total"] - seconds["compile"])
+            if len(kills) >= NUM_KILLS:
+                kill = {}
+            ended = runs.run(workdir, **kill)
+            assert ended.status in (0, -signal.SIGKILL), (kill, kills, ended.log)
+            if ended.status:
+                kills.append((kill, steps_saved(workdir)[-1:]))
+        assert_same_end(workdir, unbroken)
+        ends += 1
+    print(f"{len(kills)} kills over {ends} runs, all ended alike:", *kills, sep="\n")
+
+
+# (function, call, signals, step saved then): of one run, in this order
+STOPS = (
+    # of the source, before anything is trained
+    ("jft.evals:evaluate", 1, ["SIGTERM"], None),
+    ("jft.train.step:CompiledStep.__call__", 5, ["SIGTERM"], 5),
+    # of the third phase: compiled, stepped, saved
+    ("jft.train.step:TrainStep.compile", 2, ["SIGTERM"], 7),
+    # of validation, at the step that will be the best one
+    ("jft.evals:evaluate", 3, ["SIGINT"], 10),
+    # of the source, when both are made up for after the resume
+    ("jft.evals:evaluate", 2, ["SIGTERM"], 10),
+    ("jft.train.step:CompiledStep.__call__", 1, ["SIGINT", "SIGINT"], 10),
+    ("jft.checkpoint.step_folder:write", 1, ["SIGTERM"], (12, 13)),
+    # of the test split: training is over
+    ("experiments.keep:restore_best", 1, ["SIGTERM"], 14),
+)
+
+
+def test_stop_signals_save_first_and_change_nothing(runs, unbroken):
+    workdir = runs.folder / "stopped"
+    for function, call, signals, step in STOPS:
+        ended = runs.run(workdir, strike=strike(function, call, *signals))
+        assert ended.status == INTERRUPTED, (function, ended)
+        assert "Traceback" not in ended.log, ended.log
+        told = ended.log.splitlines()[-1]
+        assert told.startswith("interrupted"), told
+        saved = steps_saved(workdir)[-1] if step is not None else None
+        assert saved in step if isinstance(step, tuple) else saved == step, function
+        if step is not None and len(signals) == 1:
+            assert f"step {saved} of 60" in told or saved == 14, told
+            assert f"--workdir={workdir}" in told, told
+    ended = runs.run(workdir)
+    assert ended.status == 0, ended.log
+    assert_same_end(workdir, unbroken)
+
+
+def test_a_finished_run_says_so_and_stays_as_it_is(runs, unbroken):
+    def everything():
+        files = [x for x in unbroken.rglob("*") if x.name != "config.json"]
+        return {x: (x.stat().st_mtime_ns, x.stat().st_size) for x in files}
+
+    before = everything()
+    ended = runs.run(unbroken)
+    assert ended.status == 0
+    assert f"{unbroken} is finished" in ended.log
+    assert everything() == before
+
+
+def test_workers_and_fresh_processes_end_alike(runs, unbroken):
+    """Worker processes of the loader; a real process; programs compiled anew."""
+    workdir = runs.folder / "workers"
+    two = "--config.data.num_workers=2"
+    step = "jft.train.step:CompiledStep.__call__"
+    for call, more in ((5, ()), (4, (two,))):
+        before = steps_saved(workdir)[-1:]
+        ended = runs.run(workdir, *more, strike=strike(step, call, "SIGKILL"))
+        assert ended.status == -signal.SIGKILL, ended.log
+        assert steps_saved(workdir)[-1:] > before
+    command = [sys.executable, "-W", "ignore", "-m", "experiments.finetune"]
+    command += runs.argv(workdir)
+    with pytest.raises(subprocess.TimeoutExpired):  # killed while it imports
+        subprocess.run(command, env=ENV, cwd=ROOT, timeout=0.5)
+    subprocess.run(command, env=ENV, cwd=ROOT, check=True, capture_output=True)
+    assert_same_end(workdir, unbroken)
