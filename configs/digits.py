@@ -27,8 +27,6 @@ def get_config(arg: str | None = None) -> Any:
 
     config.model.pretrained = "jft:letters_vit"
 
-    config.optim.learning_rate = 2e-3
-
     set_duration(config.train, num_steps=400)
     set_duration(config.checkpoint, save_every_steps=40)
     set_duration(config.evals, eval_every_steps=20)
@@ -45,22 +43,26 @@ def get_config(arg: str | None = None) -> Any:
 
 def recipe(config: Any) -> None:
     """Lower layers move less and start later."""
+    config.optim.learning_rate = 4e-3
     config.optim.layer_decay = 0.75
     config.optim.unfreeze.method = "top_down"
     set_duration(config.optim.unfreeze, every_percent=5)
 
 
 def full(config: Any) -> None:
-    """Every layer moves alike from the first step: nothing to change."""
+    """Every layer moves alike from the first step."""
+    config.optim.learning_rate = 1e-3
 
 
 def head(config: Any) -> None:
     """Only the new head moves."""
+    config.optim.learning_rate = 1e-2
     config.partition.rules = [["classifier/.*", "head"], [".*", "frozen"]]
 
 
 def scratch(config: Any) -> None:
     """The same model without the letters, so there is nothing to forget."""
+    config.optim.learning_rate = 2e-3
     config.model.pretrained = None
     config.model.model_config = letters.MODEL
     config.evals.forgetting = None
