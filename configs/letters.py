@@ -5,6 +5,10 @@
 
 About 200,000 parameters, from scratch, on A-Z and a-z rendered from the upright faces
 that matplotlib ships. Two CPU cores; minutes. Argument: ``quicktest``.
+
+The shipped model was made by this config with seed 0: 91.0 % of the held-out tenth of
+the letters, and 90.8 % of the 520 new ones that ``configs/digits.py`` measures
+forgetting on. Some of the 52 classes differ by size alone (c and C, o and O).
 """
 
 from typing import Any
