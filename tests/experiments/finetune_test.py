@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The scripts end to end: what a run leaves, and that each kind of run ends."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -229,90 +230,74 @@ def run_tiny(call, tiny, workdir, *overrides):
     return read_summary(workdir), read_records(workdir)
 
 
+EXPLICIT = "optim.unfreeze.open_at=[[2,0],[1,2],[0,2]]"
 UNFREEZE = {
     # three layers: embeddings 0, block 1, head 2
-    "chain_thaw": ([], [(0, 1), (1, 2), (2, 3), (3, 4)]),
-    "explicit": (["optim.unfreeze.open_at=[[2,0],[1,2],[0,2]]"], [(0, 2), (2, 4)]),
+    "chain_thaw": ([], [[2], [0], [1], [0, 1, 2]]),
+    "explicit": ([EXPLICIT], [[2], [0, 1, 2]]),
     "plateau": (
-        # nothing is ever better than by 1, so each evaluation opens one more
+        # nothing is ever better by 1, so each evaluation opens one more
         [
             "optim.unfreeze.patience=1",
             "optim.unfreeze.min_delta=1",
             "evals.eval_every_steps=1",
         ],
-        None,
+        [[2], [1, 2], [0, 1, 2]],
     ),
 }
 
 
+@pytest.fixture(scope="session")
+def unfreeze_run(call, tiny, base, tmp_path_factory):
+    """A function that makes a run with one method of unfreezing, each once."""
+
+    @functools.cache
+    def make(method):
+        workdir = tmp_path_factory.mktemp(method)
+        start = base.removeprefix("--config.")
+        chosen = f"optim.unfreeze.method={method}"
+        return run_tiny(call, tiny, workdir, start, chosen, *UNFREEZE[method][0])
+
+    return make
+
+
 @pytest.mark.parametrize("method", UNFREEZE)
-def test_unfreezing_opens_phases(method, call, tiny, base, tmp_path):
-    overrides, spans = UNFREEZE[method]
-    summary, _ = run_tiny(
-        call,
-        tiny,
-        tmp_path,
-        base.removeprefix("--config."),
-        f"optim.unfreeze.method={method}",
-        *overrides,
-    )
-    sizes = [phase["trainable_params"] for phase in summary["phases"]]
-    total = summary["params"]["total"]
-    if spans is None:
-        assert sizes == sorted(set(sizes))
-        assert len(sizes) > 1
-        assert sizes[0] == 16 * 10 + 10
-    else:
-        assert [(p["start"], p["stop"]) for p in summary["phases"]] == spans
-        assert sizes[-1] == total
-    if method == "chain_thaw":
-        assert sum(sizes[:3]) == total
+def test_unfreezing_opens_phases(method, unfreeze_run):
+    summary, _ = unfreeze_run(method)
+    block = 4 * (16 * 16 + 16) + 2 * 16 * 32 + 32 + 16 + 4 * 16
+    size = {0: 16 * 16 + 16 + 16 + 5 * 16, 1: block + 2 * 16, 2: 16 * 10 + 10}
+    expected = [sum(size[layer] for layer in open_) for open_ in UNFREEZE[method][1]]
+    assert [phase["trainable_params"] for phase in summary["phases"]] == expected
+    assert sum(size.values()) == summary["params"]["total"]
 
 
-def losses(records):
-    return [r["loss"] for r in records]
+def assert_same_run(run, expected, *, tolerance):
+    losses = [[record["loss"] for record in records] for _, records in (run, expected)]
+    np.testing.assert_allclose(*losses, rtol=tolerance)
+    scores = [summary["test"]["loss"] for summary, _ in (run, expected)]
+    np.testing.assert_allclose(*scores, rtol=tolerance)
+
+
+def test_gates_train_as_phases_do(call, tiny, base, tmp_path, unfreeze_run):
+    start = base.removeprefix("--config.")
+    flags = ["optim.unfreeze.method=explicit", EXPLICIT, "train.phases=gated"]
+    run = run_tiny(call, tiny, tmp_path, start, *flags)
+    assert len(run[0]["phases"]) == 1
+    assert_same_run(run, unfreeze_run("explicit"), tolerance=1e-5)
 
 
 SAME = {
-    "gated": (["train.phases=gated"], 1e-5),
-    "fsdp": (["train.mesh.fsdp=2"], 1e-5),
-    "microbatches": (["train.grad_accum_steps=2"], 1e-5),
+    "spread": (["train.mesh.fsdp=2", "train.grad_accum_steps=2"], 1e-5),
     "bfloat16": (["train.compute_dtype=bfloat16"], 2e-2),
 }
 
 
-@pytest.fixture(scope="module")
-def top_down_run(call, tiny, base, tmp_path_factory):
-    """Losses and scores of the run that others must equal."""
-    return run_tiny(
-        call,
-        tiny,
-        tmp_path_factory.mktemp("top_down"),
-        base.removeprefix("--config."),
-        "optim.unfreeze.method=top_down",
-    )
-
-
 @pytest.mark.parametrize("name", SAME)
-def test_how_it_is_computed_does_not_change_what(
-    name, call, tiny, base, tmp_path, top_down_run
-):
+def test_how_it_is_computed_does_not_change_what(name, call, tiny, tmp_path, tiny_run):
     overrides, tolerance = SAME[name]
-    summary, records = run_tiny(
-        call,
-        tiny,
-        tmp_path,
-        base.removeprefix("--config."),
-        "optim.unfreeze.method=top_down",
-        *overrides,
-    )
-    expected, expected_records = top_down_run
-    np.testing.assert_allclose(
-        losses(records), losses(expected_records), rtol=tolerance
-    )
-    assert summary["test"]["loss"] == pytest.approx(
-        expected["test"]["loss"], rel=tolerance
-    )
+    run = run_tiny(call, tiny, tmp_path, *overrides)
+    expected = read_summary(tiny_run), read_records(tiny_run)
+    assert_same_run(run, expected, tolerance=tolerance)
 
 
 def test_an_average_of_the_weights_is_what_is_judged_and_exported(
