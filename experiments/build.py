@@ -20,6 +20,7 @@ from jft.config import (
     to_steps,
 )
 from jft.models import family_of
+from jft.tasks import get_task
 from jft.types import (
     FROZEN,
     Batch,
@@ -313,11 +314,87 @@ def make_multiplier(
     return lambda path: by_layer(path) * config.multipliers.get(label_of[path], 1.0)
 
 
+class Job(NamedTuple):
+    """What is fixed before the first step: the stages from data to optim."""
+
+    config: Config
+    splits: dict[str, data.Subset]
+    model: jft.Pretrained
+    loader: data.TrainLoader
+    labels: ParamLabels
+    plan: Plan
+    tx: optax.GradientTransformationExtraArgs
+    multiplier: Callable[[str], float]  # path -> factor of the learning rate
+    key: jax.Array  # root of all randomness of training
+
+
+def make_job(config: Config) -> Job:
+    """Go through the stages data, models, params, partition and optim."""
+    splits = load_splits(config.data)
+    key_model, key_train = jax.random.split(jax.random.key(config.seed))
+    model = load_model(config.model, splits["train"].class_names, key=key_model)
+    loader = make_train_loader(config, splits["train"], model)
+    labels = label_params(config, model)
+    plan = make_plan(config, model, labels, loader.steps_per_epoch)
+    return Job(
+        config=config,
+        splits=splits,
+        model=model,
+        loader=loader,
+        labels=labels,
+        plan=plan,
+        tx=make_optimizer(config.optim, model, labels, plan),
+        multiplier=make_multiplier(config.optim, model, labels),
+        key=key_train,
+    )
+
+
+def describe(job: Job) -> str:
+    """The table of what will be trained."""
+    return partition.describe(
+        job.model.params,
+        job.labels,
+        layer_index=job.model.layer_index,
+        multiplier=job.multiplier,
+        open_at=job.plan.open_at,
+    )
+
+
 # --- train ----------------------------------------------------------------------------
+def init_state(job: Job) -> train.TrainState:
+    """The state at step 0."""
+    return train.init_state(
+        job.model.params,
+        job.labels,
+        tx=job.tx,
+        key=job.key,
+        frozen_dtype=compute_dtype(job.config),
+    )
+
+
+def make_train_step(
+    job: Job, *, state_shardings: train.TrainState | None
+) -> train.TrainStep:
+    """The step of the task."""
+    task = get_task(TASK)
+    return train.make_train_step(
+        job.model.apply_fn,
+        task.make_loss(job.config.train.label_smoothing),
+        job.tx,
+        job.labels,
+        group_of=job.model.layer_index,
+        grad_accum_steps=job.config.train.grad_accum_steps,
+        compute_dtype=compute_dtype(job.config),
+        metric_fns=task.train_metrics,
+        state_shardings=state_shardings,
+    )
+
+
 def open_groups_at(
-    config: Config, plan: Plan
+    job: Job,
 ) -> Callable[[int, train.History], frozenset[Group] | None]:
     """Which layers move at a step, given the records so far."""
+    config, plan = job.config, job.plan
     if plan.open_at is None or config.train.phases == "gated":
         return lambda step, history: None
     if config.optim.unfreeze.method == "plateau":

@@ -11,12 +11,9 @@ save first; the exit status is then 75.
 import functools
 import time
 
-import jax
-
 from experiments import build, judge, keep, outputs
 from jft import checkpoint, evals, partition, train
-from jft.config import Config, Invocation, Workdir, config_digest, open_workdir, run
-from jft.tasks import get_task
+from jft.config import Config, Invocation, Workdir, open_workdir, run
 from jft.types import Interrupted
 
 
@@ -44,94 +41,60 @@ def main(invocation: Invocation) -> int:
 def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> None:
     """Run every stage, from the data to the exported folder."""
     began = time.perf_counter()
-    key_model, key_train = jax.random.split(jax.random.key(config.seed))
 
-    # data → models → params
-    splits = build.load_splits(config.data)
-    model = build.load_model(config.model, splits["train"].class_names, key=key_model)
-    loader = build.make_train_loader(config, splits["train"], model)
+    # data → models → params → partition → optim
+    job = build.make_job(config)
+    print(build.describe(job), flush=True)
 
-    # partition → optim
-    labels = build.label_params(config, model)
-    plan = build.make_plan(config, model, labels, loader.steps_per_epoch)
-    tx = build.make_optimizer(config.optim, model, labels, plan)
-    multiplier = build.make_multiplier(config.optim, model, labels)
-    table = partition.describe(
-        model.params,
-        labels,
-        layer_index=model.layer_index,
-        multiplier=multiplier,
-        open_at=plan.open_at,
-    )
-    print(table, flush=True)
-
-    # train: the state on its devices, and the step
-    mesh, dtype = build.make_mesh(config), build.compute_dtype(config)
-    state = train.init_state(
-        model.params, labels, tx=tx, key=key_train, frozen_dtype=dtype
-    )
+    # train: the state on its devices, and what is done with it
+    mesh = build.make_mesh(config)
+    place = functools.partial(train.shard_batch, mesh=mesh)
+    state = build.init_state(job)
     shardings = train.state_shardings(state, mesh)
     state = train.place_state(state, shardings)
-    task = get_task(build.TASK)
-    train_step = train.make_train_step(
-        model.apply_fn,
-        task.make_loss(config.train.label_smoothing),
-        tx,
-        labels,
-        group_of=model.layer_index,
-        grad_accum_steps=config.train.grad_accum_steps,
-        compute_dtype=dtype,
-        metric_fns=task.train_metrics,
-        state_shardings=shardings,
-    )
-    place = functools.partial(train.shard_batch, mesh=mesh)
-    stream = build.Stream(loader, place)
+    train_step = build.make_train_step(job, state_shardings=shardings)
+    stream = build.Stream(job.loader, place)
     make_evaluator = functools.partial(
         judge.Evaluator, config, place=place, stop_requested=lambda: stop.requested
     )
-    evaluate = make_evaluator(model)
+    evaluate = make_evaluator(job.model)
     source = judge.load_source_task(config, make_evaluator)
 
-    # checkpoint: go on where the last run stopped
-    manifest = keep.make_manifest(
-        config, model, labels, config_digest=config_digest(config)
-    )
+    manifest = keep.make_manifest(job)
     with (
-        keep.make_checkpoints(config, workdir.checkpoints, plan) as checkpoints,
+        keep.make_checkpoints(job, workdir.checkpoints) as checkpoints,
         evals.MetricLog(workdir.path) as log,
     ):
-        state, history = keep.resume(config, checkpoints, manifest, state, loader)
+        # checkpoint: go on where the last run stopped
+        state, history = keep.resume(job, checkpoints, manifest=manifest, state=state)
         log.rewrite(history)
         record = functools.partial(outputs.record, log=log)
         save = keep.make_save(
-            config, checkpoints, manifest, loader, plan, state=state, history=history
+            job, checkpoints, manifest=manifest, state=state, history=history
         )
         if source and not history:
-            record(history, source.record(0, model.params))
+            record(history, source.record(0, job.model.params))
 
         # train: many steps
-        groups_at = build.open_groups_at(config, plan)
-        bar = train.ProgressBar(
-            examples_per_step=config.data.global_batch_size, metric=config.evals.metric
-        )
         hooks = judge.make_hooks(
-            config,
-            plan,
+            job,
             record=record,
             save=save,
-            evaluate=lambda s: (
-                evaluate(keep.eval_params(s), splits["validation"]).scores
+            evaluate=lambda state: (
+                evaluate(keep.eval_params(state), job.splits["validation"]).scores
             ),
             source=source,
             last_good=lambda: f"{checkpoints.latest_step()} in {checkpoints.directory}",
         )
-        with bar:
+        with train.ProgressBar(
+            examples_per_step=config.data.global_batch_size, metric=config.evals.metric
+        ) as bar:
             result = train.fit(
                 state,
                 train_step,
                 batches=stream,
-                num_steps=plan.num_steps,
-                open_groups_at=groups_at,
+                num_steps=job.plan.num_steps,
+                open_groups_at=build.open_groups_at(job),
                 hooks=[*hooks, bar],
                 history=history,
                 stop_requested=lambda: stop.requested,
@@ -141,54 +104,33 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
         checkpoints.wait()
         if result.stopped == "interrupted":
             raise Interrupted(
-                f"saved step {int(result.state.step)} of {plan.num_steps} in "
+                f"saved step {int(result.state.step)} of {job.plan.num_steps} in "
                 f"{checkpoints.directory}"
             )
-
-        best = keep.restore_best(config, checkpoints, manifest, result.state)
+        best = keep.restore_best(
+            job, checkpoints, manifest=manifest, state=result.state
+        )
 
     # evals: the best checkpoint on the test split, and what was forgotten
-    params = partition.combine(keep.eval_params(best), model.params)
-    test = evaluate(params, splits["test"])
+    evaluate_in_fit = evaluate.seconds + (source.seconds if source else 0.0)
+    params = partition.combine(keep.eval_params(best), job.model.params)
+    test = evaluate(params, job.splits["test"])
     forgetting = source and source.report(result.history, params)
 
     # export: a Hugging Face folder, pictures, and the figures of the run
     if config.export.enabled:
-        outputs.write_export(workdir.export, config, model, params, test.scores)
-    outputs.write_plots(
-        workdir.plots,
-        config,
-        model,
-        labels,
-        phases=outputs.phases_of(
-            groups_at,
-            result.history,
-            num_steps=int(result.state.step),
-            layers=range(model.num_layers + 2),
-        ),
-        schedule=plan.schedule,
-        multiplier=multiplier,
-        history=result.history,
-        test=test,
-        best_step=int(best.step),
-    )
+        outputs.write_export(workdir.export, job, params, test.scores)
+    outputs.write_plots(workdir.plots, job, result, test=test, best_step=int(best.step))
+    in_phases = sum(phase.seconds for phase in result.phases)
+    seconds = {
+        "total": time.perf_counter() - began,
+        "compile": sum(phase.compile_seconds for phase in result.phases),
+        "train": in_phases - evaluate_in_fit,
+        "evaluate": evaluate.seconds + (source.seconds if source else 0.0),
+        "data_wait": stream.wait_seconds,
+    }
     summary = outputs.summarize(
-        config,
-        labels,
-        params,
-        result=result,
-        test=test,
-        best=train.best_record(
-            result.history, config.evals.metric, mode=config.evals.mode
-        ),
-        forgetting=forgetting,
-        seconds={
-            "total": time.perf_counter() - began,
-            "compile": sum(phase.compile_seconds for phase in result.phases),
-            "train": sum(phase.seconds for phase in result.phases) - evaluate.seconds,
-            "evaluate": evaluate.seconds,
-            "data_wait": stream.wait_seconds,
-        },
+        job, result, test=test, forgetting=forgetting, seconds=seconds
     )
     evals.write_summary(workdir.summary_file, summary)
     print(outputs.closing_table(summary, workdir))

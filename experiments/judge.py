@@ -73,6 +73,11 @@ class SourceTask:
         self._head = evals.set_head_aside(base.params, head=head)
         self._evaluate = evaluator(base)
 
+    @property
+    def seconds(self) -> float:
+        """Seconds spent on it so far."""
+        return self._evaluate.seconds
+
     def record(self, step: int, params: Params) -> train.Record:
         """The metrics of a body with the old head, as a record of the history."""
         whole = evals.put_head_back(params, self._head)
@@ -96,8 +101,7 @@ def load_source_task(
 
 
 def make_hooks(
-    config: Config,
-    plan: build.Plan,
+    job: build.Job,
     *,
     record: Callable[[train.History, train.Record], None],
     save: keep.SaveFn,
@@ -106,6 +110,7 @@ def make_hooks(
     last_good: Callable[[], str],
 ) -> list[train.Hook]:
     """Log, evaluate, measure forgetting, save, and know when to stop, in this order."""
+    config, plan = job.config, job.plan
     metric, mode = config.evals.metric, config.evals.mode
     patience = config.evals.early_stop_patience
     hooks = [

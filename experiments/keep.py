@@ -7,38 +7,34 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 from absl import flags
 
 import jft
 from experiments import build
-from jft import checkpoint, data, optim, partition, paths, train
+from jft import checkpoint, optim, partition, paths, train
 from jft.config import Config, config_digest, read_config
-from jft.types import InputError, ParamLabels, Params
+from jft.types import InputError, Params
 
 
-def make_checkpoints(
-    config: Config, directory: Any, plan: build.Plan
-) -> checkpoint.Checkpoints:
+def make_checkpoints(job: build.Job, directory: Path) -> checkpoint.Checkpoints:
     """The checkpoints of a run, with its rules of what to keep."""
+    config = job.config
     return checkpoint.Checkpoints(
         directory,
         keep_last=config.checkpoint.keep_last,
-        keep_every=plan.keep_every,
+        keep_every=job.plan.keep_every,
         keep_best=config.checkpoint.keep_best,
         best_mode=config.evals.mode,
     )
 
 
-def make_manifest(
-    config: Config, model: jft.Pretrained, labels: ParamLabels, *, config_digest: str
-) -> checkpoint.Manifest:
+def make_manifest(job: build.Job) -> checkpoint.Manifest:
     """The identity of a run: what must be the same when it resumes."""
     return checkpoint.Manifest(
-        base=config.model.pretrained or "scratch",
-        base_digest=checkpoint.tree_digest(model.params),
-        labels=paths.flatten(labels),
-        config_digest=config_digest,
+        base=job.config.model.pretrained or "scratch",
+        base_digest=checkpoint.tree_digest(job.model.params),
+        labels=paths.flatten(job.labels),
+        config_digest=config_digest(job.config),
     )
 
 
@@ -46,12 +42,10 @@ SaveFn = Callable[[train.TrainState, train.History], None]
 
 
 def make_save(
-    config: Config,
+    job: build.Job,
     checkpoints: checkpoint.Checkpoints,
-    manifest: checkpoint.Manifest,
-    loader: data.TrainLoader,
-    plan: build.Plan,
     *,
+    manifest: checkpoint.Manifest,
     state: train.TrainState,
     history: train.History,
 ) -> SaveFn:
@@ -62,7 +56,7 @@ def make_save(
     """
     resumed = checkpoints.latest_step() is not None
     saved = (int(state.step), len(history)) if resumed else None
-    groups_at = build.open_groups_at(config, plan)
+    groups_at = build.open_groups_at(job)
 
     def save(state: train.TrainState, history: train.History) -> None:
         nonlocal saved
@@ -70,15 +64,15 @@ def make_save(
         if saved == (step, len(history)):
             return
         scores = [
-            r[config.evals.metric]
+            r[job.config.evals.metric]
             for r in history
             if r["split"] == "validation" and r["step"] == step
         ]
         groups = groups_at(max(step - 1, 0), history) or ()
         checkpoints.save(
             step,
-            checkpoint.state_arrays(state, full=config.checkpoint.full),
-            data_state=loader.state(step),
+            checkpoint.state_arrays(state, full=job.config.checkpoint.full),
+            data_state=job.loader.state(step),
             history=history,
             manifest=dataclasses.replace(
                 manifest, open_groups=tuple(sorted(map(str, groups)))
@@ -91,23 +85,23 @@ def make_save(
 
 
 def resume(
-    config: Config,
+    job: build.Job,
     checkpoints: checkpoint.Checkpoints,
+    *,
     manifest: checkpoint.Manifest,
     state: train.TrainState,
-    loader: data.TrainLoader,
 ) -> tuple[train.TrainState, train.History]:
     """The newest saved state and its records; ``state`` and none for a new run."""
     if checkpoint.choose_start(checkpoints).kind != "resume":
         return state, []
     restored = checkpoints.restore_latest(
-        checkpoint.state_arrays(state, full=config.checkpoint.full),
+        checkpoint.state_arrays(state, full=job.config.checkpoint.full),
         expect=manifest,
-        on_corrupt=config.checkpoint.on_corrupt,
+        on_corrupt=job.config.checkpoint.on_corrupt,
     )
     for reason in restored.skipped:
         print(reason, file=sys.stderr)
-    step = loader.check_state(restored.data_state)
+    step = job.loader.check_state(restored.data_state)
     print(f"going on from step {step} in {checkpoints.directory}", flush=True)
     return checkpoint.with_arrays(state, restored.arrays), restored.history
 
@@ -119,8 +113,9 @@ def eval_params(state: train.TrainState) -> Params:
 
 
 def restore_best(
-    config: Config,
+    job: build.Job,
     checkpoints: checkpoint.Checkpoints,
+    *,
     manifest: checkpoint.Manifest,
     state: train.TrainState,
 ) -> train.TrainState:
@@ -131,7 +126,7 @@ def restore_best(
     assert step is not None
     restored = checkpoints.restore(
         step,
-        checkpoint.state_arrays(state, full=config.checkpoint.full),
+        checkpoint.state_arrays(state, full=job.config.checkpoint.full),
         expect=manifest,
     )
     return checkpoint.with_arrays(state, restored.arrays)
@@ -153,27 +148,14 @@ def load_trained(values: Any) -> tuple[jft.Pretrained, Config | None]:
         )
     if folder is not None:
         return jft.load(folder), None
-    config = read_config(workdir)
-    key_model, _ = jax.random.split(jax.random.key(config.seed))
-    train_split = build.load_splits(config.data)["train"]
-    model = build.load_model(config.model, train_split.class_names, key=key_model)
-    labels = build.label_params(config, model)
-    steps_per_epoch = len(train_split) / config.data.global_batch_size
-    plan = build.make_plan(config, model, labels, steps_per_epoch)
-    state = train.init_state(
-        model.params,
-        labels,
-        tx=build.make_optimizer(config.optim, model, labels, plan),
-        key=jax.random.key(config.seed),
-    )
-    with make_checkpoints(config, Path(workdir) / "checkpoints", plan) as checkpoints:
+    job = build.make_job(read_config(workdir))
+    with make_checkpoints(job, Path(workdir) / "checkpoints") as checkpoints:
         if checkpoints.latest_step() is None:
             raise InputError(
                 f"{workdir} has no checkpoint yet; let its run save one first."
             )
-        manifest = make_manifest(
-            config, model, labels, config_digest=config_digest(config)
+        best = restore_best(
+            job, checkpoints, manifest=make_manifest(job), state=build.init_state(job)
         )
-        best = restore_best(config, checkpoints, manifest, state)
-    params = partition.combine(eval_params(best), model.params)
-    return model._replace(params=params), config
+    params = partition.combine(eval_params(best), job.model.params)
+    return job.model._replace(params=params), job.config

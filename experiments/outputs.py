@@ -3,16 +3,17 @@
 
 import itertools
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jft
+from experiments import build
 from jft import evals, export, partition, paths, train
-from jft.config import Config, Workdir, to_dict
+from jft.config import Workdir, to_dict
 from jft.tables import format_table
-from jft.types import FROZEN, ParamLabels, Params, Schedule
+from jft.types import FROZEN, Params
 
 PACKAGES = ("jft", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -25,42 +26,35 @@ def record(
     log.write(entry)
 
 
-def phases_of(
-    groups_at: Callable[[int, train.History], Any],
-    history: train.History,
-    *,
-    num_steps: int,
-    layers: Sequence[int],
-) -> list[train.Phase]:
+def phases_of(job: build.Job, result: train.FitResult) -> list[train.Phase]:
     """The phases that a run went through, however they were decided."""
-    everything = frozenset(layers)
-    open_groups = [groups_at(step, history) or everything for step in range(num_steps)]
+    groups_at = build.open_groups_at(job)
+    everything = frozenset(range(job.model.num_layers + 2))
+    steps = range(int(result.state.step))
+    open_groups = [groups_at(step, result.history) or everything for step in steps]
     listed = []
-    for groups, steps in itertools.groupby(range(num_steps), open_groups.__getitem__):
-        span = list(steps)
-        listed.append(train.Phase(span[0], span[-1] + 1, groups))
+    for groups, span in itertools.groupby(steps, open_groups.__getitem__):
+        inside = list(span)
+        listed.append(train.Phase(inside[0], inside[-1] + 1, groups))
     return listed
 
 
 def write_plots(
     folder: Path,
-    config: Config,
-    model: jft.Pretrained,
-    labels: ParamLabels,
+    job: build.Job,
+    result: train.FitResult,
     *,
-    phases: Sequence[train.Phase],
-    schedule: Schedule,
-    multiplier: Callable[[str], float],
-    history: train.History,
     test: evals.Evaluation,
     best_step: int,
 ) -> list[Path]:
     """Draw the curves, the learning rates, the confusion matrix and the forgetting."""
     folder.mkdir(exist_ok=True)
+    config, model, history = job.config, job.model, result.history
+    phases = phases_of(job, result)
     opening_steps = evals.opening_names(phases, num_layers=model.num_layers)
     rates = {
-        model.layer_index(path): multiplier(path)
-        for path, label in paths.flatten(labels).items()
+        model.layer_index(path): job.multiplier(path)
+        for path, label in paths.flatten(job.labels).items()
         if label != FROZEN
     }
     metric, classes = config.evals.metric, model.class_names
@@ -73,7 +67,7 @@ def write_plots(
             best_step=best_step,
         ),
         evals.plot_learning_rates(
-            evals.learning_rates(schedule, rates, phases),
+            evals.learning_rates(job.plan.schedule, rates, phases),
             folder / "learning_rates.png",
             num_layers=model.num_layers,
         ),
@@ -96,20 +90,16 @@ def write_plots(
 
 
 def write_export(
-    folder: Path,
-    config: Config,
-    model: jft.Pretrained,
-    params: Params,
-    scores: Mapping[str, float],
+    folder: Path, job: build.Job, params: Params, scores: Mapping[str, float]
 ) -> None:
     """Write the Hugging Face folder with a model card."""
-    classes = model.class_names
+    config, model = job.config, job.model
     source, optimizer = config.data.source, config.optim
     card = export.model_card(
         f"{model.family.model_type}-{source}",
         {name: value for name, value in scores.items() if name != "loss"},
-        description=f"A {model.family.hf_architecture} that tells {len(classes)} "
-        f"classes of {source} apart.",
+        description=f"A {model.family.hf_architecture} that tells apart the "
+        f"{len(model.class_names)} classes of {source}.",
         dataset=source,
         data_description=f"splits {dict(config.data.split_sizes)}"
         f"{' of each class' if config.data.split_per_class else ''}, "
@@ -137,29 +127,26 @@ def write_export(
 
 
 def summarize(
-    config: Config,
-    labels: ParamLabels,
-    params: Params,
-    *,
+    job: build.Job,
     result: train.FitResult,
+    *,
     test: evals.Evaluation,
-    best: train.Record | None,
     forgetting: Mapping[str, Any] | None,
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
     """The content of summary.json."""
-    step = int(result.state.step)
-    trainable, _ = partition.split(params, labels)
+    config, step = job.config, int(result.state.step)
+    metric, mode = config.evals.metric, config.evals.mode
     return {
         "test": test.scores | {"examples": test.num_examples},
-        "best": best,
+        "best": train.best_record(result.history, metric, mode=mode),
         "stopped": result.stopped,
         "steps": step,
         "examples_seen": step * config.data.global_batch_size,
         "nonfinite_steps": int(result.state.nonfinite_total),
         "params": {
-            "total": partition.num_params(params),
-            "trainable": partition.num_params(trainable),
+            "total": partition.num_params(job.model.params),
+            "trainable": partition.num_params(result.state.trainable),
         },
         "phases": [phase._asdict() for phase in result.phases],
         "seconds": {name: round(value, 3) for name, value in seconds.items()},

@@ -125,7 +125,10 @@ def test_what_is_no_config_is_refused(text):
         ({"data__global_batch_size": 0}, "is 0 .int.; .* whole number at least 1"),
         ({"optim__layer_decay": 1.5}, "is 1.5 .* at most 1 and above 0 or None"),
         ({"optim__ema_decay": 1.0}, "expected a number at least 0 and below 1 or None"),
-        ({"train__phases": "all"}, "train.phases is 'all' .str.; .* 'compiled', 'gated'"),
+        (
+            {"train__phases": "all"},
+            "train.phases is 'all' .str.; .* 'compiled', 'gated'",
+        ),
         ({"model__dtype": ["float32"]}, "model.dtype is .* one of 'float32'"),
     ],
 )
