@@ -260,7 +260,7 @@ STOPS = (
     # of the source, when both are made up for after the resume
     ("jft.evals:evaluate", 2, ["SIGTERM"], 10),
     ("jft.train.step:CompiledStep.__call__", 1, ["SIGINT", "SIGINT"], 10),
-    ("jft.checkpoint.step_folder:write", 1, ["SIGTERM"], (12, 13)),
+    ("jft.checkpoint.step_folder:write", 1, ["SIGTERM"], (11, 12, 13)),
     # of the test split: training is over
     ("experiments.keep:restore_best", 1, ["SIGTERM"], 14),
 )
