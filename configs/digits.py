@@ -7,6 +7,12 @@ The shipped letters ViT (``configs/letters.py``) gets a new head and learns
 scikit-learn's 8x8 digits: 10 a class to train on, 20 a class to choose by, the other
 1,497 to test. Two CPU cores; under a minute. Arguments: ``recipe=recipe`` (layer-wise
 decay and gradual unfreezing), ``full``, ``head`` or ``scratch``; ``quicktest``.
+
+Test accuracy in percent over five seeds, letters with the old head after (90.8 before):
+scratch 85.7 ± 1.7; head 87.4 ± 1.0, 90.8; full 90.6 ± 1.7, 41.3; recipe 91.0 ± 0.8,
+77.0. By ``experiments.sweep`` with ``--args=recipe=…`` and ``--seeds=5``.
+
+Each recipe's learning rate did best on the validation split of four other seeds.
 """
 
 from typing import Any
