@@ -328,6 +328,8 @@ def test_transformers_reads_the_config_and_the_processor(folder, examples):
     config = AutoConfig.from_pretrained(folder)
     model = jft.load(folder)
     assert config.architectures == ["ViTForImageClassification"]
+    start = jft.load("jft:letters_vit")  # the export's images are made as its base's
+    assert model.processor_config == start.processor_config
     names = tuple(config.id2label[i] for i in range(config.num_labels))
     assert names == model.class_names
     processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
