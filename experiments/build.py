@@ -299,19 +299,21 @@ def make_multiplier(
     config: OptimConfig, model: jft.Pretrained, labels: ParamLabels
 ) -> Callable[[str], float]:
     """Each path's factor of the learning rate: its layer's times its label's."""
-    by_layer = (
-        optim.layer_multiplier(
-            config.layer_decay,
-            model.layer_index,
-            num_layers=model.num_layers,
-            preset=config.layer_decay_preset,
-            final_norm=model.family.final_norm,
-        )
-        if config.layer_decay is not None
-        else lambda path: 1.0
-    )
     label_of = paths.flatten(labels)
-    return lambda path: by_layer(path) * config.multipliers.get(label_of[path], 1.0)
+
+    def by_label(path: str) -> float:
+        return config.multipliers.get(label_of[path], 1.0)
+
+    if config.layer_decay is None and config.layer_decay_preset != "ulmfit":
+        return by_label
+    by_layer = optim.layer_multiplier(
+        config.layer_decay,
+        model.layer_index,
+        num_layers=model.num_layers,
+        preset=config.layer_decay_preset,
+        final_norm=model.family.final_norm,
+    )
+    return lambda path: by_layer(path) * by_label(path)
 
 
 class Job(NamedTuple):
