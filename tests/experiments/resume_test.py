@@ -5,7 +5,9 @@
 longer campaign of it.
 """
 
+import functools
 import hashlib
+import importlib
 import json
 import os
 import random
@@ -63,7 +65,7 @@ IN_SAVES = (
     ("shutil:rmtree", 10),
 )
 ELSEWHERE = (
-    ("jft.config.workdir:write_atomically", 1),
+    ("jft.config.workdir:write_text", 1),
     ("jft.train.step:TrainStep.compile", 3),
     ("jft.train.step:CompiledStep.__call__", 10),
     ("jft.evals:evaluate", 10),
@@ -217,6 +219,14 @@ def test_the_run_has_in_it_what_is_hard_to_resume(unbroken):
     for part in ("trainable", "opt_state", "key", "ema"):
         assert part in paths, part
     assert "vit/embeddings" not in paths
+
+
+@pytest.mark.parametrize("function", [name for name, _ in (*IN_SAVES, *ELSEWHERE)])
+def test_every_place_of_a_kill_is_there(function):
+    module, _, qualname = function.partition(":")
+    assert callable(
+        functools.reduce(getattr, qualname.split("."), importlib.import_module(module))
+    )
 
 
 def draw_kill(draws: random.Random, seconds: float) -> dict[str, Any]:
