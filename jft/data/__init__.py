@@ -4,11 +4,14 @@
 from jft.data.augment import AUGMENTATIONS, get_augmentation
 from jft.data.catalog import (
     SOURCES,
+    load_csv_source,
     load_digits_source,
     load_folder_source,
     load_letters_source,
     load_source,
+    load_tsv_source,
 )
+from jft.data.delimited import Table, read_table
 from jft.data.folder import IMAGE_SUFFIXES, ImageFolderSource, read_image
 from jft.data.letters import render_letters
 from jft.data.loader import (
@@ -20,7 +23,10 @@ from jft.data.loader import (
 from jft.data.prefetch import Prefetch, prefetch_to_device
 from jft.data.preprocess import ImageFields, make_image_fields
 from jft.data.sources import ArraySource, Source
-from jft.data.splits import Subset, split_source
+from jft.data.splits import Subset, load_splits, split_source
+from jft.data.targets import target_fields
+from jft.data.text import TextSource
+from jft.data.tokens import TextFields, make_text_fields, trim_padding
 
 __all__ = [
     "AUGMENTATIONS",
@@ -33,17 +39,27 @@ __all__ = [
     "Prefetch",
     "Source",
     "Subset",
+    "Table",
+    "TextFields",
+    "TextSource",
     "TrainLoader",
     "get_augmentation",
+    "load_csv_source",
     "load_digits_source",
     "load_folder_source",
     "load_letters_source",
     "load_source",
+    "load_splits",
+    "load_tsv_source",
     "make_eval_batches",
     "make_image_fields",
+    "make_text_fields",
     "make_train_loader",
     "prefetch_to_device",
     "read_image",
+    "read_table",
     "render_letters",
     "split_source",
+    "target_fields",
+    "trim_padding",
 ]

@@ -91,6 +91,7 @@ def make_train_loader(
       global_batch_size: examples a step, over all processes.
       seed: of order and augmentation, from 0 to 2**32 - 1.
       fields_fn: ``example -> fields``; the example has its position as ``index``.
+        Its attribute ``settings``, if it has one, becomes part of the loader's.
       augment: ``(image, generator) -> image``, applied to ``image`` before
         ``fields_fn``; its draws depend on the seed and the place in the stream.
       num_workers: processes that prepare batches; 0 uses threads. Each worker is a
@@ -124,6 +125,7 @@ def make_train_loader(
             "source": repr(source),
             "seed": seed,
             "global_batch_size": global_batch_size,
+            **getattr(fields_fn, "settings", {}),
         },
         steps_per_epoch=len(source) / global_batch_size,
         num_workers=num_workers,

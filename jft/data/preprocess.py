@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jft.data.sources import Example
+from jft.data.targets import example_name, target_fields
 from jft.types import InputError
 
 # Pillow's and Hugging Face's numbers of the filters; 2 is ViT's default.
@@ -31,11 +32,7 @@ class ImageFields:
         """Prepare one example; ``image`` is uint8 [height, width, channels]."""
         image = self._resize(self._channels(example))
         fields = {"pixel_values": image * self.scale + self.shift}
-        if "index" in example:
-            fields["index"] = np.asarray(example["index"], np.int32)
-        if "targets" in example:
-            fields["targets"] = self._targets(example)
-        return fields
+        return fields | target_fields(example, num_classes=self.num_classes)
 
     def _channels(self, example: Example) -> np.ndarray:
         image = np.asarray(example["image"])
@@ -45,7 +42,7 @@ class ImageFields:
         if channels == 1:  # grey among photographs
             return np.repeat(image, self.num_channels, axis=-1)
         raise InputError(
-            f"example {_name(example)} has {channels} channels; the processor "
+            f"example {example_name(example)} has {channels} channels; the processor "
             f"normalises {self.num_channels}. Convert the image, or give image_mean "
             "and image_std one value a channel."
         )
@@ -60,16 +57,6 @@ class ImageFields:
         height, width = self.size
         resized = picture.resize((width, height), Image.Resampling(self.resample))
         return np.asarray(resized).reshape(height, width, -1)
-
-    def _targets(self, example: Example) -> np.ndarray:
-        target = int(example["targets"])
-        if target < 0 or (self.num_classes is not None and target >= self.num_classes):
-            raise InputError(
-                f"example {_name(example)} has target {target}, outside the "
-                f"{self.num_classes} classes of the model, counted from 0. Correct "
-                "it, or give the model a head of that many classes."
-            )
-        return np.asarray(target, np.int32)
 
 
 def make_image_fields(
@@ -147,7 +134,3 @@ def _size(config: Mapping[str, Any]) -> tuple[int, int]:
             '{"height": …, "width": …}.'
         )
     return int(size["height"]), int(size["width"])
-
-
-def _name(example: Example) -> Any:
-    return example.get("id", example.get("index", "without id"))

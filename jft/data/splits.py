@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Splits of one source that never share an example."""
+"""Splits that never share an example: drawn from one source, or files of their own."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from jft.data.catalog import load_source
 from jft.data.sources import Source, digest
 from jft.types import InputError
 
@@ -81,6 +83,78 @@ def split_source(
     return splits
 
 
+def load_splits(
+    name: str,
+    path: str | None = None,
+    *,
+    options: Mapping[str, Any] | None = None,
+    split_paths: Mapping[str, str] | None = None,
+    sizes: Mapping[str, Size],
+    seed: int,
+    per_class: bool = False,
+) -> dict[str, Source]:
+    """Load a data set as splits: one source divided, or a file or folder a split.
+
+    The classes are those of the split ``train``; the other files must have the same.
+
+    Args:
+      name: a key of ``SOURCES``.
+      path: of the source; with ``split_paths``, the folder that they lie in.
+      options: further keyword arguments of the source.
+      split_paths: ``{split: path}`` below ``path``; empty where all splits are drawn
+        from one source.
+      sizes: of the splits that are drawn, from the source or, with ``split_paths``,
+        from the file of ``train``; as `split_source` takes them. Empty: files whole.
+      seed: of the draw.
+      per_class: as `split_source`.
+
+    Returns:
+      ``{split: source}``, those that are drawn first.
+
+    Raises:
+      InputError: if a split other than ``train`` has both a path and a size, if
+        ``train`` lacks what it needs, or if another split reads its file; and as
+        `load_source` and `split_source`.
+    """
+    options = dict(options or {})
+    if not split_paths:
+        source = load_source(name, path, **options)
+        return dict(split_source(source, sizes, seed=seed, per_class=per_class))
+    files = {key: os.path.join(path or "", file) for key, file in split_paths.items()}
+    _check_files(files, sizes)
+    train = load_source(name, files.pop("train"), **options)
+    splits: dict[str, Source] = {"train": train}
+    if sizes:
+        splits = dict(split_source(train, sizes, seed=seed, per_class=per_class))
+    options["class_names"] = train.class_names
+    splits |= {key: load_source(name, file, **options) for key, file in files.items()}
+    _check_splits(splits)
+    return splits
+
+
+def _check_files(files: Mapping[str, str], sizes: Mapping[str, Size]) -> None:
+    both = sorted((set(files) & set(sizes)) - {"train"})
+    if both:
+        raise InputError(
+            f"the splits {both} have both a path and a size (paths of "
+            f"{sorted(files)}, sizes of {sorted(sizes)}). Only 'train' may have "
+            "both: its file is then divided. No sizes, {}, takes every file whole."
+        )
+    if "train" not in files or (sizes and "train" not in sizes):
+        raise InputError(
+            f"there are paths of the splits {sorted(files)} and sizes of "
+            f"{sorted(sizes)}; 'train' needs a path and, where other splits are drawn "
+            'from its file, a size too, such as "rest".'
+        )
+    read = {name: os.path.realpath(file) for name, file in files.items()}
+    if shared := sorted(k for k in read if k != "train" and read[k] == read["train"]):
+        raise InputError(
+            f"the splits {shared} read the file of 'train', {files['train']}; a model "
+            "must be tested on other examples. Give them a size instead of a path to "
+            "draw them from that file."
+        )
+
+
 def _check_sizes(sizes: Mapping[str, Size]) -> None:
     for name, size in sizes.items():
         whole = isinstance(size, int) and not isinstance(size, bool) and size > 0
@@ -114,7 +188,7 @@ def _counts(sizes: Mapping[str, Size], total: int, pool: str) -> dict[str, int]:
     return {name: left if sizes[name] == "rest" else n for name, n in counts.items()}
 
 
-def _check_splits(splits: Mapping[str, Subset]) -> None:
+def _check_splits(splits: Mapping[str, Source]) -> None:
     for name, split in splits.items():
         if not len(split):
             raise InputError(

@@ -17,18 +17,28 @@ def folder(tmp_path):
     return tmp_path
 
 
-def contract_sources(folder):
+@pytest.fixture
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    (folder / "a.tsv").write_text("so bad\t0\nso good\t1\n")
+    (folder / "a.csv").write_text('text,label\n"so, bad",no\nso good,yes\n')
+    return folder
+
+
+def contract_sources(folder, files):
     return {
         "digits": load_source("digits"),
         "letters": load_source("letters", num_per_class=1, seed=3),
         "folder": load_source("folder", str(folder)),
+        "tsv": load_source("tsv", str(files / "a.tsv")),
+        "csv": load_source("csv", str(files / "a.csv")),
     }
 
 
-def test_every_source_keeps_the_contract(folder):
-    sources = contract_sources(folder)
+def test_every_source_keeps_the_contract(folder, files):
+    sources = contract_sources(folder, files)
     assert set(sources) == set(SOURCES)
-    again = contract_sources(folder)
+    again = contract_sources(folder, files)
     for name, source in sources.items():
         assert (
             repr(source)
@@ -40,8 +50,11 @@ def test_every_source_keeps_the_contract(folder):
         assert set(source.targets.tolist()) == set(range(len(source.class_names)))
         for index in (0, len(source) - 1):
             example = source[index]
-            assert example["image"].dtype == np.uint8
-            assert example["image"].ndim == 3
+            if "text" in example:
+                assert isinstance(example["text"], str)
+            else:
+                assert example["image"].dtype == np.uint8
+                assert example["image"].ndim == 3
             assert example["targets"] == source.targets[index]
 
 
@@ -64,5 +77,8 @@ def test_load_source_refuses():
         load_source("letters", sed=1)
     with pytest.raises(InputError, match="reads no files"):
         load_source("digits", "somewhere")
-    with pytest.raises(InputError, match="needs a path"):
-        load_source("folder")
+    for name in ("folder", "tsv", "csv"):
+        with pytest.raises(InputError, match=f"'{name}' needs a path"):
+            load_source(name)
+    with pytest.raises(InputError, match=r"delimiter.*one character; got '\|\|'"):
+        load_source("csv", "a.csv", delimiter="||")
