@@ -1,31 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a folder or a config to a model, and back: what joins stages."""
+"""From a folder, a Hub id or a config to a model, and back: what joins stages."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 
+from jft.data.tokenizer import check_tokenizer_fits, load_tokenizer
 from jft.export import save_pretrained
 from jft.models import Family, family_of, make_apply_fn
 from jft.params import (
     MergeReport,
     abstract_params,
+    find_folder,
     init_params,
     load_pretrained,
     merge,
     read_config,
-    read_processor_config,
+    read_optional,
 )
+from jft.params.init import matches_any
 from jft.paths import flatten
+from jft.train import param_shardings
 from jft.types import ApplyFn, InputError, LayerIndex, Params
 
 SHIPPED: Mapping[str, Path] = {
     # written by experiments.pretrain with configs/letters.py
     "jft:letters_vit": Path(__file__).parent / "shipped" / "letters_vit",
 }
+TASKS_WITH_CLASSES = (
+    "image_classification",
+    "sequence_classification",
+    "token_classification",
+)
 
 
 class Pretrained(NamedTuple):
@@ -35,8 +46,10 @@ class Pretrained(NamedTuple):
     apply_fn: ApplyFn
     params: Params  # nested dicts of jax arrays, as the checkpoint's keys nest
     config: dict[str, Any]  # config.json, with the classes of the head as it is now
-    processor_config: dict[str, Any] | None  # preprocessor_config.json
-    class_names: tuple[str, ...]  # by class id
+    task: str  # what the head answers, a key of family.heads
+    processor: Any | None  # a tokenizer; for images preprocessor_config.json as a dict
+    generation_config: dict[str, Any] | None  # generation_config.json
+    class_names: tuple[str, ...]  # by class id; () where the task has no classes
     layer_index: LayerIndex
     num_layers: int  # blocks; the head's layer index is num_layers + 1
     family: Family
@@ -44,61 +57,91 @@ class Pretrained(NamedTuple):
 
 
 def load(
-    folder: str | Path,
+    name: str | Path,
     *,
+    task: str | None = None,
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
+    vocab_size: int | None = None,
     key: jax.Array | None = None,
     dtype: Any = jnp.float32,
+    mesh: Mesh | None = None,
+    revision: str | None = None,
 ) -> Pretrained:
-    """Load a Hugging Face model folder, with its own head or a new one.
+    """Load a Hugging Face model, with its own head or a new one.
+
+    All of the folder is checked before anything is allocated; then leaves are read one
+    at a time, so that little more than the model is ever in memory.
 
     Args:
-      folder: holds config.json, safetensors weights and, for most models,
-        preprocessor_config.json; or the name of a model in ``SHIPPED``.
+      name: a folder with config.json and safetensors weights, a Hub id, or a name in
+        ``SHIPPED``.
+      task: what the head answers, such as ``"sequence_classification"``; None is the
+        head that config.json's ``architectures`` names. A head that the checkpoint
+        lacks is drawn new.
       num_classes: replaces the head by a new one of this size; None keeps the
         checkpoint's head, unless ``class_names`` are given.
       class_names: the names of the new head's classes, in the order of their ids.
-      key: draws the new head; consumed. Not used without a new head.
+      vocab_size: rows of the embedding, at least the checkpoint's, for a tokenizer
+        that has grown; new rows are drawn as the family initialises.
+      key: draws what is new; consumed. Not used where nothing is.
       dtype: the dtype of every parameter.
+      mesh: place each leaf on these devices as ``jft.train.param_shardings`` says;
+        None is the default device.
+      revision: of the Hub's repository; pin a commit for runs to repeat.
 
     Returns:
       The model; ``report`` lists what was used, drawn new, and left.
 
     Raises:
-      InputError: if the folder cannot be read or does not hold this model, or a new
-        head lacks its key.
+      InputError: if the folder cannot be read or does not hold this model, or what is
+        new lacks its key.
     """
-    if str(folder).startswith("jft:") and str(folder) not in SHIPPED:
-        raise InputError(
-            f"jft ships no model {str(folder)!r}; expected one of {sorted(SHIPPED)}, "
-            "or the path of a model folder."
-        )
-    folder = SHIPPED.get(str(folder), folder)
+    folder = _find(name, revision)
     config = read_config(folder)
     family = family_of(config)
+    task = family.task_of(config) if task is None else family.check_task(task)
     reinit: tuple[str, ...] = ()
     if num_classes is not None or class_names is not None:
-        names = _names(num_classes, class_names)
-        config = with_classes(config, names)
-        reinit = family.head_rules
+        config = with_classes(config, _names(task, num_classes, class_names))
+        reinit = family.head_rules(task)
+    grow: tuple[str, ...] = ()
+    if vocab_size is not None:
+        config = _with_vocabulary(config, vocab_size)
+        grow = family.embedding_rules
     model_config = family.config_from_dict(config)
-    if not reinit:
-        template = abstract_params(family, model_config, dtype=dtype)
-    elif key is not None:
-        template = init_params(family, model_config, key=key, dtype=dtype, only=reinit)
-    else:
-        raise InputError(
-            "a new head (num_classes or class_names) is drawn from a key, and key is "
-            "None; pass key=jax.random.key(seed)."
+    processor = _load_processor(folder, family, model_config)
+    template = abstract_params(family, model_config, task=task, dtype=dtype)
+    stored = load_pretrained(folder, family, template, task=task)
+    optional = family.head_rules(task) + family.optional_rules(task)
+    absent = flatten(template).keys() - flatten(stored).keys()
+    new = [path for path in sorted(absent) if matches_any(optional, path)]
+    if reinit or new or grow:
+        if key is None:
+            what = new or [*reinit, *grow]
+            raise InputError(
+                f"{what} are drawn new, from a key, and key is None; pass "
+                "key=jax.random.key(seed)."
+            )
+        drawn = (*reinit, *optional, *grow)
+        template = init_params(
+            family, model_config, task=task, key=key, dtype=dtype, only=drawn
         )
-    loaded = load_pretrained(folder, template, base_prefix=family.base_prefix)
-    params, report = merge(loaded, template, reinit=reinit)
+    params, report = merge(
+        stored,
+        template,
+        reinit=reinit,
+        optional=optional,
+        grow=grow,
+        place=_make_place(template, mesh),
+    )
     return _assemble(
         family,
-        params=jax.tree.map(jnp.array, params),  # copies: numpy's memory is not ours
+        params=params,
         config=config,
-        processor_config=read_processor_config(folder),
+        task=task,
+        processor=processor,
+        generation_config=read_optional(folder, "generation_config.json"),
         report=report,
     )
 
@@ -107,8 +150,9 @@ def init_model(
     config: Mapping[str, Any],
     *,
     key: jax.Array,
+    task: str | None = None,
     class_names: Sequence[str] | None = None,
-    processor_config: Mapping[str, Any] | None = None,
+    processor: Any | None = None,
     dtype: Any = jnp.float32,
 ) -> Pretrained:
     """Make a model from scratch, with the same record as ``load``.
@@ -116,8 +160,10 @@ def init_model(
     Args:
       config: a config.json as a dict; needs ``model_type``.
       key: draws every parameter; consumed.
+      task: what the head answers; None is the head that ``architectures`` names, or
+        the family's only one.
       class_names: replace the config's classes.
-      processor_config: carried along, for the data and the export.
+      processor: carried along, for the data and the export.
       dtype: the dtype of every parameter.
 
     Raises:
@@ -125,14 +171,18 @@ def init_model(
     """
     config = dict(config)
     family = family_of(config)
+    task = family.task_of(config) if task is None else family.check_task(task)
     if class_names is not None:
         config = with_classes(config, class_names)
-    params = init_params(family, family.config_from_dict(config), key=key, dtype=dtype)
+    model_config = family.config_from_dict(config)
+    params = init_params(family, model_config, task=task, key=key, dtype=dtype)
     return _assemble(
         family,
         params=params,
         config=config,
-        processor_config=None if processor_config is None else dict(processor_config),
+        task=task,
+        processor=processor,
+        generation_config=None,
         report=MergeReport((), tuple(sorted(flatten(params))), (), {}),
     )
 
@@ -164,7 +214,9 @@ def save(
         directory,
         model.params if params is None else params,
         config=model.config,
-        processor_config=model.processor_config,
+        task=model.task,
+        processor=model.processor,
+        generation_config=model.generation_config,
         model_card=model_card,
         max_shard_size=max_shard_size,
     )
@@ -195,7 +247,7 @@ def class_names_of(config: Mapping[str, Any], *, num_classes: int) -> tuple[str,
     >>> class_names_of({"id2label": {"1": "dog", "0": "cat"}}, num_classes=2)
     ('cat', 'dog')
     """
-    names = {int(i): str(name) for i, name in config.get("id2label", {}).items()}
+    names = {int(i): str(name) for i, name in (config.get("id2label") or {}).items()}
     if names and sorted(names) != list(range(num_classes)):
         raise InputError(
             f"config.json: id2label has the ids {sorted(names)}; they must be 0 to "
@@ -204,7 +256,25 @@ def class_names_of(config: Mapping[str, Any], *, num_classes: int) -> tuple[str,
     return tuple(names.get(i, f"LABEL_{i}") for i in range(num_classes))
 
 
-def _names(num_classes: int | None, class_names: Sequence[str] | None) -> list[str]:
+def _find(name: str | Path, revision: str | None) -> Path:
+    if not str(name).startswith("jft:"):
+        return find_folder(name, revision=revision)
+    if str(name) not in SHIPPED:
+        raise InputError(
+            f"jft ships no model {str(name)!r}; expected one of {sorted(SHIPPED)}, "
+            "the path of a model folder, or a Hub id."
+        )
+    return SHIPPED[str(name)]
+
+
+def _names(
+    task: str, num_classes: int | None, class_names: Sequence[str] | None
+) -> list[str]:
+    if task not in TASKS_WITH_CLASSES:
+        raise InputError(
+            f"the head {task!r} has no classes, but num_classes or class_names were "
+            f"given; choose a head with task=…, one of {sorted(TASKS_WITH_CLASSES)}."
+        )
     if class_names is None:
         assert num_classes is not None
         if num_classes < 1:
@@ -218,23 +288,59 @@ def _names(num_classes: int | None, class_names: Sequence[str] | None) -> list[s
     return list(class_names)
 
 
+def _with_vocabulary(config: dict[str, Any], vocab_size: int) -> dict[str, Any]:
+    known = config.get("vocab_size")
+    if known is None or vocab_size < known:
+        raise InputError(
+            f"vocab_size is {vocab_size}, but config.json has vocab_size {known}; an "
+            "embedding can only grow, in a model that has one."
+        )
+    return {**config, "vocab_size": vocab_size}
+
+
+def _load_processor(folder: Path, family: Family, model_config: Any) -> Any | None:
+    if not family.embedding_rules:
+        return read_optional(folder, "preprocessor_config.json")
+    tokenizer = load_tokenizer(folder)
+    if tokenizer is not None:
+        check_tokenizer_fits(tokenizer, vocab_size=model_config.vocab_size)
+    return tokenizer
+
+
+def _make_place(
+    template: Params, mesh: Mesh | None
+) -> Callable[[str, np.ndarray], jax.Array]:
+    """How a leaf goes to its device; always copied, for numpy's memory is not ours."""
+    if mesh is None:
+        return lambda path, array: jnp.array(array)
+    shardings = flatten(param_shardings(template, mesh))
+    return lambda path, array: jax.device_put(array, shardings[path], may_alias=False)
+
+
 def _assemble(
     family: Family,
     *,
     params: Params,
     config: dict[str, Any],
-    processor_config: dict[str, Any] | None,
+    task: str,
+    processor: Any | None,
+    generation_config: dict[str, Any] | None,
     report: MergeReport,
 ) -> Pretrained:
     model_config = family.config_from_dict(config)
-    module = family.make_module(model_config)
+    module = family.make_module(model_config, task)
+    names: tuple[str, ...] = ()
+    if task in TASKS_WITH_CLASSES:
+        names = class_names_of(config, num_classes=model_config.num_labels)
     return Pretrained(
         module=module,
-        apply_fn=make_apply_fn(module, input_field=family.input_field),
+        apply_fn=make_apply_fn(module),
         params=params,
         config=config,
-        processor_config=processor_config,
-        class_names=class_names_of(config, num_classes=model_config.num_labels),
+        task=task,
+        processor=processor,
+        generation_config=generation_config,
+        class_names=names,
         layer_index=family.layer_index(model_config),
         num_layers=family.num_layers(model_config),
         family=family,

@@ -81,14 +81,16 @@ def build_tiny_vit(**changes: Any) -> TinyModel:
     }
     family = get_family("vit")
     config = family.config_from_dict(config)
-    module = family.make_module(config)
-    params = init_params(family, config, key=jax.random.key(0))
+    module = family.make_module(config, "image_classification")
+    params = init_params(
+        family, config, task="image_classification", key=jax.random.key(0)
+    )
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda x: x + rng.normal(size=x.shape, scale=0.2).astype(np.float32), params
     )
     return TinyModel(
-        make_apply_fn(module, input_field=family.input_field),
+        make_apply_fn(module),
         params,
         family.layer_index(config),
         family.num_layers(config),

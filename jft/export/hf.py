@@ -12,13 +12,26 @@ from typing import Any
 import jax
 import numpy as np
 
-from jft.models import family_of
-from jft.params import abstract_params, to_key, to_tensor
+from jft.models import Family, family_of
+from jft.params import abstract_params, checkpoint_keys, to_tensor
 from jft.params.pretrained import INDEX, WEIGHTS
 from jft.paths import flatten
 from jft.types import InputError, Params
 
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+GENERATING = ("causal_lm", "seq2seq_lm")
+SPECIAL_TOKENS = (
+    "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id",
+    "forced_bos_token_id", "forced_eos_token_id",
+)  # fmt: skip
+# what old config.json files say of generation; it belongs to generation_config.json
+GENERATION_FIELDS = (
+    "max_length", "min_length", "do_sample", "early_stopping", "num_beams",
+    "num_beam_groups", "diversity_penalty", "temperature", "top_k", "top_p",
+    "repetition_penalty", "length_penalty", "no_repeat_ngram_size", "bad_words_ids",
+    "num_return_sequences",
+)  # fmt: skip
 
 Tensors = dict[str, np.ndarray]
 
@@ -28,7 +41,9 @@ def save_pretrained(
     params: Params,
     *,
     config: Mapping[str, Any],
-    processor_config: Mapping[str, Any] | None = None,
+    task: str | None = None,
+    processor: Any | None = None,
+    generation_config: Mapping[str, Any] | None = None,
     model_card: str | None = None,
     max_shard_size: str = "5GB",
 ) -> list[Path]:
@@ -41,7 +56,11 @@ def save_pretrained(
       directory: made if absent; other files in it stay.
       params: all of the model's parameters, at the paths of its family.
       config: config.json as a dict; must describe ``params``.
-      processor_config: becomes preprocessor_config.json.
+      task: what the head answers; None is the head that ``architectures`` names.
+      processor: a transformers tokenizer, whose files are written, or a mapping, which
+        becomes preprocessor_config.json.
+      generation_config: becomes generation_config.json for heads that generate; None
+        makes one of the config's special tokens.
       model_card: becomes README.md.
       max_shard_size: the largest weight file, as in "200MB" (10^6 bytes each); a
         single larger tensor gets a file of its own.
@@ -53,31 +72,47 @@ def save_pretrained(
       InputError: if ``params`` are not the config's parameters, hold NaN or infinity,
         or mix dtypes; or if the directory cannot be written.
     """
+    family = family_of(config)
+    task = family.task_of(config) if task is None else family.check_task(task)
     host = {path: np.asarray(x) for path, x in flatten(jax.device_get(params)).items()}
-    _check(host, config)
-    tensors = {to_key(path): to_tensor(path, x) for path, x in sorted(host.items())}
+    _check(host, config, family=family, task=task)
+    keys = checkpoint_keys(family, task, host)
+    tensors = {keys[path]: to_tensor(path, x) for path, x in sorted(host.items())}
     shards = _shard(tensors, parse_size(max_shard_size))
     texts = {}
     if len(shards) > 1:
         texts[INDEX] = _json(_index(shards))
-    if processor_config is not None:
-        texts["preprocessor_config.json"] = _json(processor_config)
+    if isinstance(processor, Mapping):
+        texts["preprocessor_config.json"] = _json(processor)
+    if task in GENERATING:
+        generation = generation_config or default_generation_config(config)
+        texts["generation_config.json"] = _json(_final_generation(generation, config))
     if model_card is not None:
         texts["README.md"] = model_card
     dtype = str(next(iter(host.values())).dtype)
-    texts["config.json"] = _json(_final_config(config, dtype=dtype))
+    final = _final_config(config, architecture=family.heads[task], dtype=dtype)
+    texts["config.json"] = _json(final)
     try:
-        return _write(Path(directory), shards, texts)
+        written = _write(Path(directory), shards, texts)
+        if processor is not None and not isinstance(processor, Mapping):
+            written += [Path(name) for name in processor.save_pretrained(directory)]
+        return written
     except OSError as error:
         raise InputError(
             f"the export {directory} cannot be written: {error}."
         ) from error
 
 
-def _check(host: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> None:
+def _check(
+    host: Mapping[str, np.ndarray],
+    config: Mapping[str, Any],
+    *,
+    family: Family,
+    task: str,
+) -> None:
     """Refuse to write a folder that would not load, or load to nonsense."""
-    family = family_of(config)
-    template = flatten(abstract_params(family, family.config_from_dict(config)))
+    model_config = family.config_from_dict(config)
+    template = flatten(abstract_params(family, model_config, task=task))
     expected = {path: tuple(leaf.shape) for path, leaf in template.items()}
     given = {path: x.shape for path, x in host.items()}
     if given != expected:
@@ -97,12 +132,32 @@ def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return [f"{path} {list(one[path])}" for path in paths[:20]]
 
 
-def _final_config(config: Mapping[str, Any], *, dtype: str) -> dict[str, Any]:
-    # torch_dtype is the name of before transformers 5, _name_or_path a local path
-    dropped = ("_name_or_path", "torch_dtype")
+def default_generation_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The special tokens of a config.json, as transformers derives them.
+
+    >>> default_generation_config({"eos_token_id": 2, "vocab_size": 9})
+    {'_from_model_config': True, 'eos_token_id': 2}
+    """
+    kept = {k: config[k] for k in SPECIAL_TOKENS if config.get(k) is not None}
+    return {"_from_model_config": True, **kept}
+
+
+def _final_generation(
+    generation: Mapping[str, Any], config: Mapping[str, Any]
+) -> dict[str, Any]:
+    moved = {k: config[k] for k in GENERATION_FIELDS if config.get(k) is not None}
+    return {**moved, **generation, "transformers_version": version("transformers")}
+
+
+def _final_config(
+    config: Mapping[str, Any], *, architecture: str, dtype: str
+) -> dict[str, Any]:
+    # torch_dtype is the name of before transformers 5, _name_or_path a local path;
+    # transformers refuses to save a config.json that says how to generate
+    dropped = ("_name_or_path", "torch_dtype", *GENERATION_FIELDS)
     return {
         **{key: value for key, value in config.items() if key not in dropped},
-        "architectures": [family_of(config).hf_architecture],
+        "architectures": [architecture],
         "dtype": dtype,
         "transformers_version": version("transformers"),
     }

@@ -4,11 +4,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jft.models import vit
+from jft.models import bert, vit
 from jft.models.family import Family, make_apply_fn
 from jft.types import InputError
 
-MODELS: dict[str, Family] = {"vit": vit.FAMILY}
+MODELS: dict[str, Family] = {
+    "bert": bert.FAMILY,
+    "vit": vit.FAMILY,
+}
 
 __all__ = ["MODELS", "Family", "family_of", "get_family", "make_apply_fn"]
 
@@ -19,7 +22,7 @@ def get_family(model_type: str) -> Family:
     Raises:
       InputError: if there is none; the message lists the known ones.
 
-    >>> get_family("vit").hf_architecture
+    >>> get_family("vit").heads["image_classification"]
     'ViTForImageClassification'
     """
     if model_type not in MODELS:

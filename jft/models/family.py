@@ -1,54 +1,120 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the rest of the package needs to know about a family of models."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from jft.types import ApplyFn, Batch, LayerIndex, Params
+from jft.types import ApplyFn, Batch, InputError, LayerIndex, Params
+
+# What a head answers; the keys of every family's ``heads``.
+TASKS_OF_HEADS = (
+    "base",  # no head: hidden states
+    "masked_lm",
+    "causal_lm",
+    "seq2seq_lm",
+    "sequence_classification",
+    "token_classification",
+    "question_answering",
+    "image_classification",
+)
+
+Shapes = dict[str, jax.ShapeDtypeStruct]
+
+
+def no_rules(task: str) -> tuple[str, ...]:
+    """A family whose checkpoints never lack a parameter of the backbone."""
+    return ()
+
+
+def text_example(config: Any, task: str) -> Shapes:
+    """One text of four tokens."""
+    return {"input_ids": jax.ShapeDtypeStruct((1, 4), jnp.int32)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """One architecture in Hugging Face layout, as a record of plain functions.
 
+    Its modules are called as ``module(batch, hidden=None, start=0, stop=None,
+    deterministic=True)`` and run the stages from boundary ``start`` to boundary
+    ``stop``: stage 0 embeds, stage ``i + 1`` is block ``i``, the last is the head.
+    ``hidden`` is what a call with ``stop=start`` returned; masks come from ``batch``.
+
     Attributes:
       model_type: the ``model_type`` of its config.json.
-      hf_architecture: the transformers class that reads its exports.
-      base_prefix: the first key of the backbone; checkpoints of the bare backbone
-        leave it out.
-      input_field: the batch field that the module reads.
+      heads: task -> the transformers class that reads its exports.
+      base_prefix: the first key of the backbone in our tree and, but for the task
+        ``base``, in the checkpoint; "" where there is none.
+      prefix_exceptions: task -> the backbone's prefix in that task's checkpoints,
+        where it is another.
       config_from_dict: config.json as a dict -> the family's frozen config.
-      make_module: config -> linen module.
-      example_inputs: config -> the shape and dtype of a batch of one.
-      layer_index: config -> (path -> depth); embeddings 0, block i is i+1, the
+      make_module: (config, task) -> linen module.
+      example_batch: (config, task) -> shapes and dtypes of a batch of one.
+      layer_index: config -> (path -> depth); embeddings 0, block i is i + 1, the
         head is ``num_layers(config) + 1``.
       num_layers: config -> number of blocks.
       final_norm: regex of the norm after the last block.
-      head_rules: regexes of the parameters that belong to the task, not the backbone.
+      head_rules: task -> regexes of the parameters that a new head draws.
+      optional_rules: task -> regexes of backbone parameters that some checkpoints
+        lack, such as BERT's pooler; they are drawn new where absent.
+      shared_rules: regexes of parameters that other stages than their own layer's
+        use too: tied embeddings, relative positions.
+      embedding_rules: regexes of the leaves with one row (or column) a token of the
+        vocabulary; they grow with the tokenizer.
+      variants: published name -> config.
     """
 
     model_type: str
-    hf_architecture: str
+    heads: Mapping[str, str]
     base_prefix: str
-    input_field: str
     config_from_dict: Callable[[Mapping[str, Any]], Any]
-    make_module: Callable[[Any], Any]
-    example_inputs: Callable[[Any], jax.ShapeDtypeStruct]
+    make_module: Callable[[Any, str], Any]
     layer_index: Callable[[Any], LayerIndex]
     num_layers: Callable[[Any], int]
     final_norm: str
-    head_rules: tuple[str, ...]
+    head_rules: Callable[[str], tuple[str, ...]]
+    example_batch: Callable[[Any, str], Shapes] = text_example
+    prefix_exceptions: Mapping[str, str] = field(default_factory=dict)
+    optional_rules: Callable[[str], tuple[str, ...]] = no_rules
+    shared_rules: tuple[str, ...] = ()
+    embedding_rules: tuple[str, ...] = ()
+    variants: Mapping[str, Any] = field(default_factory=dict)
+
+    def checkpoint_prefix(self, task: str) -> str:
+        """Return the first key of the backbone in the checkpoints of that task."""
+        usual = "" if task == "base" else self.base_prefix
+        return self.prefix_exceptions.get(task, usual)
+
+    def check_task(self, task: str) -> str:
+        """Return the task, or list those that the family has a head for."""
+        if task not in self.heads:
+            raise InputError(
+                f"a {self.model_type} has no head for the task {task!r}; expected one "
+                f"of {sorted(self.heads)}."
+            )
+        return task
+
+    def task_of(self, config: Mapping[str, Any]) -> str:
+        """Return the task of the head that a config.json's ``architectures`` names."""
+        default = self.heads["base" if "base" in self.heads else min(self.heads)]
+        named = (config.get("architectures") or [default])[0]
+        by_class = {name: task for task, name in self.heads.items()}
+        if named not in by_class:
+            raise InputError(
+                f"config.json: architectures names {named!r}, a head that jft has not; "
+                f"known for {self.model_type} are {sorted(by_class)}. Choose a head "
+                f"with task=…, one of {sorted(self.heads)}."
+            )
+        return by_class[named]
 
 
-def make_apply_fn(module: Any, *, input_field: str) -> ApplyFn:
-    """Make the forward of a linen module a function of params, batch and key.
-
-    Args:
-      module: a linen module called as ``module(inputs, deterministic=...)``.
-      input_field: the batch field that it reads.
+def make_apply_fn(module: Any) -> ApplyFn:
+    """Make the forward of a family's module a function of params, batch and key.
 
     Returns:
       An ``ApplyFn``: dropout is active exactly when it is given a key.
@@ -57,9 +123,44 @@ def make_apply_fn(module: Any, *, input_field: str) -> ApplyFn:
     def apply_fn(params: Params, batch: Batch, *, key: jax.Array | None) -> Any:
         return module.apply(
             {"params": params},
-            batch[input_field],
+            batch,
             deterministic=key is None,
             rngs=None if key is None else {"dropout": key},
         )
 
     return apply_fn
+
+
+def make_layer_index(
+    model: str, *, num_layers: int, rules: Sequence[tuple[str, int]]
+) -> LayerIndex:
+    """Make ``path -> depth`` from ordered rules; a path that none matches is an error.
+
+    Args:
+      model: what to call the model in errors.
+      num_layers: number of blocks.
+      rules: ``(regex of a whole path, depth)``. A regex with a group takes the block
+        from it: the depth is that of block 0, to which the number is added.
+
+    Returns:
+      The function. Blocks from ``num_layers`` on belong to no layer.
+
+    >>> rules = [(r"embed/.+", 0), (r"layers/(\\d+)/.+", 1), (r"head/.+", 3)]
+    >>> make_layer_index("toy", num_layers=2, rules=rules)("layers/1/kernel")
+    2
+    """
+    compiled = [(re.compile(pattern), depth) for pattern, depth in rules]
+
+    def layer_index(path: str) -> int:
+        for pattern, depth in compiled:
+            if match := pattern.fullmatch(path):
+                index = depth + (int(match[1]) if pattern.groups else 0)
+                if pattern.groups and index > num_layers:
+                    break
+                return index
+        raise InputError(
+            f"parameter {path!r} belongs to no layer of a {model} of {num_layers} "
+            f"blocks; known are {[pattern for pattern, _ in rules]}."
+        )
+
+    return layer_index

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jft.models.activations import ACTIVATIONS
+from jft.models.fields import check_heads, read_fields
 from jft.types import InputError
 
 
@@ -44,68 +44,15 @@ def config_from_dict(config: Mapping[str, Any]) -> ViTConfig:
     >>> config_from_dict({"image_size": 384, "id2label": {"0": "a"}}).image_size
     (384, 384)
     """
-    defaults = ViTConfig()
-    values = {
-        name: _checked(name, config[name], like=getattr(defaults, name))
-        for name in ViTConfig.__dataclass_fields__
-        if name in config
-    }
-    if "id2label" in config:
-        values["num_labels"] = len(config["id2label"])
-    result = ViTConfig(**values)
-    _check_fit(result)
+    result = read_fields(ViTConfig, config)
+    heads = result.num_attention_heads
+    check_heads("hidden_size", result.hidden_size, "num_attention_heads", heads)
+    if 0 in result.grid:
+        raise InputError(
+            f"config.json: patch_size {result.patch_size} is larger than image_size "
+            f"{result.image_size}; no whole patch fits."
+        )
     return result
-
-
-def _checked(name: str, value: Any, *, like: Any) -> Any:
-    """Return ``value`` in the type of the default ``like``, or say what is wrong."""
-    if isinstance(like, tuple):
-        pair = [value, value] if isinstance(value, int) else value
-        fits = isinstance(pair, list | tuple) and len(pair) == 2
-        if fits and all(type(size) is int and size > 0 for size in pair):
-            return tuple(pair)
-        expected = "a positive integer or two of them (height, width)"
-    elif isinstance(like, bool):
-        if isinstance(value, bool):
-            return value
-        expected = "true or false"
-    elif isinstance(like, int):
-        if type(value) is int and value > 0:
-            return value
-        expected = "a positive integer"
-    elif isinstance(like, float):
-        if type(value) in (int, float) and value >= 0:
-            return float(value)
-        expected = "a number of at least 0"
-    else:
-        if value in ACTIVATIONS:
-            return value
-        expected = f"one of {sorted(ACTIVATIONS)}"
-    raise InputError(f"config.json: {name} is {value!r}; it must be {expected}.")
-
-
-def _check_fit(config: ViTConfig) -> None:
-    """Refuse fields that are fine alone and wrong together."""
-    if config.hidden_size % config.num_attention_heads:
-        raise InputError(
-            f"config.json: hidden_size is {config.hidden_size}, which does not divide "
-            f"into num_attention_heads = {config.num_attention_heads} equal heads."
-        )
-    if 0 in config.grid:
-        raise InputError(
-            f"config.json: patch_size {config.patch_size} is larger than image_size "
-            f"{config.image_size}; no whole patch fits."
-        )
-    if not config.num_labels:
-        raise InputError(
-            "config.json: id2label is empty, so there is no class to predict; "
-            "give the names of the classes."
-        )
-    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-        if getattr(config, name) >= 1:
-            raise InputError(
-                f"config.json: {name} is {getattr(config, name)}; it must be below 1."
-            )
 
 
 def _variant(width: int, layers: int, heads: int, patch: int) -> ViTConfig:

@@ -1,26 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """With which numbers? New ones, a checkpoint's, or the one merged into the other."""
 
+from jft.params.hub import find_folder
 from jft.params.init import abstract_params, init_params
+from jft.params.keys import checkpoint_keys, find_keys
 from jft.params.layout import from_tensor, to_key, to_tensor
 from jft.params.merge import MergeReport, merge
 from jft.params.pretrained import (
+    StoredTensor,
     Unread,
     load_pretrained,
     read_config,
-    read_processor_config,
+    read_optional,
 )
 
 __all__ = [
     "MergeReport",
+    "StoredTensor",
     "Unread",
     "abstract_params",
+    "checkpoint_keys",
+    "find_folder",
+    "find_keys",
     "from_tensor",
     "init_params",
     "load_pretrained",
     "merge",
     "read_config",
-    "read_processor_config",
+    "read_optional",
     "to_key",
     "to_tensor",
 ]

@@ -13,18 +13,21 @@ from jft.paths import flatten, unflatten
 from jft.types import Params
 
 
-def abstract_params(family: Family, config: Any, *, dtype: Any = jnp.float32) -> Params:
+def abstract_params(
+    family: Family, config: Any, *, task: str, dtype: Any = jnp.float32
+) -> Params:
     """Return the parameters' shapes and dtype; nothing is allocated.
 
     Args:
       family: the family's record.
       config: what ``family.config_from_dict`` returned.
+      task: a key of ``family.heads``.
       dtype: the dtype of every leaf.
 
     Returns:
       Nested dicts of ``jax.ShapeDtypeStruct``.
     """
-    init = _make_init(family, config, dtype=dtype)
+    init = _make_init(family, config, task=task, dtype=dtype)
     return jax.eval_shape(init, jax.random.key(0))
 
 
@@ -32,6 +35,7 @@ def init_params(
     family: Family,
     config: Any,
     *,
+    task: str,
     key: jax.Array,
     dtype: Any = jnp.float32,
     only: Sequence[str] = (".*",),
@@ -44,6 +48,7 @@ def init_params(
     Args:
       family: the family's record.
       config: what ``family.config_from_dict`` returned.
+      task: a key of ``family.heads``.
       key: a typed key; consumed.
       dtype: the dtype of every leaf; drawn in float32, then cast.
       only: regexes of the paths to draw; a leaf that none matches in full stays
@@ -52,13 +57,13 @@ def init_params(
     Returns:
       Nested dicts, one leaf a parameter.
     """
-    init = _make_init(family, config, dtype=dtype)
+    init = _make_init(family, config, task=task, dtype=dtype)
 
     def draw(key: jax.Array) -> dict[str, jax.Array]:
         drawn = flatten(init(key))
         return {path: drawn[path] for path in drawn if matches_any(only, path)}
 
-    abstract = flatten(abstract_params(family, config, dtype=dtype))
+    abstract = flatten(abstract_params(family, config, task=task, dtype=dtype))
     return unflatten(abstract | jax.jit(draw)(key))
 
 
@@ -72,14 +77,15 @@ def matches_any(patterns: Sequence[str], path: str) -> bool:
 
 
 def _make_init(
-    family: Family, config: Any, *, dtype: Any
+    family: Family, config: Any, *, task: str, dtype: Any
 ) -> Callable[[jax.Array], Params]:
     """Return key -> params; under jit the forward that linen traces is dropped."""
-    module = family.make_module(config)
-    inputs = family.example_inputs(config)
+    module = family.make_module(config, family.check_task(task))
+    shapes = family.example_batch(config, task)
 
     def init(key: jax.Array) -> Params:
-        params = module.init(key, jnp.zeros(inputs.shape, inputs.dtype))["params"]
+        batch = {name: jnp.zeros(x.shape, x.dtype) for name, x in shapes.items()}
+        params = module.init(key, batch)["params"]
         return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
 
     return init

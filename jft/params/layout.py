@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one place that knows how a checkpoint's tensors differ from our parameters.
+"""How a checkpoint's tensors differ from our parameters, leaf by leaf.
 
 Names: "." becomes "/", and ``weight`` becomes what flax calls it. Axes: torch keeps
-the output axis of a product first, flax last. Everything else is kept as it is.
+the output axis of a product first, flax last. Everything else is kept as it is:
+products that are fused in the checkpoint (queries, keys and values) are fused here.
+What differs between checkpoints of one family is in `jft.params.keys`.
 """
+
+import re
 
 import numpy as np
 
@@ -16,6 +20,10 @@ KERNEL_AXES = {
     3: (2, 1, 0),  # 1-d convolution: out, in, width -> width, in, out
     4: (2, 3, 1, 0),  # 2-d convolution: OIHW -> HWIO
 }
+
+
+# GPT-2's products are Conv1D modules, which keep the input axis first, as flax does
+CONV1D = re.compile(r"(?:.*/)?h/\d+/(?:attn|mlp)/(?:c_attn|c_proj|c_fc)/kernel")
 
 
 def to_key(path: str) -> str:
@@ -52,5 +60,5 @@ def to_tensor(path: str, array: np.ndarray) -> np.ndarray:
 
 
 def _axes(path: str, array: np.ndarray) -> tuple[int, ...] | None:
-    is_kernel = path.rpartition("/")[2] == "kernel"
+    is_kernel = path.rpartition("/")[2] == "kernel" and not CONV1D.fullmatch(path)
     return KERNEL_AXES.get(array.ndim) if is_kernel else None

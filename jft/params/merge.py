@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Put a checkpoint's values into a model's tree, and say what went where."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +18,7 @@ class MergeReport(NamedTuple):
     """Both sides of a merge, sorted.
 
     The model's paths are ``used`` and ``new``; the checkpoint's are ``used``,
-    ``unused`` and the keys of ``mismatched``, which are all ``new`` in the model.
+    ``unused`` and the keys of ``mismatched``, which are ``new`` in the model or grew.
     """
 
     used: tuple[str, ...]
@@ -30,6 +30,8 @@ class MergeReport(NamedTuple):
         """List what was not simply used, one path a line."""
         lines = [f"{len(self.used)} parameters from the checkpoint"]
         lines += [f"  drawn new   {path}{self._was(path)}" for path in self.new]
+        grown = [path for path in self.used if path in self.mismatched]
+        lines += [f"  made larger {path}{self._was(path)}" for path in grown]
         lines += [f"  not used    {path}" for path in self.unused]
         return "\n".join(lines)
 
@@ -41,24 +43,39 @@ class MergeReport(NamedTuple):
 
 
 def merge(
-    loaded: Params, init: Params, *, reinit: Sequence[str] = ()
+    loaded: Params,
+    init: Params,
+    *,
+    reinit: Sequence[str] = (),
+    optional: Sequence[str] = (),
+    grow: Sequence[str] = (),
+    place: Callable[[str, np.ndarray], Any] | None = None,
 ) -> tuple[Params, MergeReport]:
     """Take each of the model's parameters from the checkpoint, or new where asked.
+
+    Leaves are read one at a time, the largest first, so that little more than the
+    result is ever in memory.
 
     Args:
       loaded: the checkpoint's values at the model's paths, as ``load_pretrained``
         returns them; cast to the dtypes of ``init``.
-      init: the model's parameters; leaves that no regex of ``reinit`` matches are
-        read for their shape and dtype only and may be ``jax.ShapeDtypeStruct``.
+      init: the model's parameters; leaves that no rule matches are read for their
+        shape and dtype only and may be ``jax.ShapeDtypeStruct``.
       reinit: regexes of the paths to keep from ``init`` whatever the checkpoint
         holds; each must match a path in full.
+      optional: regexes of the paths to keep from ``init`` where the checkpoint lacks
+        them.
+      grow: regexes of the paths that may be longer in the model along one axis: the
+        checkpoint's values come first, those of ``init`` fill the rest.
+      place: ``(path, array) -> leaf``, such as a copy to a device; None returns
+        numpy arrays.
 
     Returns:
       The parameters, in the structure of ``init``, and the report.
 
     Raises:
-      InputError: if a leaf outside ``reinit`` is absent from the checkpoint or has
-        another shape there, or a regex matches nothing.
+      InputError: if a leaf that no rule covers is absent from the checkpoint or has
+        another shape there, or a regex of ``reinit`` matches nothing.
 
     Example:
       >>> old, new = {"w": np.ones(2), "b": np.ones(1)}, {"w": np.zeros(2)}
@@ -67,17 +84,19 @@ def merge(
       (array([1., 1.]), ('b',))
     """
     theirs, ours = flatten(loaded), flatten(init)
-    new = {path for path in ours if matches_any(reinit, path)}
     _check_reinit(reinit, ours)
+    new = {path for path in ours if matches_any(reinit, path)}
+    new |= {p for p in ours.keys() - theirs.keys() if matches_any(optional, p)}
     wrong = {
         path: (tuple(theirs[path].shape), tuple(ours[path].shape))
         for path in sorted(theirs.keys() & ours.keys())
         if tuple(theirs[path].shape) != tuple(ours[path].shape)
     }
+    grown = {p for p in wrong if matches_any(grow, p) and _fits_inside(*wrong[p])} - new
     _check_complete(
         absent=sorted(ours.keys() - theirs.keys() - new),
         unused=sorted(theirs.keys() - ours.keys()),
-        wrong={path: shapes for path, shapes in wrong.items() if path not in new},
+        wrong={p: shapes for p, shapes in wrong.items() if p not in new | grown},
     )
     used = ours.keys() - new
     report = MergeReport(
@@ -87,11 +106,30 @@ def merge(
         mismatched=wrong,
     )
 
-    def choose(path: str, leaf: Any) -> Any:
-        assert path in used or not isinstance(leaf, jax.ShapeDtypeStruct), path
-        return np.asarray(theirs[path], leaf.dtype) if path in used else leaf
+    def value_of(path: str) -> Any:
+        leaf = ours[path]
+        if path not in used:
+            assert not isinstance(leaf, jax.ShapeDtypeStruct), path
+            return leaf
+        value = np.asarray(theirs[path], dtype=leaf.dtype)
+        if path in grown:
+            whole = np.array(leaf)
+            whole[tuple(map(slice, value.shape))] = value
+            return whole
+        return value
 
-    return map_with_path(choose, init), report
+    place = place or (lambda path, array: array)
+    largest_first = sorted(ours, key=lambda path: -int(np.prod(ours[path].shape)))
+    values = {path: place(path, value_of(path)) for path in largest_first}
+    return map_with_path(lambda path, _: values[path], init), report
+
+
+def _fits_inside(was: Shape, now: Shape) -> bool:
+    """Whether a shape became longer along exactly one axis."""
+    if len(was) != len(now):
+        return False
+    longer = [b - a for a, b in zip(was, now, strict=True) if a != b]
+    return len(longer) == 1 and longer[0] > 0
 
 
 def _check_reinit(reinit: Sequence[str], ours: Mapping[str, Any]) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read a Hugging Face folder: config, processor config, and weights leaf by leaf.
+"""Read a Hugging Face folder: its JSON files, and its weights leaf by leaf.
 
 Only safetensors are read: pickled weights (.bin) can run code when opened.
 """
@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from jft.params.layout import from_tensor, to_key
+from jft.models import Family
+from jft.params.keys import find_keys
+from jft.params.layout import from_tensor
 from jft.paths import flatten, unflatten
 from jft.types import InputError, Params
 
@@ -27,6 +30,23 @@ class Unread:
     shape: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor on the disk, read when numpy asks for its values; a tree leaf."""
+
+    file: Path
+    key: str
+    path: str  # of the parameter, which rules the axes
+    shape: tuple[int, ...]  # with our axes
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Read it; the file is mapped only meanwhile, so its pages do not stay."""
+        with _open(self.file) as tensors:
+            tensor: np.ndarray = tensors.get_tensor(self.key)
+        array = from_tensor(self.path, tensor)
+        return array if dtype is None else array.astype(dtype, copy=False)
+
+
 def read_config(folder: str | Path) -> dict[str, Any]:
     """Read ``config.json``.
 
@@ -37,8 +57,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise InputError(
             f"{str(folder)!r} is no folder; give the path of a Hugging Face model "
-            "folder (config.json and model.safetensors). Names of the Hub are not "
-            "looked up: download the model first."
+            "folder (config.json and model.safetensors)."
         )
     if not (folder / "config.json").is_file():
         raise InputError(
@@ -47,50 +66,48 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     return _read_json(folder / "config.json")
 
 
-def read_processor_config(folder: str | Path) -> dict[str, Any] | None:
-    """Read ``preprocessor_config.json``; None where the folder has none."""
-    file = Path(folder) / "preprocessor_config.json"
+def read_optional(folder: str | Path, name: str) -> dict[str, Any] | None:
+    """Read another JSON file of the folder; None where the folder has none."""
+    file = Path(folder) / name
     return _read_json(file) if file.is_file() else None
 
 
 def load_pretrained(
-    folder: str | Path, abstract_params: Params, *, base_prefix: str = ""
+    folder: str | Path, family: Family, abstract_params: Params, *, task: str
 ) -> Params:
-    """Read the weights of a folder into our names and axes.
+    """Find the model's parameters among the weights of a folder.
 
-    Shapes are the checkpoint's, to be compared by ``merge``; dtypes are cast to
-    ``abstract_params``'s. Files are memory-mapped and read one leaf at a time.
+    All headers and values are checked here; values are read when they are used, one
+    leaf at a time.
 
     Args:
       folder: holds ``model.safetensors``, or shards and their index.
+      family: the model's.
       abstract_params: the model's parameters, as shapes or arrays.
-      base_prefix: first key of the backbone; a checkpoint in which no key starts
-        with it is one of the bare backbone, and gets it.
+      task: the model's, which may be another than the checkpoint's.
 
     Returns:
-      Nested dicts: numpy arrays at the model's paths that the checkpoint has, and
-      ``Unread`` for tensors that the model has no place for.
+      Nested dicts: `StoredTensor` at the model's paths that the checkpoint has, and
+      `Unread` for tensors that the model has no place for. Shapes are the
+      checkpoint's, to be compared by ``merge``.
 
     Raises:
       InputError: names the file or tensor that is absent, damaged or not finite.
     """
     folder = Path(folder)
     files = _weight_map(folder)
-    prefix = _missing_prefix(files, base_prefix)
-    leaves = flatten(abstract_params)
-    paths = {to_key(path): path for path in leaves}
-    found: dict[str, Any] = {}
-    for name in sorted(set(files.values())):
-        with _open(folder / name) as tensors:
-            for key in (key for key, file in files.items() if file == name):
-                path = paths.get(prefix + key)
-                if path is None:
-                    shape = tuple(tensors.get_slice(key).get_shape())
-                    found[(prefix + key).replace(".", "/")] = Unread(shape)
-                else:
-                    tensor = from_tensor(path, _read(tensors, key, folder / name))
-                    found[path] = tensor.astype(leaves[path].dtype)
-    return unflatten(dict(sorted(found.items())))
+    shapes = _shapes(folder, files)
+    found = find_keys(family, task, flatten(abstract_params), files)
+    tree: dict[str, Any] = {
+        key.replace(".", "/"): Unread(shapes[key]) for key in found.unused
+    }
+    for path, key in found.keys.items():
+        # a view without memory shows what the layout does to the axes
+        view = np.broadcast_to(np.zeros((), np.int8), shapes[key])
+        shape = from_tensor(path, view).shape
+        tree[path] = StoredTensor(folder / files[key], key, path, shape)
+    _check_finite(folder, {key: files[key] for key in found.keys.values()})
+    return unflatten(dict(sorted(tree.items())))
 
 
 def _weight_map(folder: Path) -> dict[str, str]:
@@ -106,7 +123,7 @@ def _weight_map(folder: Path) -> dict[str, str]:
             "when opened; jft reads safetensors. Convert it where you trust the "
             "file: load it with transformers and torch, then save_pretrained(folder)."
         )
-    raise InputError(f"{folder} has neither {WEIGHTS} nor {INDEX}.")
+    raise InputError(f"{folder} has no weights: neither {WEIGHTS} nor {INDEX}.")
 
 
 def _read_index(file: Path) -> dict[str, str]:
@@ -128,6 +145,38 @@ def _read_index(file: Path) -> dict[str, str]:
     return {str(key): str(name) for key, name in weight_map.items()}
 
 
+def _by_file(files: Mapping[str, str]) -> Iterator[tuple[str, list[str]]]:
+    for name in sorted(set(files.values())):
+        yield name, [key for key, file in files.items() if file == name]
+
+
+def _shapes(folder: Path, files: Mapping[str, str]) -> dict[str, tuple[int, ...]]:
+    """Read the headers of all files."""
+    shapes = {}
+    for name, keys in _by_file(files):
+        with _open(folder / name) as tensors:
+            for key in keys:
+                shapes[key] = tuple(tensors.get_slice(key).get_shape())
+    return shapes
+
+
+def _check_finite(folder: Path, files: Mapping[str, str]) -> None:
+    """Refuse NaN and infinity before anything is allocated."""
+    for name, keys in _by_file(files):
+        for key in keys:
+            with _open(folder / name) as tensors:  # anew, to give its pages back
+                tensor = tensors.get_tensor(key)
+            if jax.dtypes.issubdtype(tensor.dtype, np.floating) and not _finite(tensor):
+                raise InputError(f"{folder / name}: tensor {key} holds NaN or infinity.")
+
+
+def _finite(tensor: np.ndarray, rows: int = 2**22) -> bool:
+    """Whether all values are finite; in pieces, for little memory."""
+    flat = tensor.reshape(-1)
+    pieces = range(0, flat.size, rows)
+    return all(np.isfinite(flat[i : i + rows]).all() for i in pieces)
+
+
 @contextmanager
 def _open(file: Path) -> Iterator[Any]:
     """Open a safetensors file; what is wrong with it becomes an ``InputError``."""
@@ -140,18 +189,6 @@ def _open(file: Path) -> Iterator[Any]:
         raise InputError(
             f"{file} cannot be read: {error}. It is absent, damaged or incomplete."
         ) from error
-
-
-def _read(tensors: Any, key: str, file: Path) -> np.ndarray:
-    tensor: np.ndarray = tensors.get_tensor(key)
-    if not np.isfinite(tensor).all():
-        raise InputError(f"{file}: tensor {key} holds NaN or infinity.")
-    return tensor
-
-
-def _missing_prefix(files: Mapping[str, str], base_prefix: str) -> str:
-    start = f"{base_prefix}."
-    return start if base_prefix and not any(k.startswith(start) for k in files) else ""
 
 
 def _read_json(file: Path) -> dict[str, Any]:

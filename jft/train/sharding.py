@@ -87,6 +87,23 @@ def shard_batch(batch: Batch, mesh: Mesh) -> dict[str, jax.Array]:
     }
 
 
+def param_shardings(
+    params: Params, mesh: Mesh, *, rules: paths.Rules[P] | None = None
+) -> Params:
+    """Choose a sharding for every parameter, as `state_shardings` does.
+
+    Args:
+      params: arrays or ``ShapeDtypeStruct`` leaves.
+      mesh: where to.
+      rules: as for `state_shardings`.
+
+    Returns:
+      The same tree with a `NamedSharding` a leaf.
+    """
+    specs = _specs(paths.flatten(params), mesh, rules)
+    return paths.map_with_path(lambda path, _: NamedSharding(mesh, specs[path]), params)
+
+
 def state_shardings(
     state: TrainState, mesh: Mesh, *, rules: paths.Rules[P] | None = None
 ) -> TrainState:

@@ -1,46 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""jft and torch give the same logits, whichever of them wrote the folder."""
+"""jft and torch give the same answers, whichever of them wrote the folder."""
 
 import importlib.util
-import json
-from pathlib import Path
+import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
-from jft.export import save_pretrained
-from jft.models import get_family
-from jft.params import abstract_params
-from jft.paths import map_with_path
-from jft.pretrained import load
+import jft
+from jft.models import MODELS
+from jft.params import checkpoint_keys, to_tensor
+from jft.paths import flatten
+from tests.models import peer
+from tests.models.table import TABLE
 
-_PATH = Path(__file__).parent / "make_golden_vit.py"
-_SPEC = importlib.util.spec_from_file_location("make_golden_vit", _PATH)
-golden = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(golden)
-
-TINY = {**golden.CONFIG, "hidden_size": 16, "intermediate_size": 24}
-CASES = {
-    "plain": {},
-    "no qkv bias, square, three channels, tanh gelu": {
-        "qkv_bias": False,
-        "image_size": 8,
-        "patch_size": 2,
-        "num_channels": 3,
-        "hidden_act": "gelu_new",
-    },
-    "patches leave a rest, five channels, relu, four heads, large eps": {
-        "image_size": [7, 9],
-        "patch_size": [3, 4],
-        "num_channels": 5,
-        "hidden_act": "relu",
-        "num_attention_heads": 4,
-        "layer_norm_eps": 0.1,
-    },
-}
-TOLERANCE = 1e-4  # on logits of spread one
+TOLERANCE = 1e-4  # on outputs of spread one
 
 needs_torch = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None,
@@ -48,108 +24,142 @@ needs_torch = pytest.mark.skipif(
 )
 
 
-def jft_logits(model, images):
-    return np.asarray(model.apply_fn(model.params, {"pixel_values": images}, key=None))
-
-
-def make_jft_vit(config):
-    """Make a module and random parameters, norm scales and biases too."""
-    vit = get_family("vit")
-    vit_config = vit.config_from_dict(config)
-    rng = np.random.default_rng(0)
-
-    def draw(path, leaf):
-        noise = rng.normal(size=leaf.shape, scale=0.4)
-        return jnp.asarray(noise + path.endswith("scale"), leaf.dtype)
-
-    params = map_with_path(draw, abstract_params(vit, vit_config))
-    return vit.make_module(vit_config), params
-
-
-def test_recorded_torch_logits():
-    expected = np.load(golden.FOLDER / "expected.npz")
-    model = load(golden.FOLDER)
-    assert 0.5 < expected["logits"].std() < 2
-    np.testing.assert_allclose(
-        jft_logits(model, expected["images"]), expected["logits"], atol=TOLERANCE
-    )
+def cases():
+    """Every head of every family, and every variant with the head it is about."""
+    for model_type, row in TABLE.items():
+        for task in MODELS[model_type].heads:
+            yield pytest.param(model_type, task, {}, id=f"{model_type}-{task}")
+        for name, (task, changes) in row.variants.items():
+            yield pytest.param(model_type, task, changes, id=f"{model_type}-{name}")
 
 
 @needs_torch
-@pytest.mark.parametrize("case", CASES)
-def test_jft_reads_what_torch_wrote(case, tmp_path):
-    config = {**TINY, **CASES[case]}
-    torch_model = golden.make_torch_vit(config)
-    torch_model.save_pretrained(tmp_path)
-    images = golden.make_images(config)
-    expected = golden.torch_logits(torch_model, images)
-    assert 0.5 < expected.std() < 2
-    model = load(tmp_path)
+@pytest.mark.parametrize(("model_type", "task", "changes"), cases())
+def test_same_answers_both_ways(model_type, task, changes, tmp_path):
+    row = TABLE[model_type]
+    config = peer.full_config(model_type, row, task, changes)
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    shapes = peer.write_folder(theirs, model_type, config, task, row.scales)
+    torch_model = peer.read_torch(theirs, model_type, task)
+    batch = peer.make_batch(row, config)
+    real = peer.real_positions(task, batch)
+
+    # what torch wrote, jft reads: outputs, loss, gradients
+    model = jft.load(theirs)
+    assert model.task == task
     assert model.report.new == model.report.unused == ()
-    np.testing.assert_allclose(jft_logits(model, images), expected, atol=TOLERANCE)
-
-
-@needs_torch
-@pytest.mark.parametrize(
-    ("case", "max_shard_size"), [*((case, "5GB") for case in CASES), ("plain", "4KB")]
-)
-def test_torch_reads_what_jft_wrote(case, max_shard_size, tmp_path):
-    from transformers import ViTForImageClassification
-
-    config = {"model_type": "vit", **TINY, **CASES[case]}
-    module, params = make_jft_vit(config)
-    images = golden.make_images(config)
-    spread = module.apply({"params": params}, images).std()
-    params["classifier"] = jax.tree.map(lambda x: x / spread, params["classifier"])
-    expected = module.apply({"params": params}, images)
-    files = save_pretrained(
-        tmp_path, params, config=config, max_shard_size=max_shard_size
+    shape = torch_shape(torch_model, task, batch)
+    targets = peer.make_targets(task, shape, batch)
+    expected, loss, grads = peer.torch_answers(torch_model, task, batch, targets)
+    assert 0.3 < peer.spread(expected, real) < 3
+    outputs, our_loss, our_grads = peer.jft_answers(
+        model.module, model.params, batch, task, targets
     )
-    assert (len(files) > 2) == (max_shard_size == "4KB")
-    torch_model, info = ViTForImageClassification.from_pretrained(
-        tmp_path, output_loading_info=True
+    np.testing.assert_allclose(outputs[real], expected[real], atol=TOLERANCE)
+    np.testing.assert_allclose(our_loss, loss, rtol=TOLERANCE)
+    compare_grads(model, our_grads, grads, zero_grad=row.zero_grad)
+
+    # what jft writes, torch reads: every key in its place, the same outputs
+    jft.save(ours, model)
+    again = peer.read_torch(ours, model_type, task)
+    np.testing.assert_array_equal(
+        peer.torch_forward(again, task, batch).detach().numpy(), expected
     )
-    assert not any(info.values()), info
-    np.testing.assert_allclose(
-        golden.torch_logits(torch_model.eval(), images), expected, atol=TOLERANCE
-    )
-
-
-@needs_torch
-def test_jft_reads_torch_shards_and_writes_the_same_bytes(tmp_path):
-    torch_model = golden.make_torch_vit(TINY)
-    theirs, ours, shards = (tmp_path / name for name in ("theirs", "ours", "shards"))
-    torch_model.save_pretrained(theirs)
-    torch_model.save_pretrained(shards, max_shard_size="4KB")
-    assert len(list(shards.glob("model-*.safetensors"))) > 1
-    model = load(shards)
-    save_pretrained(ours, model.params, config=model.config)
-    for name in ("model.safetensors", "config.json"):
-        assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
-    save_pretrained(ours, model.params, config=model.config, max_shard_size="4KB")
-    index = "model.safetensors.index.json"
-    ours, theirs = (json.loads((f / index).read_text()) for f in (ours, shards))
-    assert ours["metadata"] == theirs["metadata"]
-    assert ours["weight_map"].keys() == theirs["weight_map"].keys()
-
-
-@needs_torch
-def test_checkpoint_of_the_bare_backbone_gets_its_prefix(tmp_path):
-    torch_model = golden.make_torch_vit(TINY)
-    torch_model.vit.save_pretrained(tmp_path)
-    model = load(tmp_path, num_classes=3, key=jax.random.key(0))
-    assert model.report.new == ("classifier/bias", "classifier/kernel")
-    head = torch_model.classifier
-    params = {
-        **model.params,
-        "classifier": {
-            "kernel": head.weight.detach().numpy().T,
-            "bias": head.bias.detach().numpy(),
-        },
+    assert peer.jft_key_hash(model_type, task, model.params) == peer.key_hash(shapes)
+    assert again.config.to_dict() == torch_model.config.to_dict() | {
+        "_name_or_path": str(ours)
     }
-    images = golden.make_images(TINY)
-    np.testing.assert_allclose(
-        jft_logits(model._replace(params=params), images),
-        golden.torch_logits(torch_model, images),
-        atol=TOLERANCE,
-    )
+
+
+def torch_shape(model, task, batch):
+    import torch
+
+    with torch.no_grad():
+        return peer.torch_forward(model, task, batch)
+
+
+def compare_grads(model, ours, theirs, *, zero_grad):
+    """Every gradient that torch has, in our axes, relative to the largest."""
+    keys = checkpoint_keys(model.family, model.task, ours)
+    largest = max(float(np.abs(grad).max()) for grad in theirs.values())
+    compared = 0
+    for path, grad in ours.items():
+        if re.fullmatch(zero_grad, path) or keys[path] not in theirs:
+            continue
+        np.testing.assert_allclose(
+            to_tensor(path, np.asarray(grad)),
+            theirs[keys[path]],
+            atol=TOLERANCE * largest,
+            err_msg=path,
+        )
+        compared += 1
+    assert compared > len(ours) / 2
+
+
+@needs_torch
+@pytest.mark.parametrize("task", ["first", "last"])
+@pytest.mark.parametrize("model_type", TABLE)
+def test_dropout_is_where_torch_has_it(model_type, task, tmp_path, monkeypatch):
+    """Both libraries' dropout is replaced by a factor that tells its rate."""
+    import torch
+
+    row = TABLE[model_type]
+    tasks = [t for t in MODELS[model_type].heads if t != "base"]
+    task = tasks[0 if task == "first" else -1]
+    config = peer.full_config(model_type, row, task, row.dropout)
+    peer.write_folder(tmp_path, model_type, config, task, row.scales)
+    torch_model = peer.read_torch(tmp_path, model_type, task).train()
+    model = jft.load(tmp_path)
+    batch = peer.make_batch(row, config)
+
+    def scale(x, p=0.5, training=True, inplace=False):
+        return x * (1 + p) if training else x
+
+    def intercept(call, args, kwargs, context):
+        if isinstance(context.module, nn.Dropout):
+            x, deterministic = args
+            return x if deterministic else x * (1 + context.module.rate)
+        return call(*args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "dropout", scale)
+    expected = peer.torch_forward(torch_model, task, batch).detach().numpy()
+    with nn.intercept_methods(intercept):
+        outputs = jax.jit(
+            lambda params: model.module.apply(
+                {"params": params}, batch, deterministic=False
+            )
+        )(model.params)
+    real = peer.real_positions(task, batch)
+    outputs = np.asarray(peer.pick(task, outputs))
+    np.testing.assert_allclose(outputs[real], expected[real], atol=5 * TOLERANCE)
+    torch_model.eval()
+    plain = peer.torch_forward(torch_model, task, batch).detach().numpy()
+    assert not np.allclose(plain[real], expected[real], atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "task"),
+    [(name, task) for name in TABLE for task in MODELS[name].heads],
+)
+def test_recorded_torch_answers(model_type, task):
+    """As the live comparison, on machines without torch; see make_golden.py."""
+    row = TABLE[model_type]
+    recorded = np.load(peer.golden_file(model_type))
+    config = peer.full_config(model_type, row, task)
+    module, params = peer.make_jft(model_type, config, task, row.scales)
+    batch = peer.make_batch(row, config)
+    outputs = jax.jit(lambda params: module.apply({"params": params}, batch))(params)
+    real = peer.real_positions(task, batch)
+    expected = recorded[f"{task}.outputs"]
+    assert 0.3 < peer.spread(expected, real) < 3
+    outputs = np.asarray(peer.pick(task, outputs))
+    np.testing.assert_allclose(outputs[real], expected[real], atol=TOLERANCE)
+    assert peer.jft_key_hash(model_type, task, params) == str(recorded[f"{task}.keys"])
+
+
+def test_recordings_are_of_the_table_as_it_is():
+    for model_type, row in TABLE.items():
+        recorded = np.load(peer.golden_file(model_type))
+        assert str(recorded["config"]) == str(dict(row.config))
+        for name, array in peer.make_batch(row, row.config).items():
+            np.testing.assert_array_equal(recorded[f"batch.{name}"], array)

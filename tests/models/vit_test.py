@@ -19,6 +19,7 @@ from jft.paths import flatten, map_with_path
 from jft.types import InputError
 
 VIT = get_family("vit")
+TASK = "image_classification"
 NUM_LAYERS = 2
 DROPPING = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.3}
 
@@ -61,7 +62,7 @@ def make_model(**changes):
         noise = rng.normal(size=leaf.shape, scale=0.3)
         return jnp.asarray(noise + path.endswith("scale"), leaf.dtype)
 
-    return ViT(config), map_with_path(draw, abstract_params(VIT, config))
+    return ViT(config), map_with_path(draw, abstract_params(VIT, config, task=TASK))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +72,7 @@ def images():
 
 def test_every_variant_has_its_published_parameter_count():
     counts = {
-        name: sum(leaf.size for leaf in jax.tree.leaves(abstract_params(VIT, config)))
+        name: sum(leaf.size for leaf in jax.tree.leaves(abstract_params(VIT, config, task=TASK)))
         for name, config in VARIANTS.items()
     }
     assert counts == NUM_PARAMS
@@ -104,10 +105,10 @@ def test_two_halves_are_the_whole_at_every_boundary(boundary, images):
         {},
         {"deterministic": False, "rngs": {"dropout": jax.random.key(7)}},
     ):
-        whole = module.apply({"params": params}, images, **options)
-        hidden = module.apply({"params": params}, images, stop=boundary, **options)
+        whole = module.apply({"params": params}, {"pixel_values": images}, **options)
+        hidden = module.apply({"params": params}, {"pixel_values": images}, stop=boundary, **options)
         assert hidden.shape == (3, 5, 12)
-        halves = module.apply({"params": params}, hidden, start=boundary, **options)
+        halves = module.apply({"params": params}, {}, hidden=hidden, start=boundary, **options)
         np.testing.assert_allclose(halves, whole, rtol=1e-6, atol=1e-6)
 
 
@@ -116,7 +117,7 @@ def test_stage_uses_all_of_its_layer_and_nothing_else(stage, images):
     module, params = make_model()
     inputs = images
     if stage:
-        inputs = module.apply({"params": params}, images, stop=stage)
+        inputs = module.apply({"params": params}, {"pixel_values": images}, stop=stage)
 
     def loss(params):
         outputs = module.apply({"params": params}, inputs, start=stage, stop=stage + 1)
@@ -131,7 +132,7 @@ def test_stage_uses_all_of_its_layer_and_nothing_else(stage, images):
 
 def test_final_norm_closes_the_last_block(images):
     module, params = make_model()
-    hidden = module.apply({"params": params}, images, stop=NUM_LAYERS + 1)
+    hidden = module.apply({"params": params}, {"pixel_values": images}, stop=NUM_LAYERS + 1)
     norm = params["vit"]["layernorm"]
     bias, scale = np.asarray(norm["bias"]), np.asarray(norm["scale"])
     normed = (np.asarray(hidden) - bias) / scale
@@ -145,7 +146,7 @@ def test_final_norm_closes_the_last_block(images):
 def test_stages_that_do_not_exist_are_refused(start, stop, images):
     module, params = make_model()
     with pytest.raises(InputError, match="stages 0 to 3"):
-        module.apply({"params": params}, images, start=start, stop=stop)
+        module.apply({"params": params}, {"pixel_values": images}, start=start, stop=stop)
 
 
 def test_dropout_is_active_only_with_a_key(images):
@@ -153,9 +154,9 @@ def test_dropout_is_active_only_with_a_key(images):
 
     def apply(seed):
         if seed is None:
-            return module.apply({"params": params}, images)
+            return module.apply({"params": params}, {"pixel_values": images})
         rngs = {"dropout": jax.random.key(seed)}
-        return module.apply({"params": params}, images, deterministic=False, rngs=rngs)
+        return module.apply({"params": params}, {"pixel_values": images}, deterministic=False, rngs=rngs)
 
     plain, dropped = apply(None), apply(1)
     assert jnp.array_equal(plain, apply(None))
@@ -177,7 +178,7 @@ def test_dropout_is_where_transformers_has_it(images):
 
     with nn.intercept_methods(record):
         rngs = {"dropout": jax.random.key(1)}
-        module.apply({"params": params}, images, deterministic=False, rngs=rngs)
+        module.apply({"params": params}, {"pixel_values": images}, deterministic=False, rngs=rngs)
     expected = [("vit/embeddings", 0.25)]
     for block in (f"vit/encoder/layer/{i}" for i in range(NUM_LAYERS)):
         expected += [
@@ -190,7 +191,7 @@ def test_dropout_is_where_transformers_has_it(images):
 
 def test_dtype_follows_the_parameters(images):
     module, params = make_model()
-    single = module.apply({"params": params}, images)
+    single = module.apply({"params": params}, {"pixel_values": images})
     half = module.apply(
         {"params": jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)}, images
     )
@@ -206,14 +207,14 @@ def test_dtype_follows_the_parameters(images):
 def test_images_of_another_size_are_refused(images):
     module, params = make_model()
     with pytest.raises(InputError, match=r"\[B, 6, 6, 2\]"):
-        module.apply({"params": params}, images[:, :4])
+        module.apply({"params": params}, {"pixel_values": images}[:, :4])
 
 
 @pytest.mark.parametrize("preset", VARIANTS)
 def test_every_parameter_has_a_depth(preset):
     config = VARIANTS[preset]
     layer_index = VIT.layer_index(config)
-    depths = {layer_index(path) for path in flatten(abstract_params(VIT, config))}
+    depths = {layer_index(path) for path in flatten(abstract_params(VIT, config, task=TASK))}
     assert depths == set(range(config.num_hidden_layers + 2))
     assert layer_index("vit/layernorm/scale") == config.num_hidden_layers
 
@@ -256,7 +257,7 @@ def test_sizes_may_differ_down_and_across():
     config = make_config(image_size=[7, 4], patch_size=[3, 2], id2label={"0": "a"})
     assert config.grid == (2, 2)
     assert config.num_labels == 1
-    kernel = abstract_params(VIT, config)["vit"]["embeddings"]["patch_embeddings"]
+    kernel = abstract_params(VIT, config, task=TASK)["vit"]["embeddings"]["patch_embeddings"]
     assert kernel["projection"]["kernel"].shape == (3, 2, 2, 12)
 
 

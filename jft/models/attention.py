@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attention of all families: who may look at whom, the product, and the cache.
+
+A mask is boolean ``[B or 1, 1, L, S]``, true where query ``l`` may look at key ``s``.
+
+Decoding: a batch with the field ``cache_mask [B, S]`` (1 where a slot of the cache
+holds a token, those of this call included) and ``cache_index []`` (the slot of its
+first token) makes self-attention write its keys and values into slots of the linen
+collection ``cache`` and look at all of them. The first call, without the collection,
+makes it. Vaswani et al. 2017, arXiv 1706.03762.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jft.models.layers import at_least_float32, dropout
+
+
+def padding_mask(batch: Mapping[str, Any], name: str = "attention_mask") -> Any:
+    """Every query looks at the keys that are no padding: ``[B, 1, 1, S]`` or None."""
+    if name not in batch:
+        return None
+    return jnp.asarray(batch[name]).astype(bool)[:, None, None, :]
+
+
+def causal_mask(
+    batch: Mapping[str, Any],
+    *,
+    window: int | None = None,
+    ids: str = "input_ids",
+    padding: str = "attention_mask",
+) -> jax.Array:
+    """Each token looks at itself and those before it: ``[B or 1, 1, L, S]``.
+
+    Args:
+      batch: the field ``ids [B, L]``; optionally ``padding [B, L]``, or the cache's
+        fields.
+      window: how many tokens a query sees, itself included; None for all.
+      ids: the field that has the tokens.
+      padding: the field that is 0 at padding.
+    """
+    length = batch[ids].shape[1]
+    if "cache_mask" in batch:
+        keys = padding_mask(batch, "cache_mask")
+        start = jnp.asarray(batch["cache_index"], jnp.int32)
+    else:
+        keys, start = padding_mask(batch, padding), jnp.zeros((), jnp.int32)
+    num_keys = length if keys is None else keys.shape[-1]
+    distance = (start + jnp.arange(length))[:, None] - jnp.arange(num_keys)[None]
+    allowed = distance >= 0
+    if window is not None:
+        allowed &= distance < window
+    allowed = allowed[None, None]
+    return allowed if keys is None else jnp.logical_and(allowed, keys)
+
+
+def split_heads(x: jax.Array, num_heads: int) -> jax.Array:
+    """``[B, L, H*K] -> [B, L, H, K]``."""
+    return x.reshape(*x.shape[:-1], num_heads, x.shape[-1] // num_heads)
+
+
+def merge_heads(x: jax.Array) -> jax.Array:
+    """``[B, L, H, K] -> [B, L, H*K]``."""
+    return x.reshape(*x.shape[:-2], -1)
+
+
+def attend(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    *,
+    mask: jax.Array | None,
+    scale: float,
+    bias: jax.Array | None = None,
+    softcap: float | None = None,
+    dropout_rate: float = 0.0,
+    deterministic: bool = True,
+) -> jax.Array:
+    """Mix the values of the keys that each query resembles.
+
+    Args:
+      query: ``[B, L, H, K]``.
+      key: ``[B, S, G, K]``; G divides H, and ``H / G`` queries in a row share a key.
+      value: ``[B, S, G, K]``.
+      mask: boolean ``[B or 1, 1, L or 1, S]``; None lets all look at all.
+      scale: factor of the scores.
+      bias: added to the scaled scores, ``[B or 1, H or 1, L, S]``.
+      softcap: bounds the scaled scores softly, ``c tanh(s / c)``; before bias and mask.
+      dropout_rate: of the probabilities.
+      deterministic: False drops out; call inside a compact method then.
+
+    Returns:
+      ``[B, L, H, K]``.
+    """
+    batch, length, heads, width = query.shape
+    groups, num_keys = key.shape[2], key.shape[1]
+    q = (query * jnp.asarray(scale, query.dtype)).transpose(0, 2, 1, 3)
+    q = q.reshape(batch, groups, heads // groups * length, width)
+    k, v = key.transpose(0, 2, 3, 1), value.transpose(0, 2, 1, 3)
+    scores = at_least_float32((q @ k).reshape(batch, heads, length, num_keys))
+    if softcap is not None:
+        scores = jnp.tanh(scores / softcap) * softcap
+    if bias is not None:
+        scores = scores + bias.astype(scores.dtype)
+    if mask is not None:
+        scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
+    probs = nn.softmax(scores).astype(query.dtype)
+    probs = dropout(probs, dropout_rate, deterministic=deterministic)
+    mixed = probs.reshape(batch, groups, heads // groups * length, num_keys) @ v
+    return mixed.reshape(batch, heads, length, -1).transpose(0, 2, 1, 3)
+
+
+def with_cache(
+    module: nn.Module, batch: Mapping[str, Any], key: jax.Array, value: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Write keys and values to their slots and return all slots, while decoding.
+
+    Args:
+      module: the attention module, which owns the cache.
+      batch: with ``cache_mask [B, S]`` and ``cache_index []``; without them keys and
+        values are returned as they are.
+      key: ``[B, L, G, K]`` of this call's tokens.
+      value: the same.
+
+    Returns:
+      Keys and values, ``[B, S, G, K]``.
+    """
+    if "cache_mask" not in batch:
+        return key, value
+    slots = batch["cache_mask"].shape[1]
+    index = jnp.asarray(batch["cache_index"], jnp.int32)
+
+    def write(name: str, new: jax.Array) -> jax.Array:
+        shape = (new.shape[0], slots, *new.shape[2:])
+        stored = module.variable("cache", name, jnp.zeros, shape, new.dtype)
+        stored.value = jax.lax.dynamic_update_slice_in_dim(
+            stored.value, new, index, axis=1
+        )
+        return stored.value
+
+    return write("key", key), write("value", value)

@@ -1,0 +1,446 @@
+# SPDX-License-Identifier: Apache-2.0
+"""BERT, and every checkpoint in its layout: MiniLM and other sentence encoders.
+
+Stage 0 embeds words, positions and token types; stage i + 1 is block i; the last
+stage is the pooler and the head. RoBERTa and ELECTRA build on these modules.
+
+Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers", arXiv
+1810.04805.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jft.models import heads
+from jft.models.attention import attend, merge_heads, padding_mask, split_heads
+from jft.models.family import Family, make_layer_index
+from jft.models.fields import check_heads, read_fields
+from jft.models.layers import (
+    Blocks,
+    Embed,
+    Init,
+    LayerNorm,
+    activate,
+    dense,
+    dropout,
+    ids_or,
+    normal,
+)
+from jft.models.stages import Stages, make_stages
+from jft.types import Batch, LayerIndex
+
+
+@dataclass(frozen=True, kw_only=True)
+class BertConfig:
+    """The fields of config.json that change the arithmetic, with its defaults."""
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    classifier_dropout: float | None = None
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    tie_word_embeddings: bool = True
+    num_labels: int = 2
+
+    @property
+    def init(self) -> Init:
+        """How matrices are drawn."""
+        return normal(self.initializer_range)
+
+    @property
+    def head_dropout(self) -> float:
+        """The rate before a classifier."""
+        rate = self.classifier_dropout
+        return self.hidden_dropout_prob if rate is None else rate
+
+
+# fields that would make another model of it -> the values that do not
+ENCODER_ONLY: Mapping[str, tuple[Any, ...]] = {
+    "is_decoder": (False,),
+    "add_cross_attention": (False,),
+    "position_embedding_type": ("absolute", None),
+}
+
+
+def config_from_dict(config: Mapping[str, Any]) -> BertConfig:
+    """Read config.json.
+
+    Raises:
+      InputError: names the field whose value this model cannot honour.
+    """
+    result = read_fields(BertConfig, config, only=ENCODER_ONLY)
+    check_heads(
+        "hidden_size",
+        result.hidden_size,
+        "num_attention_heads",
+        result.num_attention_heads,
+    )
+    return result
+
+
+class Embeddings(nn.Module):
+    """Words, positions and token types, summed and normed."""
+
+    config: BertConfig
+
+    def setup(self) -> None:
+        """Make the tables; the words' is also the tied output layer."""
+        cfg = self.config
+        width, init = cfg.hidden_size, cfg.init
+        self.word_embeddings = Embed(cfg.vocab_size, width, init)
+        self.position_embeddings = Embed(cfg.max_position_embeddings, width, init)
+        self.token_type_embeddings = Embed(cfg.type_vocab_size, width, init)
+        self.LayerNorm = LayerNorm(cfg.layer_norm_eps)
+        self.dropout = nn.Dropout(cfg.hidden_dropout_prob)
+
+    def __call__(self, batch: Batch, *, deterministic: bool) -> jax.Array:
+        """Map ids ``[B, L]`` to ``[B, L, D]``."""
+        positions = jnp.arange(batch["input_ids"].shape[1])[None]
+        x = self.word_embeddings(jnp.asarray(batch["input_ids"]))
+        x = x + self.token_type_embeddings(ids_or(batch, "token_type_ids", 0))
+        x = x + self.position_embeddings(ids_or(batch, "position_ids", positions))
+        y: jax.Array = self.dropout(self.LayerNorm(x), deterministic)
+        return y
+
+
+class SelfAttention(nn.Module):
+    """Queries, keys and values of the tokens, and the mix."""
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, mask: jax.Array | None, *, deterministic: bool
+    ) -> jax.Array:
+        """Map ``[B, L, D] -> [B, L, D]``."""
+        cfg = self.config
+        num_heads, width = cfg.num_attention_heads, cfg.hidden_size
+        query, key, value = (
+            split_heads(dense(x, width, name=name, init=cfg.init), num_heads)
+            for name in ("query", "key", "value")
+        )
+        mixed = attend(
+            query,
+            key,
+            value,
+            mask=mask,
+            scale=(width // num_heads) ** -0.5,
+            dropout_rate=cfg.attention_probs_dropout_prob,
+            deterministic=deterministic,
+        )
+        return merge_heads(mixed)
+
+
+class Output(nn.Module):
+    """Project to the width of the residual stream, drop out, add and norm."""
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, residual: jax.Array, *, deterministic: bool
+    ) -> jax.Array:
+        """Map ``[B, L, F] -> [B, L, D]``."""
+        cfg = self.config
+        x = dense(x, cfg.hidden_size, name="dense", init=cfg.init)
+        x = dropout(x, cfg.hidden_dropout_prob, deterministic=deterministic)
+        y: jax.Array = LayerNorm(cfg.layer_norm_eps, name="LayerNorm")(x + residual)
+        return y
+
+
+class Attention(nn.Module):
+    """Self-attention and its output."""
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, mask: jax.Array | None, *, deterministic: bool
+    ) -> jax.Array:
+        """Map ``[B, L, D] -> [B, L, D]``."""
+        attention = SelfAttention(self.config, name="self")
+        mixed = attention(x, mask, deterministic=deterministic)
+        output = Output(self.config, name="output")
+        y: jax.Array = output(mixed, x, deterministic=deterministic)
+        return y
+
+
+class Intermediate(nn.Module):
+    """The wide layer of the MLP."""
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map ``[B, L, D] -> [B, L, F]``."""
+        cfg = self.config
+        x = dense(x, cfg.intermediate_size, name="dense", init=cfg.init)
+        return activate(x, cfg.hidden_act)
+
+
+class Block(nn.Module):
+    """Attention, then the MLP, each added and normed after."""
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, mask: jax.Array | None, *, deterministic: bool
+    ) -> jax.Array:
+        """Map ``[B, L, D] -> [B, L, D]``."""
+        attention = Attention(self.config, name="attention")
+        x = attention(x, mask, deterministic=deterministic)
+        wide = Intermediate(self.config, name="intermediate")(x)
+        output = Output(self.config, name="output")
+        y: jax.Array = output(wide, x, deterministic=deterministic)
+        return y
+
+
+class Encoder(nn.Module):
+    """The blocks, under the checkpoint's names."""
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, mask: Any, blocks: range, *, deterministic: bool
+    ) -> jax.Array:
+        """Run the given blocks."""
+        layers = Blocks(lambda i: Block(self.config, name=str(i)), name="layer")
+        y: jax.Array = layers(x, blocks, mask, deterministic=deterministic)
+        return y
+
+
+class Pooler(nn.Module):
+    """The first token, mapped once more."""
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, hidden: jax.Array) -> jax.Array:
+        """Map ``[B, L, D] -> [B, D]``."""
+        cfg = self.config
+        first = dense(hidden[:, 0], cfg.hidden_size, name="dense", init=cfg.init)
+        return jnp.tanh(first)
+
+
+class Backbone(nn.Module):
+    """Everything but the head; ``pooled`` says whether there is a pooler."""
+
+    config: BertConfig
+    pooled: bool
+
+    def setup(self) -> None:
+        """Name the parts as the checkpoint does."""
+        self.embeddings = Embeddings(self.config)
+        self.encoder = Encoder(self.config)
+        if self.pooled:
+            self.pooler = Pooler(self.config)
+
+    def __call__(
+        self, batch: Batch, hidden: Any, stages: Stages, *, deterministic: bool
+    ) -> jax.Array:
+        """Run the stages below the head: ``[B, L, D]``."""
+        if stages.embed:
+            hidden = self.embeddings(batch, deterministic=deterministic)
+        mask = padding_mask(batch)
+        x: jax.Array = self.encoder(
+            hidden, mask, stages.blocks, deterministic=deterministic
+        )
+        return x
+
+    def pool(self, hidden: jax.Array) -> jax.Array:
+        """Map ``[B, L, D] -> [B, D]``."""
+        y: jax.Array = self.pooler(hidden)
+        return y
+
+    def score_words(self, x: jax.Array) -> jax.Array:
+        """Score ``[B, L, D]`` against every word: the tied output layer."""
+        y: jax.Array = self.embeddings.word_embeddings.attend(x)
+        return y
+
+
+class Transform(nn.Module):
+    """Dense, activation and norm before a masked word is predicted."""
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map ``[B, L, D] -> [B, L, D]``."""
+        cfg = self.config
+        x = dense(x, cfg.hidden_size, name="dense", init=cfg.init)
+        x = activate(x, cfg.hidden_act)
+        y: jax.Array = LayerNorm(cfg.layer_norm_eps, name="LayerNorm")(x)
+        return y
+
+
+class Predictions(nn.Module):
+    """The masked-word head; ``decoder`` exists only where it is not tied."""
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, backbone: Backbone) -> jax.Array:
+        """Map ``[B, L, D] -> [B, L, V]``."""
+        cfg = self.config
+        x = Transform(cfg, name="transform")(x)
+        bias = self.param("bias", nn.initializers.zeros, (cfg.vocab_size,))
+        if cfg.tie_word_embeddings:
+            logits = backbone.score_words(x)
+        else:
+            logits = dense(
+                x, cfg.vocab_size, name="decoder", init=cfg.init, bias=False
+            )
+        return logits + bias.astype(logits.dtype)[None, None]
+
+
+class MaskedLMHead(nn.Module):
+    """Holds the predictions under the checkpoint's name."""
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, backbone: Backbone) -> jax.Array:
+        """Map ``[B, L, D] -> [B, L, V]``."""
+        y: jax.Array = Predictions(self.config, name="predictions")(x, backbone)
+        return y
+
+
+class Bert(nn.Module):
+    """BERT with the head of a task; its parameter paths are the checkpoint's keys."""
+
+    config: BertConfig
+    task: str
+
+    @nn.compact
+    def __call__(
+        self,
+        batch: Batch,
+        *,
+        hidden: jax.Array | None = None,
+        start: int = 0,
+        stop: int | None = None,
+        deterministic: bool = True,
+    ) -> Any:
+        """Run the stages from boundary ``start`` to boundary ``stop``.
+
+        Args:
+          batch: ``input_ids [B, L]``; optionally ``attention_mask`` (1 real, 0
+            padding), ``token_type_ids`` and ``position_ids``, all ``[B, L]``.
+          hidden: for ``start`` above 0, what a call with ``stop=start`` returned.
+          start: the first stage to run.
+          stop: the stage to stop before; None runs the head.
+          deterministic: False drops out, with the key ``rngs={"dropout": key}``.
+
+        Returns:
+          Hidden states ``[B, L, D]`` at boundary ``stop``, or what the head answers,
+          see `jft.models.heads`.
+        """
+        cfg, task = self.config, self.task
+        stages = make_stages(start, stop, num_layers=cfg.num_hidden_layers)
+        backbone = Backbone(cfg, task in POOLED, name="bert")
+        x = backbone(batch, hidden, stages, deterministic=deterministic)
+        if not stages.head:
+            return x
+        if task == "masked_lm":
+            return MaskedLMHead(cfg, name="cls")(x, backbone)
+        if task == "base":
+            return {"last_hidden_state": x, "pooler_output": backbone.pool(x)}
+        if task == "question_answering":
+            return heads.mark_span(x, init=cfg.init)
+        if task == "sequence_classification":
+            x = backbone.pool(x)
+        return heads.classify_tokens(
+            x,
+            cfg.num_labels,
+            rate=cfg.head_dropout,
+            deterministic=deterministic,
+            init=cfg.init,
+        )
+
+
+POOLED = ("base", "sequence_classification")
+
+HEAD_RULES = {
+    "base": (),
+    "masked_lm": (r"cls/.*",),
+    "sequence_classification": (r"classifier/.*",),
+    "token_classification": (r"classifier/.*",),
+    "question_answering": (r"qa_outputs/.*",),
+}
+
+
+def layer_index(config: BertConfig) -> LayerIndex:
+    """Map each parameter path to its depth.
+
+    >>> layer_index(BertConfig())("bert/encoder/layer/3/output/dense/bias")
+    4
+    """
+    num_layers = config.num_hidden_layers
+    return make_layer_index(
+        "BERT",
+        num_layers=num_layers,
+        rules=[
+            (r"bert/embeddings/.+", 0),
+            (r"bert/encoder/layer/(\d+)/.+", 1),
+            (r"(?:bert/pooler|cls|classifier|qa_outputs)/.+", num_layers + 1),
+        ],
+    )
+
+
+def _variant(width: int, layers: int, **changes: Any) -> BertConfig:
+    return BertConfig(
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
+        intermediate_size=4 * width,
+        **changes,
+    )
+
+
+FAMILY = Family(
+    model_type="bert",
+    heads={
+        "base": "BertModel",
+        "masked_lm": "BertForMaskedLM",
+        "sequence_classification": "BertForSequenceClassification",
+        "token_classification": "BertForTokenClassification",
+        "question_answering": "BertForQuestionAnswering",
+    },
+    base_prefix="bert",
+    config_from_dict=config_from_dict,
+    make_module=Bert,
+    layer_index=layer_index,
+    num_layers=lambda config: config.num_hidden_layers,
+    # the norm of the last block belongs to that block; there is none behind it
+    final_norm=r"(?!)",
+    head_rules=HEAD_RULES.__getitem__,
+    optional_rules=lambda task: (r"bert/pooler/.*",) if task in POOLED else (),
+    shared_rules=(r"bert/embeddings/word_embeddings/.*",),
+    embedding_rules=(
+        r"bert/embeddings/word_embeddings/.*",
+        r"cls/predictions/(?:bias|decoder/.*)",
+    ),
+    variants={
+        "bert-base-uncased": _variant(768, 12),
+        "bert-large-uncased": _variant(1024, 24),
+        "bert-base-multilingual-cased": _variant(768, 12, vocab_size=119547),
+        "all-MiniLM-L6-v2": BertConfig(
+            hidden_size=384, num_hidden_layers=6, intermediate_size=1536
+        ),
+    },
+)

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The heads that families share, and how their outputs look.
+
+Each is called inside a compact method and names its parameters as transformers does.
+Logits: sequence classification ``[B, C]``, token classification ``[B, L, C]``,
+question answering ``[B, L, 2]`` (start, end), language models ``[B, L, V]``. The task
+``base`` returns a dict with ``last_hidden_state [B, L, D]`` and, where the family has
+a pooler, ``pooler_output [B, D]``.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jft.models.layers import Init, dense, dropout
+
+
+def classify_tokens(
+    hidden: jax.Array,
+    num_labels: int,
+    *,
+    rate: float,
+    deterministic: bool,
+    init: Init,
+    name: str = "classifier",
+) -> jax.Array:
+    """Dropout, then scores of every token: ``[B, L, D] -> [B, L, C]``."""
+    hidden = dropout(hidden, rate, deterministic=deterministic)
+    return dense(hidden, num_labels, name=name, init=init)
+
+
+def mark_span(hidden: jax.Array, *, init: Init, name: str = "qa_outputs") -> jax.Array:
+    """Scores of every token as start and as end: ``[B, L, D] -> [B, L, 2]``."""
+    return dense(hidden, 2, name=name, init=init)
+
+
+def last_token(batch: Mapping[str, Any]) -> jax.Array:
+    """Position of the last token that is no padding, ``[B]``; padding on any side."""
+    shape = batch["input_ids"].shape
+    mask = jnp.asarray(batch.get("attention_mask", jnp.ones(shape, jnp.int32)))
+    return jnp.argmax(jnp.arange(shape[1])[None] * (mask > 0), axis=-1)
+
+
+def score_last_token(
+    hidden: jax.Array, batch: Mapping[str, Any], num_labels: int, *, init: Init
+) -> jax.Array:
+    """A decoder's classifier, ``score``: ``[B, L, D] -> [B, C]``, without a bias.
+
+    The token is found by ``attention_mask``; transformers finds it by the padding id.
+    """
+    last = hidden[jnp.arange(hidden.shape[0]), last_token(batch)]
+    return dense(last, num_labels, name="score", init=init, bias=False)

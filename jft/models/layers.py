@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts that families share: products, norms, embeddings, dropout.
+
+Functions create a submodule of the given name in the module that calls them, so a
+parameter's path is the caller's path and that name. All compute in the dtype of the
+parameters, norms and softmax in at least float32; no dtype or rank is promoted in
+silence.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jft.models.activations import ACTIVATIONS
+
+Init = Callable[..., jax.Array]
+normal = nn.initializers.normal
+
+
+def dense(
+    x: jax.Array, features: int, *, name: str, init: Init, bias: bool = True
+) -> jax.Array:
+    """Map the last axis to ``features``.
+
+    The other axes are flattened to one: for a weight's gradient XLA then contracts one
+    axis, not two, which halves its time on CPU.
+    """
+    layer = nn.Dense(features, use_bias=bias, kernel_init=init, name=name)
+    y: jax.Array = layer(x.reshape(-1, x.shape[-1]))
+    return y.reshape(*x.shape[:-1], features)
+
+
+def dropout(x: jax.Array, rate: float, *, deterministic: bool) -> jax.Array:
+    """Zero each value with probability ``rate`` and scale up the rest."""
+    y: jax.Array = nn.Dropout(rate)(x, deterministic)
+    return y
+
+
+def activate(x: jax.Array, name: str) -> jax.Array:
+    """Apply the activation of that Hugging Face name."""
+    return ACTIVATIONS[name](x)
+
+
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """Widen half precision: means and small probabilities are lost in it."""
+    return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
+
+
+def along_last(vector: jax.Array, x: jax.Array) -> jax.Array:
+    """Reshape ``vector [D]`` to be multiplied with ``x [..., D]``."""
+    return vector.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+class LayerNorm(nn.Module):
+    """Centre and scale the last axis; ``use_bias=False`` leaves out the shift.
+
+    linen's own mixes dtypes in bf16, which strict promotion forbids.
+    """
+
+    eps: float
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map ``[..., D] -> [..., D]``."""
+        shape = (x.shape[-1],)
+        scale = at_least_float32(self.param("scale", nn.initializers.ones, shape))
+        wide = at_least_float32(x)
+        centred = wide - wide.mean(axis=-1, keepdims=True)
+        variance = jnp.square(centred).mean(axis=-1, keepdims=True)
+        normed = centred * jax.lax.rsqrt(variance + self.eps) * along_last(scale, x)
+        if self.use_bias:
+            bias = at_least_float32(self.param("bias", nn.initializers.zeros, shape))
+            normed = normed + along_last(bias, x)
+        return normed.astype(x.dtype)
+
+
+class RMSNorm(nn.Module):
+    """Scale the last axis to a root mean square of one.
+
+    ``offset`` is added to the scale: Gemma keeps it around 0 and multiplies by 1 +
+    scale. Zhang and Sennrich 2019, arXiv 1910.07467.
+    """
+
+    eps: float
+    offset: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map ``[..., D] -> [..., D]``."""
+        start = nn.initializers.zeros if self.offset else nn.initializers.ones
+        scale = at_least_float32(self.param("scale", start, (x.shape[-1],)))
+        wide = at_least_float32(x)
+        mean_square = jnp.square(wide).mean(axis=-1, keepdims=True)
+        normed = wide * jax.lax.rsqrt(mean_square + self.eps)
+        return (normed * along_last(scale + self.offset, x)).astype(x.dtype)
+
+
+class Embed(nn.Module):
+    """A table of vectors, by id; it can also score vectors against every row."""
+
+    num_embeddings: int
+    features: int
+    init: Init
+
+    def setup(self) -> None:
+        """Make the table ``[V, D]``."""
+        shape = (self.num_embeddings, self.features)
+        self.embedding = self.param("embedding", self.init, shape)
+
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        """Map ids ``[...]`` to vectors ``[..., D]``."""
+        return jnp.take(self.embedding, ids, axis=0, mode="clip")
+
+    def attend(self, x: jax.Array) -> jax.Array:
+        """Score ``[..., D]`` against every row: ``[..., V]``; the tied output layer."""
+        flat = x.reshape(-1, x.shape[-1]) @ self.embedding.T.astype(x.dtype)
+        return flat.reshape(*x.shape[:-1], self.num_embeddings)
+
+
+class Blocks(nn.Module):
+    """Blocks by number: ``make(i)`` makes block ``i``, with ``name=str(i)``.
+
+    Every family's blocks run here, ``x -> block(x, *args, **options)``.
+    """
+
+    make: Callable[[int], nn.Module]
+
+    @nn.compact
+    def __call__(self, x: Any, blocks: range, *args: Any, **options: Any) -> Any:
+        """Run the given blocks one after another."""
+        for i in blocks:
+            x = self.make(i)(x, *args, **options)
+        return x
+
+
+def ids_or(batch: Mapping[str, Any], name: str, default: Any) -> jax.Array:
+    """The batch's integer field ``[B, L]``, or a constant in the shape of the ids."""
+    if name in batch:
+        return jnp.asarray(batch[name], jnp.int32)
+    if isinstance(default, int):
+        return jnp.full(batch["input_ids"].shape, default, jnp.int32)
+    return jnp.broadcast_to(default, batch["input_ids"].shape)

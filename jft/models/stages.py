@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stages of a forward: 0 embeds, i + 1 is block i, the last is the head."""
+
+from typing import NamedTuple
+
+from jft.types import InputError
+
+
+class Stages(NamedTuple):
+    """The stages from boundary ``start`` to boundary ``stop``."""
+
+    start: int
+    stop: int
+    num_layers: int  # blocks
+
+    @property
+    def embed(self) -> bool:
+        """Whether stage 0 runs."""
+        return self.start == 0
+
+    @property
+    def blocks(self) -> range:
+        """The blocks that run."""
+        first = max(self.start, 1) - 1
+        return range(first, max(first, min(self.stop, self.num_layers + 1) - 1))
+
+    def closes(self, block: int) -> bool:
+        """Whether that block runs, so that the norm behind it does."""
+        return block in self.blocks
+
+    @property
+    def head(self) -> bool:
+        """Whether the last stage runs."""
+        return self.stop == self.num_layers + 2
+
+
+def make_stages(start: int, stop: int | None, *, num_layers: int) -> Stages:
+    """Check the boundaries; ``stop=None`` runs to the end.
+
+    >>> make_stages(2, None, num_layers=3).blocks
+    range(1, 3)
+    """
+    num_stages = num_layers + 2
+    stop = num_stages if stop is None else stop
+    if not 0 <= start < stop <= num_stages:
+        raise InputError(
+            f"stages start={start}, stop={stop} do not fit: this model has stages "
+            f"0 to {num_stages - 1}, so 0 <= start < stop <= {num_stages}."
+        )
+    return Stages(start, stop, num_layers)

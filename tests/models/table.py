@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One row a family of text models: what the contract and parity tests run over.
+
+A tiny config whose variants turn every field that changes the arithmetic, and the
+published sizes. ``families_test.py`` fails when a family has no row.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+
+class Row(NamedTuple):
+    """How one family is tested."""
+
+    config: Mapping[str, Any]  # tiny, without dropout; two blocks or more
+    # name -> (task to compare, changes); the plain config is compared for every head
+    variants: Mapping[str, tuple[str, Mapping[str, Any]]]
+    num_params: Mapping[str, tuple[str, int]]  # published name -> (task, exact count)
+    dropout: Mapping[str, float]  # every rate that training has, all different
+    # (regex of a checkpoint's key, factor): brings the logits' spread to about 1
+    scales: Sequence[tuple[str, float]] = ()
+    # parameters whose gradient is zero but for rounding, such as a key's bias
+    zero_grad: str = r"(?!)"
+    encoder_decoder: bool = False
+    token_types: int = 0  # ids of token types to draw from; 0: the field is left out
+
+
+TABLE: dict[str, Row] = {
+    "bert": Row(
+        config={
+            "vocab_size": 41,
+            "hidden_size": 24,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 3,
+            "intermediate_size": 40,
+            "max_position_embeddings": 16,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+        },
+        variants={
+            "untied, tanh gelu, large eps": (
+                "masked_lm",
+                {
+                    "tie_word_embeddings": False,
+                    "hidden_act": "gelu_new",
+                    "layer_norm_eps": 0.1,
+                },
+            ),
+            "one token type, relu, one head": (
+                "sequence_classification",
+                {"type_vocab_size": 1, "hidden_act": "relu", "num_attention_heads": 1},
+            ),
+        },
+        scales=[(r"classifier\.weight", 2.0), (r"qa_outputs\.weight", 1.5)],
+        num_params={
+            "bert-base-uncased": ("base", 109_482_240),
+            "bert-large-uncased": ("base", 335_141_888),
+            "bert-base-multilingual-cased": ("base", 177_853_440),
+            "all-MiniLM-L6-v2": ("base", 22_713_216),
+        },
+        dropout={
+            "hidden_dropout_prob": 0.1,
+            "attention_probs_dropout_prob": 0.2,
+            "classifier_dropout": 0.3,
+        },
+        zero_grad=r".*attention/self/key/bias",
+        token_types=2,
+    ),
+}
