@@ -34,7 +34,7 @@ def cases():
 
 
 @needs_torch
-@pytest.mark.parametrize(("model_type", "task", "changes"), cases())
+@pytest.mark.parametrize(("model_type", "task", "changes"), [*cases()])
 def test_same_answers_both_ways(model_type, task, changes, tmp_path):
     row = TABLE[model_type]
     config = peer.full_config(model_type, row, task, changes)
