@@ -100,9 +100,13 @@ class Family:
         return task
 
     def task_of(self, config: Mapping[str, Any]) -> str:
-        """Return the task of the head that a config.json's ``architectures`` names."""
-        default = self.heads["base" if "base" in self.heads else min(self.heads)]
-        named = (config.get("architectures") or [default])[0]
+        """Return the task of the head that a config.json's ``architectures`` names.
+
+        It is ``base`` where none is named, and the only one where there is but one.
+        """
+        if len(self.heads) == 1:
+            return next(iter(self.heads))
+        named = (config.get("architectures") or [self.heads["base"]])[0]
         by_class = {name: task for task, name in self.heads.items()}
         if named not in by_class:
             raise InputError(

@@ -167,7 +167,9 @@ def _check_finite(folder: Path, files: Mapping[str, str]) -> None:
             with _open(folder / name) as tensors:  # anew, to give its pages back
                 tensor = tensors.get_tensor(key)
             if jax.dtypes.issubdtype(tensor.dtype, np.floating) and not _finite(tensor):
-                raise InputError(f"{folder / name}: tensor {key} holds NaN or infinity.")
+                raise InputError(
+                    f"{folder / name}: tensor {key} holds NaN or infinity."
+                )
 
 
 def _finite(tensor: np.ndarray, rows: int = 2**22) -> bool:
