@@ -138,7 +138,7 @@ def make_apply_fn(module: Any) -> ApplyFn:
 def make_layer_index(
     model: str, *, num_layers: int, rules: Sequence[tuple[str, int]]
 ) -> LayerIndex:
-    """Make ``path -> depth`` from ordered rules; a path that none matches is an error.
+    r"""Make ``path -> depth`` from ordered rules; a path that none matches raises.
 
     Args:
       model: what to call the model in errors.
@@ -149,7 +149,7 @@ def make_layer_index(
     Returns:
       The function. Blocks from ``num_layers`` on belong to no layer.
 
-    >>> rules = [(r"embed/.+", 0), (r"layers/(\\d+)/.+", 1), (r"head/.+", 3)]
+    >>> rules = [(r"embed/.+", 0), (r"layers/(\d+)/.+", 1), (r"head/.+", 3)]
     >>> make_layer_index("toy", num_layers=2, rules=rules)("layers/1/kernel")
     2
     """
