@@ -26,6 +26,7 @@ from jft.models.layers import (
     Init,
     LayerNorm,
     activate,
+    along_last,
     dense,
     dropout,
     ids_or,
@@ -58,7 +59,8 @@ class BertConfig:
     @property
     def init(self) -> Init:
         """How matrices are drawn."""
-        return normal(self.initializer_range)
+        init: Init = normal(self.initializer_range)
+        return init
 
     @property
     def head_dropout(self) -> float:
@@ -289,7 +291,11 @@ class Transform(nn.Module):
 
 
 class Predictions(nn.Module):
-    """The masked-word head; ``decoder`` exists only where it is not tied."""
+    """The masked-word head.
+
+    Where it is not tied to the words, ``decoder`` has a bias of its own, and
+    transformers keeps ``bias`` without using it.
+    """
 
     config: BertConfig
 
@@ -299,13 +305,10 @@ class Predictions(nn.Module):
         cfg = self.config
         x = Transform(cfg, name="transform")(x)
         bias = self.param("bias", nn.initializers.zeros, (cfg.vocab_size,))
-        if cfg.tie_word_embeddings:
-            logits = backbone.score_words(x)
-        else:
-            logits = dense(
-                x, cfg.vocab_size, name="decoder", init=cfg.init, bias=False
-            )
-        return logits + bias.astype(logits.dtype)[None, None]
+        if not cfg.tie_word_embeddings:
+            return dense(x, cfg.vocab_size, name="decoder", init=cfg.init)
+        logits = backbone.score_words(x)
+        return logits + along_last(bias, logits)
 
 
 class MaskedLMHead(nn.Module):

@@ -12,7 +12,6 @@ from flax import linen as nn
 import jft
 from jft.models import MODELS
 from jft.params import checkpoint_keys, to_tensor
-from jft.paths import flatten
 from tests.models import peer
 from tests.models.table import TABLE
 
@@ -34,7 +33,7 @@ def cases():
 
 
 @needs_torch
-@pytest.mark.parametrize(("model_type", "task", "changes"), cases())
+@pytest.mark.parametrize(("model_type", "task", "changes"), [*cases()])
 def test_same_answers_both_ways(model_type, task, changes, tmp_path):
     row = TABLE[model_type]
     config = peer.full_config(model_type, row, task, changes)

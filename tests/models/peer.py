@@ -48,14 +48,14 @@ def draw(key, shape, scales=()):
 
 
 def make_batch(row, config, *, seed=0):
-    """Odd lengths, padding on the right, left and nowhere; every id a real token."""
+    """Odd lengths, padding on the right, for decoders on the left too, and nowhere."""
     rng = np.random.default_rng(seed)
 
     def tokens(length, padded):
         ids = rng.integers(4, config["vocab_size"], (NUM_TEXTS, length))
         mask = np.ones((NUM_TEXTS, length), np.int32)
         mask[0, length - padded :] = 0
-        mask[1, : padded - 1] = 0
+        mask[1, : padded - 1 if row.left_padding else 0] = 0
         pad = config.get("pad_token_id") or 0
         return np.where(mask, ids, pad).astype(np.int32), mask
 
@@ -153,7 +153,7 @@ def make_targets(task, outputs, batch):
     return rng.integers(0, outputs.shape[-1], outputs.shape[:-1]).astype(np.int32)
 
 
-# --- transformers + torch ---------------------------------------------------------------
+# --- transformers + torch -------------------------------------------------------------
 def write_folder(folder, model_type, config, task, scales=()):
     """Let transformers write a folder, then draw every tensor in it anew."""
     import transformers
@@ -217,7 +217,7 @@ def torch_answers(model, task, batch, targets):
         for name, p in model.named_parameters()
         if p.grad is not None
     }
-    return outputs.detach().numpy(), float(loss), grads
+    return outputs.detach().numpy(), float(loss.detach()), grads
 
 
 def spread(outputs, real) -> float:

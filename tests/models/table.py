@@ -22,6 +22,7 @@ class Row(NamedTuple):
     # parameters whose gradient is zero but for rounding, such as a key's bias
     zero_grad: str = r"(?!)"
     encoder_decoder: bool = False
+    left_padding: bool = False  # decoders are padded on either side
     token_types: int = 0  # ids of token types to draw from; 0: the field is left out
 
 

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every family of text models promises, whatever torch says."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+import jft
+from jft.models import MODELS, get_family
+from jft.models.family import TASKS_OF_HEADS
+from jft.params import abstract_params
+from jft.paths import flatten
+from jft.types import InputError
+from tests.models import peer
+from tests.models.table import TABLE
+
+HEADS = [(name, task) for name in TABLE for task in MODELS[name].heads]
+FIRST_HEADS = [
+    (name, next(t for t in MODELS[name].heads if t != "base")) for name in TABLE
+]
+
+
+def make(model_type, task, changes=None):
+    row = TABLE[model_type]
+    config = peer.full_config(model_type, row, task, changes)
+    module, params = peer.make_jft(model_type, config, task, row.scales)
+    return module, params, peer.make_batch(row, config)
+
+
+def test_every_text_family_has_a_row():
+    text = {name for name, family in MODELS.items() if family.embedding_rules}
+    assert text == TABLE.keys()
+
+
+@pytest.mark.parametrize("model_type", MODELS)
+def test_record_is_in_order(model_type):
+    family = MODELS[model_type]
+    assert family.model_type == model_type
+    assert family.heads.keys() <= set(TASKS_OF_HEADS)
+    for task in family.heads:
+        template = abstract_params(family, family.config_from_dict({}), task=task)
+        paths = flatten(template)
+        for rule in (*family.head_rules(task), *family.optional_rules(task)):
+            assert any(re.fullmatch(rule, path) for path in paths), (task, rule)
+        layer_index = family.layer_index(family.config_from_dict({}))
+        num_layers = family.num_layers(family.config_from_dict({}))
+        depths = {path: layer_index(path) for path in paths}
+        assert set(depths.values()) >= set(range(num_layers + 1))
+        assert max(depths.values()) <= num_layers + 1
+        for path, depth in depths.items():
+            is_head = any(re.fullmatch(r, path) for r in family.head_rules(task))
+            assert not is_head or depth == num_layers + 1, path
+        for path in paths:
+            if re.fullmatch(family.final_norm, path):
+                assert depths[path] == num_layers, path
+
+
+@pytest.mark.parametrize("model_type", MODELS)
+def test_unknown_path_has_no_depth(model_type):
+    family = MODELS[model_type]
+    config = family.config_from_dict({})
+    block = next(
+        path
+        for path in flatten(
+            abstract_params(family, config, task=next(iter(family.heads)))
+        )
+        if re.search(r"/\d+/", path)
+    )
+    beyond = re.sub(r"/\d+/", f"/{family.num_layers(config) + 7}/", block, count=1)
+    for path in ("", "nonsense/kernel", beyond):
+        with pytest.raises(InputError, match="belongs to no layer"):
+            family.layer_index(config)(path)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "name"), [(m, n) for m, row in TABLE.items() for n in row.num_params]
+)
+def test_published_size_has_its_parameter_count(model_type, name):
+    family = get_family(model_type)
+    task, expected = TABLE[model_type].num_params[name]
+    params = abstract_params(family, family.variants[name], task=task)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == expected
+
+
+@pytest.mark.parametrize("model_type", TABLE)
+def test_every_published_size_is_counted(model_type):
+    assert TABLE[model_type].num_params.keys() == MODELS[model_type].variants.keys()
+
+
+@pytest.mark.parametrize(("model_type", "task"), FIRST_HEADS)
+def test_two_halves_are_the_whole_at_every_boundary(model_type, task):
+    module, params, batch = make(model_type, task, TABLE[model_type].dropout)
+    num_layers = get_family(model_type).num_layers(module.config)
+
+    @jax.jit
+    def run(params, key):
+        options = {"deterministic": False, "rngs": {"dropout": key}}
+        whole = module.apply({"params": params}, batch, **options)
+        halves = []
+        for boundary in range(1, num_layers + 2):
+            hidden = module.apply({"params": params}, batch, stop=boundary, **options)
+            halves.append(
+                module.apply(
+                    {"params": params}, batch, hidden=hidden, start=boundary, **options
+                )
+            )
+        return whole, halves
+
+    whole, halves = run(params, jax.random.key(7))
+    for half in halves:
+        np.testing.assert_allclose(half, whole, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("model_type", "task"), FIRST_HEADS)
+def test_stage_uses_all_of_its_layer_and_nothing_else(model_type, task):
+    module, params, batch = make(model_type, task)
+    family = get_family(model_type)
+    layer_index = family.layer_index(module.config)
+    num_stages = family.num_layers(module.config) + 2
+
+    def loss(params, stage, hidden):
+        outputs = module.apply(
+            {"params": params}, batch, hidden=hidden, start=stage, stop=stage + 1
+        )
+        sines = jax.tree.map(lambda x: jnp.sum(jnp.sin(x + 0.3)), outputs)
+        return sum(jax.tree.leaves(sines)), outputs
+
+    @jax.jit
+    def grads_by_stage(params):
+        hidden, grads = None, []
+        for stage in range(num_stages):
+            grad, hidden = jax.grad(loss, has_aux=True)(params, stage, hidden)
+            grads.append(grad)
+        return grads
+
+    row = TABLE[model_type]
+    for stage, grads in enumerate(grads_by_stage(params)):
+        for path, grad in flatten(grads).items():
+            if re.fullmatch(row.zero_grad, path):
+                continue
+            used, own = bool(jnp.any(grad != 0)), layer_index(path) == stage
+            if any(re.fullmatch(rule, path) for rule in family.shared_rules):
+                assert used or not own, (stage, path)
+            else:
+                assert used == own, (stage, path)
+
+
+@pytest.mark.parametrize(("model_type", "task"), FIRST_HEADS)
+def test_dtype_follows_the_parameters(model_type, task):
+    module, params, batch = make(model_type, task)
+    apply = jax.jit(lambda params: module.apply({"params": params}, batch))
+    single = np.asarray(apply(params))
+    half = apply(jax.tree.map(lambda x: x.astype(jnp.bfloat16), params))
+    assert half.dtype == jnp.bfloat16
+    real = peer.real_positions(task, batch)
+    half = np.asarray(half.astype(jnp.float32))
+    np.testing.assert_allclose(half[real], single[real], atol=0.25)
+
+
+@pytest.mark.parametrize(("model_type", "task"), FIRST_HEADS)
+def test_padding_changes_nothing(model_type, task):
+    module, params, batch = make(model_type, task)
+    apply = jax.jit(lambda batch: module.apply({"params": params}, batch))
+    real = peer.real_positions(task, batch)
+    pad = {name: np.pad(x, ((0, 0), (0, 2))) for name, x in batch.items()}
+    outputs = np.asarray(apply(pad))
+    if outputs.ndim > 2:
+        outputs = outputs[:, : real.shape[1]]
+    expected = np.asarray(apply(batch))
+    np.testing.assert_allclose(outputs[real], expected[real], atol=2e-5)
+
+
+@pytest.mark.parametrize(("model_type", "task"), FIRST_HEADS)
+def test_dropout_is_active_only_with_a_key(model_type, task):
+    module, params, batch = make(model_type, task, TABLE[model_type].dropout)
+    active = []
+
+    def record(call, args, kwargs, context):
+        if isinstance(context.module, nn.Dropout):
+            active.append(not args[1] and context.module.rate > 0)
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(record):
+        apply_fn = jft.models.make_apply_fn(module)
+        jax.eval_shape(lambda p: apply_fn(p, batch, key=None), params)
+        assert not any(active)
+        jax.eval_shape(lambda p: apply_fn(p, batch, key=jax.random.key(0)), params)
+    assert any(active)
