@@ -13,7 +13,6 @@ import pytest
 
 import jft
 from experiments import build, finetune
-from jft import export
 from jft.config import load_config_file, resolve, run, run_without_config
 
 ROOT = Path(__file__).parents[2]
@@ -67,15 +66,10 @@ def make_base(tmp_path_factory) -> Callable[[int], Path]:
             config,
             key=jax.random.key(seed),
             class_names=("a", "b", "c"),
-            processor_config=build.processor_config_of(config),
+            processor=build.processor_config_of(config),
         )
         folder = tmp_path_factory.mktemp("base")
-        export.save_pretrained(
-            folder,
-            model.params,
-            config=model.config,
-            processor_config=model.processor_config,
-        )
+        jft.save(folder, model)
         return folder
 
     return make
