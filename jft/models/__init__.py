@@ -4,13 +4,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jft.models import bert, llama, vit
+from jft.models import bert, llama, mistral, qwen2, qwen3, vit
 from jft.models.family import Family, make_apply_fn
 from jft.types import InputError
 
 MODELS: dict[str, Family] = {
     "bert": bert.FAMILY,
     "llama": llama.FAMILY,
+    "mistral": mistral.FAMILY,
+    "qwen2": qwen2.FAMILY,
+    "qwen3": qwen3.FAMILY,
     "vit": vit.FAMILY,
 }
 

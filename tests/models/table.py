@@ -146,4 +146,113 @@ TABLE: dict[str, Row] = {
         dropout={"attention_dropout": 0.1, "classifier_dropout": 0.2},
         left_padding=True,
     ),
+    "mistral": Row(
+        config={
+            "vocab_size": 43,
+            "hidden_size": 24,
+            "intermediate_size": 40,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 16,
+            "sliding_window": 3,
+            "pad_token_id": 0,
+        },
+        variants={
+            "no window, tied, wide heads, gelu, large eps, rope linear": (
+                "causal_lm",
+                {
+                    "sliding_window": None,
+                    "tie_word_embeddings": True,
+                    "head_dim": 8,
+                    "hidden_act": "gelu",
+                    "rms_norm_eps": 0.1,
+                    "rope_scaling": {"type": "linear", "factor": 3.0},
+                },
+            ),
+        },
+        num_params={
+            "Mistral-7B-v0.1": ("causal_lm", 7_241_732_096),
+            "Mistral-7B-v0.3": ("causal_lm", 7_248_023_552),
+        },
+        dropout={"attention_dropout": 0.1, "classifier_dropout": 0.2},
+        left_padding=True,
+    ),
+    "qwen2": Row(
+        config={
+            "vocab_size": 43,
+            "hidden_size": 24,
+            "intermediate_size": 40,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 16,
+            "pad_token_id": 0,
+        },
+        variants={
+            "top block slides, tied, ungrouped, gelu, large eps, rope linear": (
+                "causal_lm",
+                {
+                    "use_sliding_window": True,
+                    "sliding_window": 3,
+                    "max_window_layers": 1,
+                    "tie_word_embeddings": True,
+                    "num_key_value_heads": None,
+                    "hidden_act": "gelu",
+                    "rms_norm_eps": 0.1,
+                    "rope_scaling": {"type": "linear", "factor": 3.0},
+                },
+            ),
+            "layers by type, no block below the windows": (
+                "causal_lm",
+                {
+                    "use_sliding_window": True,
+                    "sliding_window": 2,
+                    "max_window_layers": 0,
+                    "layer_types": ["sliding_attention", "full_attention"],
+                },
+            ),
+        },
+        num_params={
+            "Qwen2.5-0.5B": ("causal_lm", 494_032_768),
+            "Qwen2.5-7B": ("causal_lm", 7_615_616_512),
+        },
+        dropout={"attention_dropout": 0.1, "classifier_dropout": 0.2},
+        left_padding=True,
+    ),
+    "qwen3": Row(
+        config={
+            "vocab_size": 43,
+            "hidden_size": 24,
+            "intermediate_size": 40,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "max_position_embeddings": 16,
+            "pad_token_id": 0,
+        },
+        variants={
+            "blocks slide, biases, tied, ungrouped, gelu, large eps, rope linear": (
+                "causal_lm",
+                {
+                    "use_sliding_window": True,
+                    "sliding_window": 3,
+                    "max_window_layers": 0,
+                    "attention_bias": True,
+                    "tie_word_embeddings": True,
+                    "num_key_value_heads": None,
+                    "hidden_act": "gelu",
+                    "rms_norm_eps": 0.1,
+                    "rope_scaling": {"type": "linear", "factor": 3.0},
+                },
+            ),
+        },
+        num_params={
+            "Qwen3-0.6B": ("causal_lm", 596_049_920),
+            "Qwen3-8B": ("causal_lm", 8_190_735_360),
+        },
+        dropout={"attention_dropout": 0.1, "classifier_dropout": 0.2},
+        left_padding=True,
+    ),
 }
