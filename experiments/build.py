@@ -66,9 +66,9 @@ def check_config(config: Config) -> None:
 # --- data -----------------------------------------------------------------------------
 def load_splits(config: DataConfig) -> dict[str, data.Source]:
     """Load the splits train, validation and test, which must fit the task."""
-    expected = {"train", "validation", "test"}
+    expected = ("train", "validation", "test")
     named = {*config.split_sizes, *config.split_paths}
-    if named != expected:
+    if named != set(expected):
         raise InputError(
             f"data.split_sizes and data.split_paths name {sorted(named)}; expected "
             f"exactly {sorted(expected)}."
@@ -88,7 +88,7 @@ def load_splits(config: DataConfig) -> dict[str, data.Source]:
             f"data.task {task.name!r} needs examples with {task.input!r}, but those of "
             f"data.source {config.source!r} have {sorted(example)}. Change one of them."
         )
-    return splits
+    return {name: splits[name] for name in expected}
 
 
 def make_train_loader(

@@ -204,11 +204,18 @@ CONFIGS = [
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_every_config_has_a_quicktest_that_ends(config, call, tmp_path):
+def test_every_config_has_a_quicktest_that_ends(
+    config, call, tmp_path, tiny_bert, reviews
+):
     script = pretrain if config.startswith("letters") else finetune
+    here = []  # instead of what a config takes from elsewhere
+    if config.startswith("sst2"):
+        here.append(f"--config.model.pretrained={tiny_bert}")
+        here.append(f"--config.data.path={reviews}")
     result = call(
         script,
         f"--config={ROOT / 'configs' / config}",
+        *here,
         f"--workdir={tmp_path / 'run'}",
         f"--config.data.global_batch_size={12 * jax.device_count()}",
         "--config.train.num_steps=4",

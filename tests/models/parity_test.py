@@ -14,7 +14,6 @@ import jft
 from jft.models import MODELS
 from jft.models.layers import along_last
 from jft.params import checkpoint_keys, to_tensor
-from jft.paths import flatten
 from tests.models import peer
 from tests.models.table import TABLE
 
