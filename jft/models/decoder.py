@@ -26,7 +26,7 @@ from jft.models.attention import (
     with_cache,
 )
 from jft.models.family import Family, make_layer_index
-from jft.models.fields import check_heads
+from jft.models.fields import check_heads, check_token_id
 from jft.models.layers import (
     Blocks,
     Embed,
@@ -58,6 +58,7 @@ class Fields:
     max_position_embeddings: int = 2048
     initializer_range: float = 0.02
     rms_norm_eps: float = 1e-6
+    pad_token_id: int | None = None
     tie_word_embeddings: bool = False
     attention_dropout: float = 0.0
     # before the classifier of tokens; no config class lists them, its head reads them
@@ -123,12 +124,14 @@ def make_config(fields: Fields, **traits: Any) -> DecoderConfig:
     """Join the fields that families share and the traits of one.
 
     Raises:
-      InputError: if widths do not divide into heads or heads into groups.
+      InputError: if widths do not divide into heads or heads into groups, or there is
+        no such token as the padding.
     """
     heads_name, num_heads = "num_attention_heads", fields.num_attention_heads
     if fields.head_dim is None:
         check_heads("hidden_size", fields.hidden_size, heads_name, num_heads)
     check_heads(heads_name, num_heads, "num_key_value_heads", fields.num_groups)
+    check_token_id("pad_token_id", fields.pad_token_id, fields.vocab_size)
     shared = {f.name: getattr(fields, f.name) for f in dataclasses.fields(Fields)}
     traits.setdefault("score_scale", fields.head_width**-0.5)
     return DecoderConfig(**shared, **traits)
@@ -360,7 +363,9 @@ class Backbone(nn.Module):
     def setup(self) -> None:
         """Name the parts as the checkpoint does."""
         cfg = self.config
-        self.embed_tokens = Embed(cfg.vocab_size, cfg.hidden_size, cfg.init)
+        self.embed_tokens = Embed(
+            cfg.vocab_size, cfg.hidden_size, cfg.init, cfg.pad_token_id
+        )
         self.layers = Blocks(lambda i: Block(cfg, i, name=str(i)))
         self.norm = RMSNorm(cfg.rms_norm_eps, cfg.norm_offset)
 

@@ -35,6 +35,7 @@ class GemmaFields(Fields):
     num_key_value_heads: int | None = 4
     head_dim: int | None = 256
     max_position_embeddings: int = 8192
+    pad_token_id: int | None = 0
     tie_word_embeddings: bool = True
     hidden_activation: str = "gelu_pytorch_tanh"
     attention_bias: bool = False

@@ -35,6 +35,7 @@ class Phi3Fields(Fields):
     max_position_embeddings: int = 4096
     original_max_position_embeddings: int = 4096
     rms_norm_eps: float = 1e-5
+    pad_token_id: int | None = 32000
     hidden_act: str = "silu"
     resid_pdrop: float = 0.0
     sliding_window: int | None = None

@@ -91,9 +91,10 @@ TABLE: dict[str, Row] = {
                     "rms_norm_eps": 0.1,
                 },
             ),
-            "rope linear, ungrouped": (
+            "rope linear, ungrouped, padding's id is a word's": (
                 "causal_lm",
                 {
+                    "pad_token_id": 35,
                     "num_key_value_heads": None,
                     "rope_scaling": {"type": "linear", "factor": 3.0},
                     "rope_theta": 100.0,
