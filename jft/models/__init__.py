@@ -4,12 +4,19 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jft.models import bert, vit
+from jft.models import bert, gemma2, gemma3, llama, mistral, phi3, qwen2, qwen3, vit
 from jft.models.family import Family, make_apply_fn
 from jft.types import InputError
 
 MODELS: dict[str, Family] = {
     "bert": bert.FAMILY,
+    "gemma2": gemma2.FAMILY,
+    "gemma3_text": gemma3.FAMILY,
+    "llama": llama.FAMILY,
+    "mistral": mistral.FAMILY,
+    "phi3": phi3.FAMILY,
+    "qwen2": qwen2.FAMILY,
+    "qwen3": qwen3.FAMILY,
     "vit": vit.FAMILY,
 }
 

@@ -41,13 +41,16 @@ def test_record_is_in_order(model_type):
     family = MODELS[model_type]
     assert family.model_type == model_type
     assert family.heads.keys() <= set(TASKS_OF_HEADS)
+    tiny = TABLE[model_type].config if model_type in TABLE else {}
+    config = family.config_from_dict(tiny)
+    untied = family.config_from_dict({**tiny, "tie_word_embeddings": False})
     for task in family.heads:
-        template = abstract_params(family, family.config_from_dict({}), task=task)
-        paths = flatten(template)
+        paths = flatten(abstract_params(family, config, task=task))
         for rule in (*family.head_rules(task), *family.optional_rules(task)):
-            assert any(re.fullmatch(rule, path) for path in paths), (task, rule)
-        layer_index = family.layer_index(family.config_from_dict({}))
-        num_layers = family.num_layers(family.config_from_dict({}))
+            known = [*paths, *flatten(abstract_params(family, untied, task=task))]
+            assert any(re.fullmatch(rule, path) for path in known), (task, rule)
+        layer_index = family.layer_index(config)
+        num_layers = family.num_layers(config)
         depths = {path: layer_index(path) for path in paths}
         assert set(depths.values()) >= set(range(num_layers + 1))
         assert max(depths.values()) <= num_layers + 1

@@ -5,12 +5,14 @@ import importlib.util
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
 
 import jft
 from jft.models import MODELS
+from jft.models.layers import along_last
 from jft.params import checkpoint_keys, to_tensor
 from tests.models import peer
 from tests.models.table import TABLE
@@ -99,7 +101,10 @@ def compare_grads(model, ours, theirs, *, zero_grad):
 @pytest.mark.parametrize("task", ["first", "last"])
 @pytest.mark.parametrize("model_type", TABLE)
 def test_dropout_is_where_torch_has_it(model_type, task, tmp_path, monkeypatch):
-    """Both libraries' dropout is replaced by a factor that tells its rate."""
+    """Both libraries' dropout is replaced by a factor that tells its rate.
+
+    It is on every other value, so that a norm behind it does not undo it.
+    """
     import torch
 
     row = TABLE[model_type]
@@ -111,13 +116,17 @@ def test_dropout_is_where_torch_has_it(model_type, task, tmp_path, monkeypatch):
     model = jft.load(tmp_path)
     batch = peer.make_batch(row, config)
 
+    def factors(x, rate):
+        return 1 + rate * (1 - np.arange(x.shape[-1], dtype=np.float32) % 2)
+
     def scale(x, p=0.5, training=True, inplace=False):
-        return x * (1 + p) if training else x
+        return x * torch.from_numpy(factors(x, p)) if training else x
 
     def intercept(call, args, kwargs, context):
         if isinstance(context.module, nn.Dropout):
             x, deterministic = args
-            return x if deterministic else x * (1 + context.module.rate)
+            factor = along_last(jnp.asarray(factors(x, context.module.rate)), x)
+            return x if deterministic else x * factor
         return call(*args, **kwargs)
 
     monkeypatch.setattr(torch.nn.functional, "dropout", scale)
