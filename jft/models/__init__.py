@@ -4,13 +4,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jft.models import bert, vit
+from jft.models import bert, roberta, vit
 from jft.models.family import Family, make_apply_fn
 from jft.types import InputError
 
 MODELS: dict[str, Family] = {
     "bert": bert.FAMILY,
+    "roberta": roberta.FAMILY,
     "vit": vit.FAMILY,
+    "xlm-roberta": roberta.XLM_FAMILY,
 }
 
 __all__ = ["MODELS", "Family", "family_of", "get_family", "make_apply_fn"]
