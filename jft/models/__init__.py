@@ -4,7 +4,18 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jft.models import bert, gemma2, gemma3, llama, mistral, phi3, qwen2, qwen3, vit
+from jft.models import (
+    bert,
+    gemma2,
+    gemma3,
+    llama,
+    mistral,
+    phi3,
+    qwen2,
+    qwen3,
+    roberta,
+    vit,
+)
 from jft.models.family import Family, make_apply_fn
 from jft.types import InputError
 
@@ -17,7 +28,9 @@ MODELS: dict[str, Family] = {
     "phi3": phi3.FAMILY,
     "qwen2": qwen2.FAMILY,
     "qwen3": qwen3.FAMILY,
+    "roberta": roberta.FAMILY,
     "vit": vit.FAMILY,
+    "xlm-roberta": roberta.XLM_FAMILY,
 }
 
 __all__ = ["MODELS", "Family", "family_of", "get_family", "make_apply_fn"]
