@@ -58,6 +58,16 @@ def causal_mask(
     return allowed if keys is None else jnp.logical_and(allowed, keys)
 
 
+def token_positions(
+    batch: Mapping[str, Any], ids: str = "input_ids", name: str = "position_ids"
+) -> jax.Array:
+    """The batch's positions, or counted from the cache's slot: ``[B or 1, L]``."""
+    if name in batch:
+        return jnp.asarray(batch[name], jnp.int32)
+    start = jnp.asarray(batch.get("cache_index", 0), jnp.int32)
+    return (start + jnp.arange(batch[ids].shape[1]))[None]
+
+
 def split_heads(x: jax.Array, num_heads: int) -> jax.Array:
     """``[B, L, H*K] -> [B, L, H, K]``."""
     return x.reshape(*x.shape[:-1], num_heads, x.shape[-1] // num_heads)

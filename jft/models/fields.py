@@ -73,6 +73,18 @@ def read_fields(
     return cls(**values)
 
 
+def with_names(
+    config: Mapping[str, Any], other_names: Mapping[str, str]
+) -> Mapping[str, Any]:
+    """Give fields the names that the family has for them; its own names win.
+
+    >>> with_names({"hidden_size": 8}, {"hidden_size": "n_embd"})["n_embd"]
+    8
+    """
+    found = {own: config[name] for name, own in other_names.items() if name in config}
+    return {**found, **config}
+
+
 def check_heads(name: str, width: int, heads_name: str, heads: int) -> None:
     """Refuse a width that does not divide into equal heads."""
     if width % heads:

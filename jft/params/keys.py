@@ -32,6 +32,7 @@ TIED = (
 # Buffers that transformers once saved; the forward makes them anew.
 BUFFERS = (
     r"(?:.*\.)?embeddings\.(?:position_ids|token_type_ids)",  # BERT, RoBERTa and kin
+    r"(?:.*\.)?attn\.(?:masked_)?bias",  # GPT-2's causal mask and its filler
 )
 
 

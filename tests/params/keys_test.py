@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The other names under which published checkpoints keep the same tensors."""
+
+from jft.models import get_family
+from jft.params import abstract_params
+from jft.params.keys import checkpoint_keys, find_keys
+from jft.paths import flatten
+
+
+def paths_and_keys(model_type, task, config=None):
+    """Every parameter of a small model, and what transformers calls it."""
+    family = get_family(model_type)
+    model_config = family.config_from_dict(config or {})
+    paths = flatten(abstract_params(family, model_config, task=task))
+    return family, paths, checkpoint_keys(family, task, paths)
+
+
+def test_gpt2_of_the_hub_has_no_prefix_and_keeps_its_masks():
+    """The Hub's gpt2 is a bare backbone with buffers; others repeat the tied words."""
+    family, paths, keys = paths_and_keys("gpt2", "causal_lm", {"n_layer": 1})
+    bare = [key.removeprefix("transformer.") for key in keys.values()]
+    buffers = ["h.0.attn.bias", "h.0.attn.masked_bias"]
+    found = find_keys(family, "causal_lm", paths, [*bare, *buffers, "lm_head.weight"])
+    assert found.keys.keys() == set(paths)
+    assert found.keys["transformer/wte/embedding"] == "wte.weight"
+    assert found.unused == ()
