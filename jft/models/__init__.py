@@ -4,13 +4,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jft.models import bert, gpt2, vit
+from jft.models import bert, gpt2, gpt_neox, vit
 from jft.models.family import Family, make_apply_fn
 from jft.types import InputError
 
 MODELS: dict[str, Family] = {
     "bert": bert.FAMILY,
     "gpt2": gpt2.FAMILY,
+    "gpt_neox": gpt_neox.FAMILY,
     "vit": vit.FAMILY,
 }
 

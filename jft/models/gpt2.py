@@ -69,12 +69,14 @@ class GPT2Config:
     @property
     def init(self) -> Init:
         """How matrices are drawn."""
-        return normal(self.initializer_range)
+        init: Init = normal(self.initializer_range)
+        return init
 
     @property
     def residual_init(self) -> Init:
         """How matrices that write to the residual stream are drawn."""
-        return normal(self.initializer_range / math.sqrt(2 * self.n_layer))
+        init: Init = normal(self.initializer_range / math.sqrt(2 * self.n_layer))
+        return init
 
     @property
     def head_dropout(self) -> float:

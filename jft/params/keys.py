@@ -25,6 +25,8 @@ TIED = (
     # BERT's masked-word head
     (r"cls\.predictions\.decoder\.weight", r"embeddings\.word_embeddings\.weight"),
     (r"cls\.predictions\.decoder\.bias", r"cls\.predictions\.bias"),
+    # GPT-NeoX with tied words
+    (r"(?:embed_out|lm_head)\.weight", r"embed_in\.weight"),
     # decoders whose output layer is the embedding: GPT-2, Llama 3.2, Gemma, Qwen
     (r"lm_head\.weight", r"(?:wte|embed_tokens|shared)\.weight"),
 )
@@ -33,6 +35,8 @@ TIED = (
 BUFFERS = (
     r"(?:.*\.)?embeddings\.(?:position_ids|token_type_ids)",  # BERT, RoBERTa and kin
     r"(?:.*\.)?attn\.(?:masked_)?bias",  # GPT-2's causal mask and its filler
+    # the same and the frequencies of GPT-NeoX, such as Pythia's
+    r"(?:.*\.)?attention\.(?:(?:masked_)?bias|rotary_emb\.inv_freq)",
 )
 
 

@@ -24,3 +24,23 @@ def test_gpt2_of_the_hub_has_no_prefix_and_keeps_its_masks():
     assert found.keys.keys() == set(paths)
     assert found.keys["transformer/wte/embedding"] == "wte.weight"
     assert found.unused == ()
+
+
+def test_pythia_keeps_masks_and_frequencies():
+    config = {"num_hidden_layers": 1, "hidden_size": 64}
+    family, paths, keys = paths_and_keys("gpt_neox", "causal_lm", config)
+    attention = "gpt_neox.layers.0.attention"
+    names = ("bias", "masked_bias", "rotary_emb.inv_freq")
+    buffers = [f"{attention}.{name}" for name in names]
+    found = find_keys(family, "causal_lm", paths, [*keys.values(), *buffers])
+    assert found.keys == keys
+    assert "embed_out.weight" in keys.values()
+    assert found.unused == ()
+
+
+def test_tied_gpt_neox_may_repeat_its_words():
+    config = {"num_hidden_layers": 1, "hidden_size": 64, "tie_word_embeddings": True}
+    family, paths, keys = paths_and_keys("gpt_neox", "causal_lm", config)
+    for copy in ("embed_out.weight", "lm_head.weight"):
+        found = find_keys(family, "causal_lm", paths, [*keys.values(), copy])
+        assert (found.keys, found.unused) == (keys, ())
