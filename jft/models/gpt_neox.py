@@ -9,7 +9,7 @@ arXiv 2304.01373.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -62,7 +62,7 @@ class GPTNeoXConfig:
     use_parallel_residual: bool = True
     attention_bias: bool = True
     num_labels: int = 2
-    rope: Rope = Rope(width=24, theta=10_000.0, max_positions=2048)
+    rope: Rope = field(default=Rope(width=24, theta=10_000.0, max_positions=2048))
 
     @property
     def init(self) -> Init:
@@ -202,7 +202,7 @@ class Backbone(nn.Module):
 
 
 class GPTNeoX(nn.Module):
-    """GPT-NeoX with the head of a task; its parameter paths are the checkpoint's keys."""
+    """GPT-NeoX with the head of a task; its paths are the checkpoint's keys."""
 
     config: GPTNeoXConfig
     task: str
