@@ -75,16 +75,16 @@ def read_fields(
     return cls(**values)
 
 
-def with_names(
-    config: Mapping[str, Any], other_names: Mapping[str, str]
-) -> Mapping[str, Any]:
-    """Give fields the names that the family has for them; its own names win.
+def resolve_names(
+    config: Mapping[str, Any], names: Mapping[str, str]
+) -> dict[str, Any]:
+    """Read fields under transformers' general names, which overrule a family's own.
 
-    >>> with_names({"hidden_size": 8}, {"hidden_size": "n_embd"})["n_embd"]
-    8
+    >>> resolve_names({"d_model": 4, "hidden_size": 8}, {"hidden_size": "d_model"})
+    {'d_model': 8}
     """
-    found = {own: config[name] for name, own in other_names.items() if name in config}
-    return {**found, **config}
+    kept = {name: value for name, value in config.items() if name not in names}
+    return kept | {names[name]: config[name] for name in names if name in config}
 
 
 def check_heads(name: str, width: int, heads_name: str, heads: int) -> None:

@@ -26,7 +26,7 @@ from jft.models.attention import (
     with_cache,
 )
 from jft.models.family import Family, make_layer_index
-from jft.models.fields import check_heads, read_fields, with_names
+from jft.models.fields import check_heads, read_fields, resolve_names
 from jft.models.layers import (
     Blocks,
     Embed,
@@ -91,7 +91,7 @@ class GPT2Config:
         return scale / (block + 1) if self.scale_attn_by_inverse_layer_idx else scale
 
 
-# transformers reads these names, too
+# transformers' general names for fields -> GPT-2's, which they overrule
 OTHER_NAMES = {
     "hidden_size": "n_embd",
     "max_position_embeddings": "n_positions",
@@ -111,8 +111,8 @@ def config_from_dict(config: Mapping[str, Any]) -> GPT2Config:
     Raises:
       InputError: names the field whose value this model cannot honour.
     """
-    named = with_names(config, OTHER_NAMES)
-    result = read_fields(GPT2Config, named, only=DECODER_ONLY)
+    given = resolve_names(config, OTHER_NAMES)
+    result = read_fields(GPT2Config, given, only=DECODER_ONLY)
     check_heads("n_embd", result.n_embd, "n_head", result.n_head)
     return result
 
@@ -285,7 +285,7 @@ class GPT2(nn.Module):
 
 HEAD_RULES = {
     "base": (),
-    "causal_lm": (),  # the words; where it is not tied, every checkpoint has it
+    "causal_lm": (r"lm_head/.*",),
     "sequence_classification": (r"score/.*",),
     "token_classification": (r"classifier/.*",),
     "question_answering": (r"qa_outputs/.*",),

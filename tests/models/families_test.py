@@ -41,13 +41,16 @@ def test_record_is_in_order(model_type):
     family = MODELS[model_type]
     assert family.model_type == model_type
     assert family.heads.keys() <= set(TASKS_OF_HEADS)
+    tiny = TABLE[model_type].config if model_type in TABLE else {}
+    config = family.config_from_dict(tiny)
+    untied = family.config_from_dict({**tiny, "tie_word_embeddings": False})
     for task in family.heads:
-        template = abstract_params(family, family.config_from_dict({}), task=task)
-        paths = flatten(template)
+        paths = flatten(abstract_params(family, config, task=task))
         for rule in (*family.head_rules(task), *family.optional_rules(task)):
-            assert any(re.fullmatch(rule, path) for path in paths), (task, rule)
-        layer_index = family.layer_index(family.config_from_dict({}))
-        num_layers = family.num_layers(family.config_from_dict({}))
+            known = [*paths, *flatten(abstract_params(family, untied, task=task))]
+            assert any(re.fullmatch(rule, path) for path in known), (task, rule)
+        layer_index = family.layer_index(config)
+        num_layers = family.num_layers(config)
         depths = {path: layer_index(path) for path in paths}
         assert set(depths.values()) >= set(range(num_layers + 1))
         assert max(depths.values()) <= num_layers + 1
@@ -190,32 +193,3 @@ def test_dropout_is_active_only_with_a_key(model_type, task):
         assert not any(active)
         jax.eval_shape(lambda p: apply_fn(p, batch, key=jax.random.key(0)), params)
     assert any(active)
-
-
-@pytest.mark.parametrize(
-    "model_type",
-    [n for n, row in TABLE.items() if "causal_lm" in MODELS[n].heads],
-)
-def test_decoding_with_a_cache_is_the_forward(model_type):
-    """Three tokens at once, then one by one; padding on either side."""
-    module, params, batch = make(model_type, "causal_lm")
-    ids, mask = batch["input_ids"], batch["attention_mask"]
-    positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0).astype(np.int32)
-    variables = {"params": params}
-
-    @jax.jit
-    def decode(variables, index, ids, positions):
-        fields = {"input_ids": ids, "position_ids": positions}
-        fields |= {"cache_mask": mask, "cache_index": index}
-        logits, changed = module.apply(variables, fields, mutable=["cache"])
-        return logits, variables | changed
-
-    parts = []
-    for first, last in [(0, 3), *((i, i + 1) for i in range(3, ids.shape[1]))]:
-        part = slice(first, last)
-        logits, variables = decode(variables, first, ids[:, part], positions[:, part])
-        parts.append(logits)
-    fields = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
-    expected = module.apply({"params": params}, fields)
-    decoded = np.concatenate(parts, axis=1)
-    np.testing.assert_allclose(decoded[mask > 0], expected[mask > 0], atol=2e-5)

@@ -212,11 +212,7 @@ def torch_answers(model, task, batch, targets):
         loss = cross_entropy(outputs[real], wanted[real].long())
     model.zero_grad()
     loss.backward()
-    grads = {
-        name: p.grad
-        for name, p in model.named_parameters()
-        if p.grad is not None
-    }
+    grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return outputs.detach().numpy(), float(loss.detach()), saved_names(model, grads)
 
 
