@@ -8,6 +8,8 @@ from jft.models import (
     bert,
     gemma2,
     gemma3,
+    gpt2,
+    gpt_neox,
     llama,
     mistral,
     phi3,
@@ -29,6 +31,8 @@ MODELS: dict[str, Family] = {
     "qwen2": qwen2.FAMILY,
     "qwen3": qwen3.FAMILY,
     "roberta": roberta.FAMILY,
+    "gpt2": gpt2.FAMILY,
+    "gpt_neox": gpt_neox.FAMILY,
     "vit": vit.FAMILY,
     "xlm-roberta": roberta.XLM_FAMILY,
 }

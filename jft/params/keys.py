@@ -28,6 +28,8 @@ TIED = (
     # RoBERTa's masked-word head
     (r"lm_head\.decoder\.weight", r"embeddings\.word_embeddings\.weight"),
     (r"lm_head\.decoder\.bias", r"lm_head\.bias"),
+    # GPT-NeoX with tied words
+    (r"(?:embed_out|lm_head)\.weight", r"embed_in\.weight"),
     # decoders whose output layer is the embedding: GPT-2, Llama 3.2, Gemma, Qwen
     (r"lm_head\.weight", r"(?:wte|embed_tokens|shared)\.weight"),
 )
@@ -35,6 +37,9 @@ TIED = (
 # Buffers that transformers once saved; the forward makes them anew.
 BUFFERS = (
     r"(?:.*\.)?embeddings\.(?:position_ids|token_type_ids)",  # BERT, RoBERTa and kin
+    r"(?:.*\.)?attn\.(?:masked_)?bias",  # GPT-2's causal mask and its filler
+    # the same and the frequencies of GPT-NeoX, such as Pythia's
+    r"(?:.*\.)?attention\.(?:(?:masked_)?bias|rotary_emb\.inv_freq)",
 )
 
 

@@ -212,12 +212,16 @@ def torch_answers(model, task, batch, targets):
         loss = cross_entropy(outputs[real], wanted[real].long())
     model.zero_grad()
     loss.backward()
-    grads = {
-        name: p.grad.numpy()
-        for name, p in model.named_parameters()
-        if p.grad is not None
-    }
-    return outputs.detach().numpy(), float(loss.detach()), grads
+    grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return outputs.detach().numpy(), float(loss.detach()), saved_names(model, grads)
+
+
+def saved_names(model, tensors):
+    """Rename tensors, as transformers does when it saves them, and make arrays."""
+    from transformers.core_model_loading import revert_weight_conversion
+
+    saved = revert_weight_conversion(model, tensors)
+    return {name: tensor.numpy() for name, tensor in saved.items()}
 
 
 def spread(outputs, real) -> float:
