@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from jft.models.layers import at_least_float32, dropout
@@ -107,7 +108,7 @@ def attend(
     if bias is not None:
         scores = scores + bias.astype(scores.dtype)
     if mask is not None:
-        scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
+        scores = jnp.where(mask, scores, float(np.finfo(scores.dtype).min))
     probs = nn.softmax(scores).astype(query.dtype)
     probs = dropout(probs, dropout_rate, deterministic=deterministic)
     mixed = probs.reshape(batch, groups, heads // groups * length, num_keys) @ v
@@ -140,6 +141,7 @@ def with_cache(
         stored.value = jax.lax.dynamic_update_slice_in_dim(
             stored.value, new, index, axis=1
         )
-        return stored.value
+        written: jax.Array = stored.value
+        return written
 
     return write("key", key), write("value", value)

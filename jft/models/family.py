@@ -100,9 +100,13 @@ class Family:
         return task
 
     def task_of(self, config: Mapping[str, Any]) -> str:
-        """Return the task of the head that a config.json's ``architectures`` names."""
-        default = self.heads["base" if "base" in self.heads else min(self.heads)]
-        named = (config.get("architectures") or [default])[0]
+        """Return the task of the head that a config.json's ``architectures`` names.
+
+        It is ``base`` where none is named, and the only one where there is but one.
+        """
+        if len(self.heads) == 1:
+            return next(iter(self.heads))
+        named = (config.get("architectures") or [self.heads["base"]])[0]
         by_class = {name: task for task, name in self.heads.items()}
         if named not in by_class:
             raise InputError(
@@ -134,7 +138,7 @@ def make_apply_fn(module: Any) -> ApplyFn:
 def make_layer_index(
     model: str, *, num_layers: int, rules: Sequence[tuple[str, int]]
 ) -> LayerIndex:
-    """Make ``path -> depth`` from ordered rules; a path that none matches is an error.
+    r"""Make ``path -> depth`` from ordered rules; a path that none matches raises.
 
     Args:
       model: what to call the model in errors.
@@ -145,7 +149,7 @@ def make_layer_index(
     Returns:
       The function. Blocks from ``num_layers`` on belong to no layer.
 
-    >>> rules = [(r"embed/.+", 0), (r"layers/(\\d+)/.+", 1), (r"head/.+", 3)]
+    >>> rules = [(r"embed/.+", 0), (r"layers/(\d+)/.+", 1), (r"head/.+", 3)]
     >>> make_layer_index("toy", num_layers=2, rules=rules)("layers/1/kernel")
     2
     """

@@ -69,7 +69,9 @@ def read_fields(
         values["num_labels"] = len(config["id2label"])
     for name, allowed in (choices or {}).items():
         if name in values and values[name] not in allowed:
-            raise _unsupported(name, values[name], f"one of {sorted(map(str, allowed))}")
+            raise _unsupported(
+                name, values[name], f"one of {sorted(map(str, allowed))}"
+            )
     return cls(**values)
 
 
@@ -125,7 +127,9 @@ def _convert(value: Any, option: Any) -> tuple[bool, Any]:
         if _is_pair(option) and type(value) is int:
             value = [value, value]
         item = typing.get_args(option)[0]
-        if not isinstance(value, list | tuple) or (_is_pair(option) and len(value) != 2):
+        if not isinstance(value, list | tuple) or (
+            _is_pair(option) and len(value) != 2
+        ):
             return False, None
         items = [_convert(part, item) for part in value]
         positive = not _is_pair(option) or all(type(v) is int and v > 0 for v in value)

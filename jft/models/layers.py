@@ -75,7 +75,8 @@ class LayerNorm(nn.Module):
         if self.use_bias:
             bias = at_least_float32(self.param("bias", nn.initializers.zeros, shape))
             normed = normed + along_last(bias, x)
-        return normed.astype(x.dtype)
+        y: jax.Array = normed.astype(x.dtype)
+        return y
 
 
 class RMSNorm(nn.Module):
@@ -113,12 +114,14 @@ class Embed(nn.Module):
 
     def __call__(self, ids: jax.Array) -> jax.Array:
         """Map ids ``[...]`` to vectors ``[..., D]``."""
-        return jnp.take(self.embedding, ids, axis=0, mode="clip")
+        vectors: jax.Array = jnp.take(self.embedding, ids, axis=0, mode="clip")
+        return vectors
 
     def attend(self, x: jax.Array) -> jax.Array:
         """Score ``[..., D]`` against every row: ``[..., V]``; the tied output layer."""
         flat = x.reshape(-1, x.shape[-1]) @ self.embedding.T.astype(x.dtype)
-        return flat.reshape(*x.shape[:-1], self.num_embeddings)
+        scores: jax.Array = flat.reshape(*x.shape[:-1], self.num_embeddings)
+        return scores
 
 
 class Blocks(nn.Module):

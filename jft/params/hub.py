@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a name to a folder: a path as it is, a Hub id through huggingface_hub's cache."""
+"""From a name to a folder: a path as it is, a Hub id through the Hub's cache."""
 
 import re
 from pathlib import Path

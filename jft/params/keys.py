@@ -89,7 +89,7 @@ def find_keys(
 
 
 def _bare_key(family: Family, task: str, path: str) -> tuple[str, bool]:
-    """Return the key without the backbone's prefix, and whether it is the backbone's."""
+    """Return the key without the backbone's prefix, and whether it is of it."""
     key = to_key(path)
     if family.base_prefix:
         bare = key.removeprefix(f"{family.base_prefix}.")

@@ -19,7 +19,9 @@ from tests.models import peer
 from tests.models.table import TABLE
 
 HEADS = [(name, task) for name in TABLE for task in MODELS[name].heads]
-FIRST_HEADS = [(name, next(t for t in MODELS[name].heads if t != "base")) for name in TABLE]
+FIRST_HEADS = [
+    (name, next(t for t in MODELS[name].heads if t != "base")) for name in TABLE
+]
 
 
 def make(model_type, task, changes=None):
@@ -63,7 +65,9 @@ def test_unknown_path_has_no_depth(model_type):
     config = family.config_from_dict({})
     block = next(
         path
-        for path in flatten(abstract_params(family, config, task=next(iter(family.heads))))
+        for path in flatten(
+            abstract_params(family, config, task=next(iter(family.heads)))
+        )
         if re.search(r"/\d+/", path)
     )
     beyond = re.sub(r"/\d+/", f"/{family.num_layers(config) + 7}/", block, count=1)

@@ -12,7 +12,6 @@ from flax import linen as nn
 import jft
 from jft.models import MODELS
 from jft.params import checkpoint_keys, to_tensor
-from jft.paths import flatten
 from tests.models import peer
 from tests.models.table import TABLE
 

@@ -153,7 +153,7 @@ def make_targets(task, outputs, batch):
     return rng.integers(0, outputs.shape[-1], outputs.shape[:-1]).astype(np.int32)
 
 
-# --- transformers + torch ---------------------------------------------------------------
+# --- transformers + torch -------------------------------------------------------------
 def write_folder(folder, model_type, config, task, scales=()):
     """Let transformers write a folder, then draw every tensor in it anew."""
     import transformers
