@@ -57,12 +57,14 @@ class DebertaV2Config(BertConfig):
     def terms(self) -> tuple[str, ...]:
         """The products with positions: of "c2p" and "p2c"."""
         given = self.pos_att_type or ()
-        return _words(given) if isinstance(given, str) else given
+        if isinstance(given, str):
+            return tuple(word.strip() for word in given.lower().split("|"))
+        return given
 
     @property
     def normed(self) -> bool:
         """Whether the table of distances is normed."""
-        return "layer_norm" in _words(self.norm_rel_ebd)
+        return self.norm_rel_ebd == "layer_norm"
 
     @property
     def max_distance(self) -> int:
@@ -90,7 +92,7 @@ def bucket(distance: np.ndarray, buckets: int, max_distance: int) -> np.ndarray:
     In float32, as the checkpoints were trained: some edges fall on whole numbers.
 
     >>> bucket(np.array([-20, -2, 0, 3, 4, 5, 9, 15]), 8, 16)
-    array([-9, -2,  0,  3,  4,  5,  6,  7])
+    array([-8, -2,  0,  3,  4,  5,  6,  7])
     """
     middle = buckets // 2
     far = np.maximum(np.abs(distance), middle).astype(np.float32) / np.float32(middle)
@@ -98,10 +100,6 @@ def bucket(distance: np.ndarray, buckets: int, max_distance: int) -> np.ndarray:
     logs = np.ceil(np.log(far) / longest * np.float32(middle - 1)) + np.float32(middle)
     signed = (logs * np.sign(distance)).astype(distance.dtype)
     return np.where(np.abs(distance) <= middle, distance, signed)
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.lower().split("|"))
 
 
 def config_from_dict(config: Mapping[str, Any]) -> DebertaV2Config:
@@ -119,18 +117,27 @@ def config_from_dict(config: Mapping[str, Any]) -> DebertaV2Config:
     head_width, most = width // num_heads, 2 * (result.max_distance - 1)
     for name, fits, expected in (
         ("pos_att_type", {*result.terms} <= {"c2p", "p2c"}, "made of c2p and p2c"),
-        ("norm_rel_ebd", result.relative_attention or not result.normed, "none here"),
+        (
+            "norm_rel_ebd",
+            result.relative_attention or not result.normed,
+            "none without relative_attention",
+        ),
         ("position_buckets", buckets < 1 or 1 < buckets < most, f"2 to {most - 1}"),
         ("conv_kernel_size", kernel == 0 or kernel % 2 == 1, "0 or odd"),
-        ("legacy", result.legacy or result.word_width == width, "true here"),
+        ("conv_groups", width % result.conv_groups == 0, f"a divisor of {width}"),
+        (
+            "legacy",
+            result.legacy or result.word_width == width,
+            "true, or embedding_size that of hidden_size",
+        ),
         (
             "attention_head_size",
-            config.get("attention_head_size") in (None, head_width),
+            config.get("attention_head_size", head_width) == head_width,
             f"hidden_size / num_attention_heads = {head_width}",
         ),
         (
             "pooler_hidden_size",
-            config.get("pooler_hidden_size") in (None, width),
+            config.get("pooler_hidden_size", width) == width,
             f"hidden_size = {width}",
         ),
     ):
