@@ -4,13 +4,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jft.models import bert, deberta_v2, vit
+from jft.models import bert, deberta_v2, modernbert, vit
 from jft.models.family import Family, make_apply_fn
 from jft.types import InputError
 
 MODELS: dict[str, Family] = {
     "bert": bert.FAMILY,
     "deberta-v2": deberta_v2.FAMILY,
+    "modernbert": modernbert.FAMILY,
     "vit": vit.FAMILY,
 }
 

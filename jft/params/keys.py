@@ -25,6 +25,8 @@ TIED = (
     # BERT's masked-word head
     (r"cls\.predictions\.decoder\.weight", r"embeddings\.word_embeddings\.weight"),
     (r"cls\.predictions\.decoder\.bias", r"cls\.predictions\.bias"),
+    # ModernBERT's masked-word head
+    (r"decoder\.weight", r"embeddings\.tok_embeddings\.weight"),
     # decoders whose output layer is the embedding: GPT-2, Llama 3.2, Gemma, Qwen
     (r"lm_head\.weight", r"(?:wte|embed_tokens|shared)\.weight"),
 )
