@@ -6,12 +6,14 @@ from typing import Any
 
 from jft.models import (
     bert,
+    deberta_v2,
     gemma2,
     gemma3,
     gpt2,
     gpt_neox,
     llama,
     mistral,
+    modernbert,
     phi3,
     qwen2,
     qwen3,
@@ -33,6 +35,8 @@ MODELS: dict[str, Family] = {
     "roberta": roberta.FAMILY,
     "gpt2": gpt2.FAMILY,
     "gpt_neox": gpt_neox.FAMILY,
+    "deberta-v2": deberta_v2.FAMILY,
+    "modernbert": modernbert.FAMILY,
     "vit": vit.FAMILY,
     "xlm-roberta": roberta.XLM_FAMILY,
 }

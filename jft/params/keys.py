@@ -30,6 +30,8 @@ TIED = (
     (r"lm_head\.decoder\.bias", r"lm_head\.bias"),
     # GPT-NeoX with tied words
     (r"(?:embed_out|lm_head)\.weight", r"embed_in\.weight"),
+    # ModernBERT's masked-word head
+    (r"decoder\.weight", r"embeddings\.tok_embeddings\.weight"),
     # decoders whose output layer is the embedding: GPT-2, Llama 3.2, Gemma, Qwen
     (r"lm_head\.weight", r"(?:wte|embed_tokens|shared)\.weight"),
 )

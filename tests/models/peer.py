@@ -62,7 +62,7 @@ def make_batch(row, config, *, seed=0):
     ids, mask = tokens(LENGTH, 3)
     batch = {"input_ids": ids, "attention_mask": mask}
     if row.token_types:
-        kinds = config.get("type_vocab_size", row.token_types)
+        kinds = config.get("type_vocab_size", row.token_types) or 1
         batch["token_type_ids"] = rng.integers(0, kinds, ids.shape).astype(np.int32)
     if row.encoder_decoder:
         ids, mask = tokens(TARGET_LENGTH, 2)
