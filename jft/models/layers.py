@@ -128,8 +128,7 @@ class Embed(nn.Module):
         if self.padding_id is None:
             return vectors
         is_padding = (ids == self.padding_id % self.num_embeddings)[..., None]
-        vectors = jnp.where(is_padding, jax.lax.stop_gradient(vectors), vectors)
-        return vectors
+        return jnp.where(is_padding, jax.lax.stop_gradient(vectors), vectors)
 
     def attend(self, x: jax.Array) -> jax.Array:
         """Score ``[..., D]`` against every row: ``[..., V]``; the tied output layer."""

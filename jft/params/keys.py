@@ -32,6 +32,7 @@ TIED = (
 # Buffers that transformers once saved; the forward makes them anew.
 BUFFERS = (
     r"(?:.*\.)?embeddings\.(?:position_ids|token_type_ids)",  # BERT, RoBERTa and kin
+    r"(?:.*\.)?self_attn\.rotary_emb\.inv_freq",  # Llama 2 and kin, once a layer
 )
 
 
