@@ -9,6 +9,7 @@ import pytest
 from jft.models import get_family
 from jft.params import init_params
 from jft.types import InputError
+from tests.models import peer
 from tests.models.table import TABLE
 
 LINEAR = {"rope_type": "linear", "factor": 2.0}
@@ -160,3 +161,24 @@ def test_new_weights_start_as_in_transformers(model_type, norm):
         params["embed_tokens"]["embedding"],
     ):
         assert 0.4 < np.std(leaf) < 0.6
+
+
+def test_given_positions_are_used():
+    """Positions twice as far apart are angles twice as fast."""
+    ids = jnp.arange(4, 10)[None]
+    fast = {"rope_scaling": {"rope_type": "linear", "factor": 0.5}}
+    hidden = {}
+    for name, changes, fields in (
+        ("fast", fast, {}),
+        ("far", {}, {"position_ids": 2 * jnp.arange(6)[None]}),
+        ("plain", {}, {}),
+    ):
+        config = {**TABLE["llama"].config, **changes}
+        module, params = peer.make_jft("llama", config, "base")
+        batch = {"input_ids": ids, **fields}
+        hidden[name] = jax.jit(module.apply)({"params": params}, batch)
+    far, fast, plain = (
+        hidden[k]["last_hidden_state"] for k in ("far", "fast", "plain")
+    )
+    np.testing.assert_allclose(far, fast, atol=1e-5)
+    assert np.abs(far - plain).max() > 0.01
