@@ -43,7 +43,7 @@ def read(model_type, **changes):
         ("mistral", {"layer_types": ["full_attention"] * 2}, "layer_types is"),
         ("qwen2", {"use_mrope": True}, "use_mrope is True"),
         ("qwen2", {"layer_types": ["full_attention"]}, "names 1 layers"),
-        ("qwen2", {"layer_types": ["sliding_attention"] * 2}, "no sliding_window"),
+        ("qwen3", {"layer_types": ["sliding_attention"] * 2}, "no sliding_window"),
         (
             "qwen3",
             {"layer_types": ["linear_attention"] * 2},
