@@ -75,9 +75,9 @@ def _rope(config: Mapping[str, Any], fields: Gemma3Fields, kind: str) -> Rope:
     own = dict(by_type.get(kind) or {})
     if kind == FULL:
         own |= config.get("rope_scaling") or {}
-        theta = config.get("rope_theta", 1_000_000.0)
+        theta = config.get("rope_theta") or 1_000_000.0
     else:
-        theta = config.get("rope_local_base_freq", 10_000.0)
+        theta = config.get("rope_local_base_freq") or 10_000.0
     rope = read_rope(
         {"rope_parameters": {"rope_theta": theta, **own}},
         head_width=fields.head_width,

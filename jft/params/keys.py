@@ -42,6 +42,7 @@ BUFFERS = (
     r"(?:.*\.)?attn\.(?:masked_)?bias",  # GPT-2's causal mask and its filler
     # the same and the frequencies of GPT-NeoX, such as Pythia's
     r"(?:.*\.)?attention\.(?:(?:masked_)?bias|rotary_emb\.inv_freq)",
+    r"(?:.*\.)?self_attn\.rotary_emb\.inv_freq",  # Llama 2 and kin, once a layer
 )
 
 

@@ -630,15 +630,16 @@ TABLE: dict[str, Row] = {
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "max_position_embeddings": 16,
+            "use_sliding_window": True,
+            "sliding_window": 3,
+            "max_window_layers": 1,
             "pad_token_id": 0,
         },
         variants={
-            "top block slides, tied, ungrouped, gelu, large eps, rope linear": (
+            "no window, tied, ungrouped, gelu, large eps, rope linear": (
                 "causal_lm",
                 {
-                    "use_sliding_window": True,
-                    "sliding_window": 3,
-                    "max_window_layers": 1,
+                    "use_sliding_window": False,
                     "tie_word_embeddings": True,
                     "num_key_value_heads": None,
                     "hidden_act": "gelu",
@@ -649,7 +650,6 @@ TABLE: dict[str, Row] = {
             "layers by type, no block below the windows": (
                 "causal_lm",
                 {
-                    "use_sliding_window": True,
                     "sliding_window": 2,
                     "max_window_layers": 0,
                     "layer_types": ["sliding_attention", "full_attention"],

@@ -78,3 +78,21 @@ def test_tied_copy_is_read_only_where_the_first_is_absent(model_type, copies):
     first_to_copy = {first: copy for copy, first in copies.items()}
     assert alone.keys == {p: first_to_copy.get(k, k) for p, k in keys.items()}
     assert alone.unused == ()
+def test_llama_kept_its_frequencies_and_other_heads_have_other_prefixes():
+    config = {"num_hidden_layers": 1}
+    family, paths, keys = paths_and_keys("llama", "question_answering", config)
+    buffer = "model.layers.0.self_attn.rotary_emb.inv_freq"
+    causal = [key.replace("transformer.", "model.", 1) for key in keys.values()]
+    assert causal != [*keys.values()]
+    for stored in (keys.values(), causal):
+        found = find_keys(family, "question_answering", paths, [*stored, buffer])
+        assert found.keys == dict(zip(keys, stored, strict=True))
+        assert found.unused == ()
+
+
+def test_llama_with_tied_words_may_repeat_them():
+    config = {"num_hidden_layers": 1, "tie_word_embeddings": True}
+    family, paths, keys = paths_and_keys("llama", "causal_lm", config)
+    found = find_keys(family, "causal_lm", paths, [*keys.values(), "lm_head.weight"])
+    assert found.keys == keys
+    assert found.unused == ()
