@@ -32,6 +32,11 @@ def own_keys(model_type, task):
             },
             id="roberta",
         ),
+        pytest.param(
+            "distilbert",
+            {"vocab_projector.weight": "distilbert.embeddings.word_embeddings.weight"},
+            id="distilbert",
+        ),
     ],
 )
 def test_tied_copy_is_read_only_where_the_first_is_absent(model_type, copies):
