@@ -149,6 +149,7 @@ TABLE: dict[str, Row] = {
             # small enough for an eps of 1e-5 to differ from the fixed 1e-12
             (r".*(?:word|position)_embeddings\.weight", 0.1),
             (r"vocab_layer_norm\.weight", 8.0),
+            (r"vocab_projector\.weight", 0.15),
             (r"pre_classifier\.weight", 1.5),
         ],
         num_params={
