@@ -22,7 +22,7 @@ class Row(NamedTuple):
     # parameters whose gradient is zero but for rounding, such as a key's bias
     zero_grad: str = r"(?!)"
     encoder_decoder: bool = False
-    left_padding: bool = False  # decoders are padded on either side
+    left_padding: bool = False  # one text is padded on the left
     token_types: int = 0  # ids of token types to draw from; 0: the field is left out
 
 
@@ -68,7 +68,8 @@ ROBERTA = Row(
         "classifier_dropout": 0.3,
     },
     zero_grad=r".*attention/self/key/bias",
-    left_padding=True,  # positions are counted behind it
+    # positions are counted behind it; the first token has no gradient then
+    left_padding=True,
     token_types=2,
 )
 
@@ -164,5 +165,6 @@ TABLE: dict[str, Row] = {
             "seq_classif_dropout": 0.4,
         },
         zero_grad=r".*attention/k_lin/bias",
+        left_padding=True,  # the first token is padding then, and has no gradient
     ),
 }
