@@ -4,13 +4,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jft.models import bert, distilbert, roberta, vit
+from jft.models import bert, distilbert, electra, roberta, vit
 from jft.models.family import Family, make_apply_fn
 from jft.types import InputError
 
 MODELS: dict[str, Family] = {
     "bert": bert.FAMILY,
     "distilbert": distilbert.FAMILY,
+    "electra": electra.FAMILY,
     "roberta": roberta.FAMILY,
     "vit": vit.FAMILY,
     "xlm-roberta": roberta.XLM_FAMILY,

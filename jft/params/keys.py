@@ -30,6 +30,8 @@ TIED = (
     (r"lm_head\.decoder\.bias", r"lm_head\.bias"),
     # DistilBERT's
     (r"vocab_projector\.weight", r"embeddings\.word_embeddings\.weight"),
+    # ELECTRA's generator
+    (r"generator_lm_head\.weight", r"embeddings\.word_embeddings\.weight"),
     # decoders whose output layer is the embedding: GPT-2, Llama 3.2, Gemma, Qwen
     (r"lm_head\.weight", r"(?:wte|embed_tokens|shared)\.weight"),
 )

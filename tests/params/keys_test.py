@@ -37,6 +37,11 @@ def own_keys(model_type, task):
             {"vocab_projector.weight": "distilbert.embeddings.word_embeddings.weight"},
             id="distilbert",
         ),
+        pytest.param(
+            "electra",
+            {"generator_lm_head.weight": "electra.embeddings.word_embeddings.weight"},
+            id="electra",
+        ),
     ],
 )
 def test_tied_copy_is_read_only_where_the_first_is_absent(model_type, copies):
