@@ -7,6 +7,8 @@ from typing import Any
 from jft.models import (
     bert,
     deberta_v2,
+    distilbert,
+    electra,
     gemma2,
     gemma3,
     gpt2,
@@ -32,6 +34,8 @@ MODELS: dict[str, Family] = {
     "phi3": phi3.FAMILY,
     "qwen2": qwen2.FAMILY,
     "qwen3": qwen3.FAMILY,
+    "distilbert": distilbert.FAMILY,
+    "electra": electra.FAMILY,
     "roberta": roberta.FAMILY,
     "gpt2": gpt2.FAMILY,
     "gpt_neox": gpt_neox.FAMILY,

@@ -17,7 +17,7 @@ from flax import linen as nn
 from jft.models.activations import ACTIVATIONS
 
 Init = Callable[..., jax.Array]
-normal = nn.initializers.normal
+normal: Callable[[float], Init] = nn.initializers.normal
 
 
 def dense(
@@ -52,6 +52,16 @@ def at_least_float32(x: jax.Array) -> jax.Array:
 def along_last(vector: jax.Array, x: jax.Array) -> jax.Array:
     """Reshape ``vector [D]`` to be multiplied with ``x [..., D]``."""
     return vector.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+class Bias(nn.Module):
+    """A bias without a matrix, for a layer whose matrix is another's."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map ``[..., D] -> [..., D]``."""
+        bias: jax.Array = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        return x + along_last(bias, x)
 
 
 class LayerNorm(nn.Module):

@@ -32,6 +32,10 @@ TIED = (
     (r"(?:embed_out|lm_head)\.weight", r"embed_in\.weight"),
     # ModernBERT's masked-word head
     (r"decoder\.weight", r"embeddings\.tok_embeddings\.weight"),
+    # DistilBERT's
+    (r"vocab_projector\.weight", r"embeddings\.word_embeddings\.weight"),
+    # ELECTRA's generator
+    (r"generator_lm_head\.weight", r"embeddings\.word_embeddings\.weight"),
     # decoders whose output layer is the embedding: GPT-2, Llama 3.2, Gemma, Qwen
     (r"lm_head\.weight", r"(?:wte|embed_tokens|shared)\.weight"),
 )

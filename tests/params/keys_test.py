@@ -66,6 +66,16 @@ def test_tied_gpt_neox_may_repeat_its_words():
             },
             id="roberta",
         ),
+        pytest.param(
+            "distilbert",
+            {"vocab_projector.weight": "distilbert.embeddings.word_embeddings.weight"},
+            id="distilbert",
+        ),
+        pytest.param(
+            "electra",
+            {"generator_lm_head.weight": "electra.embeddings.word_embeddings.weight"},
+            id="electra",
+        ),
     ],
 )
 def test_tied_copy_is_read_only_where_the_first_is_absent(model_type, copies):
@@ -78,6 +88,8 @@ def test_tied_copy_is_read_only_where_the_first_is_absent(model_type, copies):
     first_to_copy = {first: copy for copy, first in copies.items()}
     assert alone.keys == {p: first_to_copy.get(k, k) for p, k in keys.items()}
     assert alone.unused == ()
+
+
 def test_llama_kept_its_frequencies_and_other_heads_have_other_prefixes():
     config = {"num_hidden_layers": 1}
     family, paths, keys = paths_and_keys("llama", "question_answering", config)
