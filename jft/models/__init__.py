@@ -4,7 +4,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jft.models import bert, deberta_v2, modernbert, vit
+from jft.models import bert, deberta_v2, modernbert, roberta, vit
 from jft.models.family import Family, make_apply_fn
 from jft.types import InputError
 
@@ -12,7 +12,9 @@ MODELS: dict[str, Family] = {
     "bert": bert.FAMILY,
     "deberta-v2": deberta_v2.FAMILY,
     "modernbert": modernbert.FAMILY,
+    "roberta": roberta.FAMILY,
     "vit": vit.FAMILY,
+    "xlm-roberta": roberta.XLM_FAMILY,
 }
 
 __all__ = ["MODELS", "Family", "family_of", "get_family", "make_apply_fn"]

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jft.models.layers import at_least_float32, dropout
+from jft.models.layers import Init, at_least_float32, dense, dropout
 
 
 def padding_mask(batch: Mapping[str, Any], name: str = "attention_mask") -> Any:
@@ -113,6 +113,46 @@ def attend(
     probs = dropout(probs, dropout_rate, deterministic=deterministic)
     mixed = probs.reshape(batch, groups, heads // groups * length, num_keys) @ v
     return mixed.reshape(batch, heads, length, -1).transpose(0, 2, 1, 3)
+
+
+def self_attention(
+    x: jax.Array,
+    mask: jax.Array | None,
+    *,
+    num_heads: int,
+    names: tuple[str, str, str] = ("query", "key", "value"),
+    init: Init,
+    dropout_rate: float,
+    deterministic: bool,
+) -> jax.Array:
+    """Let an encoder's tokens look at each other; without the output product.
+
+    Args:
+      x: ``[B, L, D]``.
+      mask: as in ``attend``.
+      num_heads: H, which divides D.
+      names: of the three products, made in the module that calls.
+      init: how their matrices are drawn.
+      dropout_rate: of the probabilities.
+      deterministic: False drops out.
+
+    Returns:
+      ``[B, L, D]``.
+    """
+    width = x.shape[-1]
+    query, key, value = (
+        split_heads(dense(x, width, name=name, init=init), num_heads) for name in names
+    )
+    mixed = attend(
+        query,
+        key,
+        value,
+        mask=mask,
+        scale=(width // num_heads) ** -0.5,
+        dropout_rate=dropout_rate,
+        deterministic=deterministic,
+    )
+    return merge_heads(mixed)
 
 
 def with_cache(

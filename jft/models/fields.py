@@ -84,6 +84,14 @@ def check_heads(name: str, width: int, heads_name: str, heads: int) -> None:
         )
 
 
+def check_token_id(name: str, token_id: int | None, num_rows: int) -> None:
+    """Refuse an id that has no row in the table; None is fine, -1 is the last row."""
+    if token_id is not None and not -num_rows <= token_id < num_rows:
+        raise InputError(
+            f"config.json: {name} is {token_id}, but the table has {num_rows} rows."
+        )
+
+
 def _unsupported(name: str, value: Any, expected: str) -> InputError:
     return InputError(f"config.json: {name} is {value!r}; it must be {expected}.")
 

@@ -101,20 +101,33 @@ class RMSNorm(nn.Module):
 
 
 class Embed(nn.Module):
-    """A table of vectors, by id; it can also score vectors against every row."""
+    """A table of vectors, by id; it can also score vectors against every row.
+
+    ``padding_id`` is torch's ``padding_idx``: the row of that id starts at zero, and
+    looking it up gives it no gradient.
+    """
 
     num_embeddings: int
     features: int
     init: Init
+    padding_id: int | None = None
 
     def setup(self) -> None:
         """Make the table ``[V, D]``."""
-        shape = (self.num_embeddings, self.features)
-        self.embedding = self.param("embedding", self.init, shape)
+        shape, row = (self.num_embeddings, self.features), self.padding_id
+
+        def draw(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+            table = self.init(key, shape)
+            return table if row is None else table.at[row].set(0)
+
+        self.embedding: jax.Array = self.param("embedding", draw, shape)
 
     def __call__(self, ids: jax.Array) -> jax.Array:
         """Map ids ``[...]`` to vectors ``[..., D]``."""
         vectors: jax.Array = jnp.take(self.embedding, ids, axis=0, mode="clip")
+        if self.padding_id is not None:
+            is_padding = (ids == self.padding_id % self.num_embeddings)[..., None]
+            vectors = jnp.where(is_padding, jax.lax.stop_gradient(vectors), vectors)
         return vectors
 
     def attend(self, x: jax.Array) -> jax.Array:

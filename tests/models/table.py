@@ -26,6 +26,52 @@ class Row(NamedTuple):
     token_types: int = 0  # ids of token types to draw from; 0: the field is left out
 
 
+# RoBERTa's and XLM-RoBERTa's row; only the published sizes differ
+ROBERTA = Row(
+    config={
+        "vocab_size": 41,
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "intermediate_size": 40,
+        "max_position_embeddings": 16,
+        "type_vocab_size": 2,
+        "pad_token_id": 1,
+        "layer_norm_eps": 1e-5,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    },
+    variants={
+        "untied, relu, large eps, padding 3": (
+            "masked_lm",
+            {
+                "tie_word_embeddings": False,
+                "hidden_act": "relu",
+                "layer_norm_eps": 0.1,
+                "pad_token_id": 3,
+            },
+        ),
+        "one token type, tanh gelu, one head": (
+            "base",
+            {"type_vocab_size": 1, "hidden_act": "gelu_new", "num_attention_heads": 1},
+        ),
+    },
+    scales=[(r"classifier\..*weight", 1.5), (r"qa_outputs\.weight", 1.5)],
+    num_params={
+        "roberta-base": ("base", 124_645_632),
+        "roberta-large": ("base", 355_359_744),
+        "distilroberta-base": ("base", 82_118_400),
+    },
+    dropout={
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.2,
+        "classifier_dropout": 0.3,
+    },
+    zero_grad=r".*attention/self/key/bias",
+    left_padding=True,  # positions are counted behind it
+    token_types=2,
+)
+
 TABLE: dict[str, Row] = {
     "bert": Row(
         config={
@@ -197,13 +243,25 @@ TABLE: dict[str, Row] = {
             ),
             "no bias at all": ("masked_lm", {"decoder_bias": False}),
         },
-        num_params={},
+        num_params={
+            "ModernBERT-base": ("masked_lm", 149_655_232),
+            "ModernBERT-large": ("masked_lm", 395_881_664),
+        },
         dropout={
             "embedding_dropout": 0.1,
             "attention_dropout": 0.2,
             "mlp_dropout": 0.3,
             "classifier_dropout": 0.4,
         },
+        # where the first token is padding, its id's row has no gradient
         left_padding=True,
+    ),
+    "roberta": ROBERTA,
+    "xlm-roberta": ROBERTA._replace(
+        variants={},
+        num_params={
+            "xlm-roberta-base": ("base", 278_043_648),
+            "xlm-roberta-large": ("base", 559_890_432),
+        },
     ),
 }
