@@ -41,6 +41,9 @@ MODELS: dict[str, Family] = {
     "gpt_neox": gpt_neox.FAMILY,
     "deberta-v2": deberta_v2.FAMILY,
     "modernbert": modernbert.FAMILY,
+    "deberta-v2": deberta_v2.FAMILY,
+    "modernbert": modernbert.FAMILY,
+    "roberta": roberta.FAMILY,
     "vit": vit.FAMILY,
     "xlm-roberta": roberta.XLM_FAMILY,
 }

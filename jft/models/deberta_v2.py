@@ -43,7 +43,7 @@ class Embeddings(nn.Module):
         """Make the tables; the words' is also the tied output layer."""
         cfg = self.config
         width, init = cfg.word_width, cfg.init
-        self.word_embeddings = Embed(cfg.vocab_size, width, init)
+        self.word_embeddings = Embed(cfg.vocab_size, width, init, cfg.pad_token_id)
         if cfg.position_biased_input:
             self.position_embeddings = Embed(cfg.max_position_embeddings, width, init)
         if cfg.type_vocab_size:

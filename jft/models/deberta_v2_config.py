@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jft.models.bert import BertConfig
-from jft.models.fields import check_heads, read_fields
+from jft.models.fields import check_heads, check_token_id, read_fields
 from jft.types import InputError
 
 
@@ -113,6 +113,7 @@ def config_from_dict(config: Mapping[str, Any]) -> DebertaV2Config:
     )
     width, num_heads = result.hidden_size, result.num_attention_heads
     check_heads("hidden_size", width, "num_attention_heads", num_heads)
+    check_token_id("pad_token_id", result.pad_token_id, result.vocab_size)
     buckets, kernel = result.position_buckets, result.conv_kernel_size
     head_width, most = width // num_heads, 2 * (result.max_distance - 1)
     for name, fits, expected in (

@@ -55,7 +55,9 @@ class Embeddings(nn.Module):
     def setup(self) -> None:
         """Make the table, which is also the tied output layer."""
         cfg = self.config
-        self.tok_embeddings = Embed(cfg.vocab_size, cfg.hidden_size, cfg.init)
+        self.tok_embeddings = Embed(
+            cfg.vocab_size, cfg.hidden_size, cfg.init, cfg.pad_token_id
+        )
         self.norm = LayerNorm(cfg.norm_eps, cfg.norm_bias)
         self.drop = nn.Dropout(cfg.embedding_dropout)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from flax import linen as nn
 
-from jft.models.fields import check_heads, read_fields
+from jft.models.fields import check_heads, check_token_id, read_fields
 from jft.models.layers import Init
 from jft.models.rotary import Rope, read_rope
 from jft.types import InputError
@@ -33,6 +33,7 @@ class ModernBertConfig:
     num_attention_heads: int = 12
     hidden_activation: str = "gelu"
     max_position_embeddings: int = 8192
+    pad_token_id: int | None = 50283
     initializer_range: float = 0.02
     initializer_cutoff_factor: float = 2.0
     norm_eps: float = 1e-5
@@ -90,6 +91,7 @@ def config_from_dict(config: Mapping[str, Any]) -> ModernBertConfig:
     )
     width, num_heads = result.hidden_size, result.num_attention_heads
     check_heads("hidden_size", width, "num_attention_heads", num_heads)
+    check_token_id("pad_token_id", result.pad_token_id, result.vocab_size)
     num_layers, every = result.num_hidden_layers, result.global_attn_every_n_layers
     types = result.layer_types or tuple(
         LAYER_TYPES[i % every > 0] for i in range(num_layers)

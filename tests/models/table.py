@@ -194,6 +194,100 @@ TABLE: dict[str, Row] = {
         left_padding=True,
         token_types=3,
     ),
+    "distilbert": Row(
+        config={
+            "vocab_size": 41,
+            "dim": 24,
+            "n_layers": 2,
+            "n_heads": 3,
+            "hidden_dim": 40,
+            "max_position_embeddings": 16,
+            "dropout": 0.0,
+            "attention_dropout": 0.0,
+            "qa_dropout": 0.0,
+            "seq_classif_dropout": 0.0,
+        },
+        variants={
+            "untied, relu, sinusoids, one head": (
+                "masked_lm",
+                {
+                    "tie_word_embeddings": False,
+                    "activation": "relu",
+                    "sinusoidal_pos_embds": True,
+                    "n_heads": 1,
+                },
+            ),
+        },
+        scales=[
+            # small enough for an eps of 1e-5 to differ from the fixed 1e-12
+            (r".*(?:word|position)_embeddings\.weight", 0.1),
+            (r"vocab_layer_norm\.weight", 8.0),
+            (r"vocab_projector\.weight", 0.15),
+            (r"pre_classifier\.weight", 1.5),
+        ],
+        num_params={
+            "distilbert-base-uncased": ("base", 66_362_880),
+            "distilbert-base-cased": ("base", 65_190_912),
+            "distilbert-base-multilingual-cased": ("base", 134_734_080),
+        },
+        dropout={
+            "dropout": 0.1,
+            "attention_dropout": 0.2,
+            "qa_dropout": 0.3,
+            "seq_classif_dropout": 0.4,
+        },
+        zero_grad=r".*attention/k_lin/bias",
+        left_padding=True,  # the first token is padding then, and has no gradient
+    ),
+    "electra": Row(
+        config={
+            "vocab_size": 41,
+            "embedding_size": 16,
+            "hidden_size": 24,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 3,
+            "intermediate_size": 40,
+            "max_position_embeddings": 16,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+        },
+        variants={
+            "untied, relu, large eps, padding 3": (
+                "masked_lm",
+                {
+                    "tie_word_embeddings": False,
+                    "hidden_act": "relu",
+                    "layer_norm_eps": 0.1,
+                    "pad_token_id": 3,
+                },
+            ),
+            "one width, one token type, tanh gelu, one head": (
+                "sequence_classification",
+                {
+                    "embedding_size": 24,
+                    "type_vocab_size": 1,
+                    "hidden_act": "gelu_new",
+                    "num_attention_heads": 1,
+                },
+            ),
+        },
+        scales=[(r"classifier\..*weight", 1.5), (r"qa_outputs\.weight", 1.5)],
+        num_params={
+            "electra-small-discriminator": ("base", 13_483_008),
+            "electra-base-discriminator": ("base", 108_891_648),
+            "electra-large-discriminator": ("base", 334_092_288),
+            "electra-base-generator": ("masked_lm", 33_740_602),
+            "electra-large-generator": ("masked_lm", 51_295_290),
+        },
+        dropout={
+            "hidden_dropout_prob": 0.1,
+            "attention_probs_dropout_prob": 0.2,
+            "classifier_dropout": 0.3,
+        },
+        zero_grad=r".*attention/self/key/bias",
+        left_padding=True,  # the first token is padding then, and has no gradient
+        token_types=2,
+    ),
     "gemma2": Row(
         config={
             "vocab_size": 43,
@@ -557,13 +651,17 @@ TABLE: dict[str, Row] = {
             ),
             "no bias at all": ("masked_lm", {"decoder_bias": False}),
         },
-        num_params={},
+        num_params={
+            "ModernBERT-base": ("masked_lm", 149_655_232),
+            "ModernBERT-large": ("masked_lm", 395_881_664),
+        },
         dropout={
             "embedding_dropout": 0.1,
             "attention_dropout": 0.2,
             "mlp_dropout": 0.3,
             "classifier_dropout": 0.4,
         },
+        # where the first token is padding, its id's row has no gradient
         left_padding=True,
     ),
     "phi3": Row(
@@ -706,99 +804,5 @@ TABLE: dict[str, Row] = {
             "xlm-roberta-base": ("base", 278_043_648),
             "xlm-roberta-large": ("base", 559_890_432),
         },
-    ),
-    "distilbert": Row(
-        config={
-            "vocab_size": 41,
-            "dim": 24,
-            "n_layers": 2,
-            "n_heads": 3,
-            "hidden_dim": 40,
-            "max_position_embeddings": 16,
-            "dropout": 0.0,
-            "attention_dropout": 0.0,
-            "qa_dropout": 0.0,
-            "seq_classif_dropout": 0.0,
-        },
-        variants={
-            "untied, relu, sinusoids, one head": (
-                "masked_lm",
-                {
-                    "tie_word_embeddings": False,
-                    "activation": "relu",
-                    "sinusoidal_pos_embds": True,
-                    "n_heads": 1,
-                },
-            ),
-        },
-        scales=[
-            # small enough for an eps of 1e-5 to differ from the fixed 1e-12
-            (r".*(?:word|position)_embeddings\.weight", 0.1),
-            (r"vocab_layer_norm\.weight", 8.0),
-            (r"vocab_projector\.weight", 0.15),
-            (r"pre_classifier\.weight", 1.5),
-        ],
-        num_params={
-            "distilbert-base-uncased": ("base", 66_362_880),
-            "distilbert-base-cased": ("base", 65_190_912),
-            "distilbert-base-multilingual-cased": ("base", 134_734_080),
-        },
-        dropout={
-            "dropout": 0.1,
-            "attention_dropout": 0.2,
-            "qa_dropout": 0.3,
-            "seq_classif_dropout": 0.4,
-        },
-        zero_grad=r".*attention/k_lin/bias",
-        left_padding=True,  # the first token is padding then, and has no gradient
-    ),
-    "electra": Row(
-        config={
-            "vocab_size": 41,
-            "embedding_size": 16,
-            "hidden_size": 24,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 3,
-            "intermediate_size": 40,
-            "max_position_embeddings": 16,
-            "hidden_dropout_prob": 0.0,
-            "attention_probs_dropout_prob": 0.0,
-        },
-        variants={
-            "untied, relu, large eps, padding 3": (
-                "masked_lm",
-                {
-                    "tie_word_embeddings": False,
-                    "hidden_act": "relu",
-                    "layer_norm_eps": 0.1,
-                    "pad_token_id": 3,
-                },
-            ),
-            "one width, one token type, tanh gelu, one head": (
-                "sequence_classification",
-                {
-                    "embedding_size": 24,
-                    "type_vocab_size": 1,
-                    "hidden_act": "gelu_new",
-                    "num_attention_heads": 1,
-                },
-            ),
-        },
-        scales=[(r"classifier\..*weight", 1.5), (r"qa_outputs\.weight", 1.5)],
-        num_params={
-            "electra-small-discriminator": ("base", 13_483_008),
-            "electra-base-discriminator": ("base", 108_891_648),
-            "electra-large-discriminator": ("base", 334_092_288),
-            "electra-base-generator": ("masked_lm", 33_740_602),
-            "electra-large-generator": ("masked_lm", 51_295_290),
-        },
-        dropout={
-            "hidden_dropout_prob": 0.1,
-            "attention_probs_dropout_prob": 0.2,
-            "classifier_dropout": 0.3,
-        },
-        zero_grad=r".*attention/self/key/bias",
-        left_padding=True,  # the first token is padding then, and has no gradient
-        token_types=2,
     ),
 }

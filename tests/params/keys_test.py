@@ -13,6 +13,7 @@ TINY = {
     "num_hidden_layers": 1,
     "hidden_size": 24,
     "num_attention_heads": 3,
+    "pad_token_id": 0,
 }
 
 
@@ -75,6 +76,19 @@ def test_tied_gpt_neox_may_repeat_its_words():
             "electra",
             {"generator_lm_head.weight": "electra.embeddings.word_embeddings.weight"},
             id="electra",
+            "modernbert",
+            {"decoder.weight": "model.embeddings.tok_embeddings.weight"},
+            id="modernbert",
+        ),
+        pytest.param(
+            "deberta-v2",
+            {
+                "cls.predictions.decoder.weight": (
+                    "deberta.embeddings.word_embeddings.weight"
+                ),
+                "cls.predictions.decoder.bias": "cls.predictions.bias",
+            },
+            id="deberta-v2",
         ),
     ],
 )
