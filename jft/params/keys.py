@@ -36,11 +36,6 @@ TIED = (
     (r"vocab_projector\.weight", r"embeddings\.word_embeddings\.weight"),
     # ELECTRA's generator
     (r"generator_lm_head\.weight", r"embeddings\.word_embeddings\.weight"),
-    # ModernBERT's masked-word head
-    (r"decoder\.weight", r"embeddings\.tok_embeddings\.weight"),
-    # RoBERTa's masked-word head
-    (r"lm_head\.decoder\.weight", r"embeddings\.word_embeddings\.weight"),
-    (r"lm_head\.decoder\.bias", r"lm_head\.bias"),
     # decoders whose output layer is the embedding: GPT-2, Llama 3.2, Gemma, Qwen
     (r"lm_head\.weight", r"(?:wte|embed_tokens|shared)\.weight"),
 )

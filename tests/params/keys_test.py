@@ -76,6 +76,8 @@ def test_tied_gpt_neox_may_repeat_its_words():
             "electra",
             {"generator_lm_head.weight": "electra.embeddings.word_embeddings.weight"},
             id="electra",
+        ),
+        pytest.param(
             "modernbert",
             {"decoder.weight": "model.embeddings.tok_embeddings.weight"},
             id="modernbert",
