@@ -4,11 +4,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jft.models import bert, distilbert, electra, roberta, vit
+from jft.models import albert, bert, distilbert, electra, roberta, vit
 from jft.models.family import Family, make_apply_fn
 from jft.types import InputError
 
 MODELS: dict[str, Family] = {
+    "albert": albert.FAMILY,
     "bert": bert.FAMILY,
     "distilbert": distilbert.FAMILY,
     "electra": electra.FAMILY,

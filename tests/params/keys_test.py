@@ -13,6 +13,7 @@ TINY = {
     "hidden_size": 24,
     "num_attention_heads": 3,
 }
+WORDS = "embeddings.word_embeddings.weight"
 
 
 def own_keys(model_type, task):
@@ -27,20 +28,28 @@ def own_keys(model_type, task):
         pytest.param(
             "roberta",
             {
-                "lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",
+                "lm_head.decoder.weight": f"roberta.{WORDS}",
                 "lm_head.decoder.bias": "lm_head.bias",
             },
             id="roberta",
         ),
         pytest.param(
             "distilbert",
-            {"vocab_projector.weight": "distilbert.embeddings.word_embeddings.weight"},
+            {"vocab_projector.weight": f"distilbert.{WORDS}"},
             id="distilbert",
         ),
         pytest.param(
             "electra",
-            {"generator_lm_head.weight": "electra.embeddings.word_embeddings.weight"},
+            {"generator_lm_head.weight": f"electra.{WORDS}"},
             id="electra",
+        ),
+        pytest.param(
+            "albert",
+            {
+                "predictions.decoder.weight": f"albert.{WORDS}",
+                "predictions.decoder.bias": "predictions.bias",
+            },
+            id="albert",
         ),
     ],
 )
