@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jft.models import (
+    albert,
     bert,
     deberta_v2,
     distilbert,
@@ -26,6 +27,7 @@ from jft.models.family import Family, make_apply_fn
 from jft.types import InputError
 
 MODELS: dict[str, Family] = {
+    "albert": albert.FAMILY,
     "bert": bert.FAMILY,
     "deberta-v2": deberta_v2.FAMILY,
     "distilbert": distilbert.FAMILY,

@@ -22,9 +22,11 @@ RENAMED = (
 # The same numbers once more -> where they are first. Both sides are keys without the
 # backbone's prefix. Not read, unless the first is absent.
 TIED = (
-    # BERT's masked-word head
+    # BERT's masked-word head, and ALBERT's
     (r"cls\.predictions\.decoder\.weight", r"embeddings\.word_embeddings\.weight"),
     (r"cls\.predictions\.decoder\.bias", r"cls\.predictions\.bias"),
+    (r"predictions\.decoder\.weight", r"embeddings\.word_embeddings\.weight"),
+    (r"predictions\.decoder\.bias", r"predictions\.bias"),
     # RoBERTa's masked-word head
     (r"lm_head\.decoder\.weight", r"embeddings\.word_embeddings\.weight"),
     (r"lm_head\.decoder\.bias", r"lm_head\.bias"),

@@ -15,6 +15,7 @@ TINY = {
     "num_attention_heads": 3,
     "pad_token_id": 0,
 }
+WORDS = "embeddings.word_embeddings.weight"
 
 
 def paths_and_keys(model_type, task, config=None):
@@ -62,19 +63,19 @@ def test_tied_gpt_neox_may_repeat_its_words():
         pytest.param(
             "roberta",
             {
-                "lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",
+                "lm_head.decoder.weight": f"roberta.{WORDS}",
                 "lm_head.decoder.bias": "lm_head.bias",
             },
             id="roberta",
         ),
         pytest.param(
             "distilbert",
-            {"vocab_projector.weight": "distilbert.embeddings.word_embeddings.weight"},
+            {"vocab_projector.weight": f"distilbert.{WORDS}"},
             id="distilbert",
         ),
         pytest.param(
             "electra",
-            {"generator_lm_head.weight": "electra.embeddings.word_embeddings.weight"},
+            {"generator_lm_head.weight": f"electra.{WORDS}"},
             id="electra",
         ),
         pytest.param(
@@ -91,6 +92,14 @@ def test_tied_gpt_neox_may_repeat_its_words():
                 "cls.predictions.decoder.bias": "cls.predictions.bias",
             },
             id="deberta-v2",
+        ),
+        pytest.param(
+            "albert",
+            {
+                "predictions.decoder.weight": f"albert.{WORDS}",
+                "predictions.decoder.bias": "predictions.bias",
+            },
+            id="albert",
         ),
     ],
 )
