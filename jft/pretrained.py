@@ -21,6 +21,7 @@ from jft.params import (
     load_pretrained,
     merge,
     read_config,
+    read_keys,
     read_optional,
 )
 from jft.params.init import matches_any
@@ -100,6 +101,7 @@ def load(
     folder = _find(name, revision)
     config = read_config(folder)
     family = family_of(config)
+    config = dict(family.settle_config(config, read_keys(folder)))
     task = family.task_of(config) if task is None else family.check_task(task)
     reinit: tuple[str, ...] = ()
     if num_classes is not None or class_names is not None:

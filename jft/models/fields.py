@@ -73,12 +73,32 @@ def read_fields(
     return cls(**values)
 
 
+def resolve_names(
+    config: Mapping[str, Any], names: Mapping[str, str]
+) -> dict[str, Any]:
+    """Read fields under transformers' general names, which overrule a family's own.
+
+    >>> resolve_names({"d_model": 4, "hidden_size": 8}, {"hidden_size": "d_model"})
+    {'d_model': 8}
+    """
+    kept = {name: value for name, value in config.items() if name not in names}
+    return kept | {names[name]: config[name] for name in names if name in config}
+
+
 def check_heads(name: str, width: int, heads_name: str, heads: int) -> None:
     """Refuse a width that does not divide into equal heads."""
     if width % heads:
         raise InputError(
             f"config.json: {name} is {width}, which does not divide into "
             f"{heads_name} = {heads} equal heads."
+        )
+
+
+def check_token_id(name: str, token_id: int | None, num_rows: int) -> None:
+    """Refuse an id that has no row in the table; None is fine, -1 is the last row."""
+    if token_id is not None and not -num_rows <= token_id < num_rows:
+        raise InputError(
+            f"config.json: {name} is {token_id}, but the table has {num_rows} rows."
         )
 
 

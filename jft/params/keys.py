@@ -27,11 +27,15 @@ TIED = (
     (r"cls\.predictions\.decoder\.bias", r"cls\.predictions\.bias"),
     # decoders whose output layer is the embedding: GPT-2, Llama 3.2, Gemma, Qwen
     (r"lm_head\.weight", r"(?:wte|embed_tokens|shared)\.weight"),
+    # encoder-decoders with one table of words, where torch saved every name of it
+    (r"(?:encoder|decoder)\.embed_tokens\.weight", r"shared\.weight"),
 )
 
 # Buffers that transformers once saved; the forward makes them anew.
 BUFFERS = (
     r"(?:.*\.)?embeddings\.(?:position_ids|token_type_ids)",  # BERT, RoBERTa and kin
+    # t5-small and its size-mates: cross-attention has no distances
+    r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",
 )
 
 
