@@ -297,7 +297,11 @@ def _with_vocabulary(config: dict[str, Any], vocab_size: int) -> dict[str, Any]:
             f"vocab_size is {vocab_size}, but config.json has vocab_size {known}; an "
             "embedding can only grow, in a model that has one."
         )
-    return {**config, "vocab_size": vocab_size}
+    grown = {**config, "vocab_size": vocab_size}
+    if config.get("share_encoder_decoder_embeddings") is not False:
+        # Marian names it twice
+        grown |= {k: vocab_size for k in ("decoder_vocab_size",) if k in config}
+    return grown
 
 
 def _load_processor(folder: Path, family: Family, model_config: Any) -> Any | None:

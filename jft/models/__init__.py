@@ -4,12 +4,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jft.models import bert, t5, vit
+from jft.models import bart, bert, marian, mbart, t5, vit
 from jft.models.family import Family, make_apply_fn
 from jft.types import InputError
 
 MODELS: dict[str, Family] = {
+    "bart": bart.FAMILY,
     "bert": bert.FAMILY,
+    "marian": marian.FAMILY,
+    "mbart": mbart.FAMILY,
     "t5": t5.FAMILY,
     "vit": vit.FAMILY,
 }

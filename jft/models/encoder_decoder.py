@@ -110,8 +110,12 @@ def shift_right(ids: jax.Array, first: Any) -> jax.Array:
     return jnp.concatenate([start[:, None], ids[:, :-1]], axis=1)
 
 
-def with_shifted_input(batch: Batch, start_id: int | None) -> Batch:
+def with_shifted_input(batch: Batch, start_id: int | jax.Array | None) -> Batch:
     """Let the decoder read the encoder's text, where the batch has no other for it.
+
+    Args:
+      batch: a decoding call's, which lacks ``input_ids``, stays as it is.
+      start_id: what the decoder's text starts with; one for all rows or one a row.
 
     Raises:
       InputError: if the config has no id to start with.

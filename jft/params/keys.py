@@ -29,6 +29,7 @@ TIED = (
     (r"lm_head\.weight", r"(?:wte|embed_tokens|shared)\.weight"),
     # encoder-decoders with one table of words, where torch saved every name of it
     (r"(?:encoder|decoder)\.embed_tokens\.weight", r"shared\.weight"),
+    (r"lm_head\.weight", r"decoder\.embed_tokens\.weight"),  # Marian with two tables
 )
 
 # Buffers that transformers once saved; the forward makes them anew.
@@ -36,6 +37,8 @@ BUFFERS = (
     r"(?:.*\.)?embeddings\.(?:position_ids|token_type_ids)",  # BERT, RoBERTa and kin
     # t5-small and its size-mates: cross-attention has no distances
     r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",
+    r"(?:model\.)?(?:encoder|decoder)\.version",  # BART, as fairseq saved it
+    r"(?:model\.)?(?:encoder|decoder)\.embed_positions\.weight",  # Marian's sinusoids
 )
 
 

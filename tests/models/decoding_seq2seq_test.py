@@ -48,7 +48,9 @@ def test_token_by_token_is_the_whole(model_type):
     def first(params, tokens):
         hidden = module.apply({"params": params}, text, stop=encoder_layers + 1)
         encoder = {"encoder": hidden["encoder"]}
-        return module.apply({"params": params}, tokens, hidden=encoder, mutable=["cache"])
+        return module.apply(
+            {"params": params}, tokens, hidden=encoder, mutable=["cache"]
+        )
 
     @jax.jit
     def following(params, cache, tokens):

@@ -38,7 +38,9 @@ def test_checkpoint_of_v1_1_has_an_output_layer_of_its_own(tmp_path):
         metadata={"format": "pt"},
     )
     shapes["lm_head.weight"] = own.shape
-    compare_both_ways(tmp_path / "theirs", tmp_path / "ours", "t5", task, config, shapes)
+    compare_both_ways(
+        tmp_path / "theirs", tmp_path / "ours", "t5", task, config, shapes
+    )
     model = jft.load(tmp_path / "ours")
     assert "lm_head" in model.params
     assert model.config["tie_word_embeddings"] is False
@@ -95,7 +97,9 @@ def test_value_that_cannot_be_honoured_is_named(config):
 
 
 def test_general_names_overrule():
-    config = config_from_dict({"hidden_size": 32, "d_model": 16, "num_hidden_layers": 3})
+    config = config_from_dict(
+        {"hidden_size": 32, "d_model": 16, "num_hidden_layers": 3}
+    )
     assert (config.d_model, config.num_layers, config.decoder_layers) == (32, 3, 3)
 
 
@@ -113,5 +117,7 @@ def test_every_distance_has_torchs_bucket(num_buckets, farthest, causal):
         num_buckets=num_buckets,
         max_distance=farthest,
     )
-    ours = buckets_by_distance(farthest, num_buckets=num_buckets // (1 if causal else 2))
+    ours = buckets_by_distance(
+        farthest, num_buckets=num_buckets // (1 if causal else 2)
+    )
     np.testing.assert_array_equal(ours[np.minimum(distances, farthest)], theirs)

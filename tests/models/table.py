@@ -26,6 +26,23 @@ class Row(NamedTuple):
     token_types: int = 0  # ids of token types to draw from; 0: the field is left out
 
 
+# BART, mBART and Marian are built of the same parts
+BART = {
+    "vocab_size": 41,
+    "d_model": 24,
+    "encoder_layers": 2,
+    "encoder_ffn_dim": 40,
+    "encoder_attention_heads": 3,
+    "decoder_layers": 2,
+    "decoder_ffn_dim": 36,
+    "decoder_attention_heads": 4,
+    "max_position_embeddings": 12,
+    "dropout": 0.0,
+    "pad_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 2,
+}
+
 TABLE: dict[str, Row] = {
     "bert": Row(
         config={
@@ -109,6 +126,79 @@ TABLE: dict[str, Row] = {
             "flan-t5-large": ("seq2seq_lm", 783_150_080),
         },
         dropout={"dropout_rate": 0.1, "classifier_dropout": 0.3},
+        encoder_decoder=True,
+    ),
+    "bart": Row(
+        config=BART,
+        variants={
+            "untied, scaled, relu": (
+                "seq2seq_lm",
+                {
+                    "tie_word_embeddings": False,
+                    "scale_embedding": True,
+                    "activation_function": "relu",
+                },
+            ),
+        },
+        num_params={"bart-base": ("base", 139_420_416), "bart-large": ("base", 406_291_456)},
+        dropout={
+            "dropout": 0.1,
+            "attention_dropout": 0.2,
+            "activation_dropout": 0.3,
+            "classifier_dropout": 0.4,
+        },
+        zero_grad=r".*/k_proj/bias|final_logits_bias",
+        encoder_decoder=True,
+    ),
+    "mbart": Row(
+        config=BART,
+        variants={
+            "untied, scaled, longer decoder": (
+                "seq2seq_lm",
+                {
+                    "tie_word_embeddings": False,
+                    "scale_embedding": True,
+                    "decoder_layers": 3,
+                },
+            ),
+        },
+        num_params={"mbart-large-cc25": ("base", 610_851_840), "mbart-large-50": ("base", 610_879_488)},
+        dropout={
+            "dropout": 0.1,
+            "attention_dropout": 0.2,
+            "activation_dropout": 0.3,
+            "classifier_dropout": 0.4,
+        },
+        zero_grad=r".*/k_proj/bias|final_logits_bias",
+        encoder_decoder=True,
+    ),
+    "marian": Row(
+        config={
+            **BART,
+            "activation_function": "swish",
+            "scale_embedding": True,
+            "pad_token_id": 40,
+            "eos_token_id": 0,
+            "decoder_start_token_id": 40,
+        },
+        variants={
+            "two tables": (
+                "seq2seq_lm",
+                {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 43},
+            ),
+            "untied, unscaled": (
+                "seq2seq_lm",
+                {"tie_word_embeddings": False, "scale_embedding": False},
+            ),
+        },
+        num_params={"opus-mt-en-de": ("base", 74_410_496)},
+        dropout={
+            "dropout": 0.1,
+            "attention_dropout": 0.2,
+            "activation_dropout": 0.3,
+        },
+        # torch trains the bare model's sinusoids once it has read them; jft never
+        zero_grad=r".*/k_proj/bias|final_logits_bias|.*/embed_positions/.*",
         encoder_decoder=True,
     ),
 }
