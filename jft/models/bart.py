@@ -9,8 +9,7 @@ Language Generation, Translation, and Comprehension", arXiv 1910.13461.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,149 +25,33 @@ from jft.models.attention import (
     split_heads,
     with_cache,
 )
+from jft.models.bart_config import BartConfig, read_config
 from jft.models.encoder_decoder import (
     Hidden,
     answer,
     numbers_below,
     run_stages,
-    with_shifted_input,
 )
 from jft.models.family import Family, make_layer_index
-from jft.models.fields import check_heads, check_token_id, read_fields, resolve_names
 from jft.models.layers import (
     Blocks,
     Embed,
-    Init,
     LayerNorm,
     activate,
     along_last,
     dense,
     dropout,
-    normal,
 )
+from jft.models.positions import LearnedPositions, SinusoidalPositions
 from jft.models.stages import Stages, make_stages
-from jft.types import Batch, LayerIndex
+from jft.types import Batch, InputError, LayerIndex
 
 EPS = 1e-5  # of every norm
 
 
-@dataclass(frozen=True, kw_only=True)
-class BartConfig:
-    """The fields of config.json that change the arithmetic, with its defaults."""
-
-    vocab_size: int = 50265
-    max_position_embeddings: int = 1024
-    encoder_layers: int = 12
-    encoder_ffn_dim: int = 4096
-    encoder_attention_heads: int = 16
-    decoder_layers: int = 12
-    decoder_ffn_dim: int = 4096
-    decoder_attention_heads: int = 16
-    activation_function: str = "gelu"
-    d_model: int = 1024
-    dropout: float = 0.1
-    attention_dropout: float = 0.0
-    activation_dropout: float = 0.0
-    classifier_dropout: float = 0.0
-    init_std: float = 0.02
-    scale_embedding: bool = False
-    pad_token_id: int | None = 1
-    eos_token_id: int | None = 2
-    decoder_start_token_id: int | None = 2
-    tie_word_embeddings: bool = True
-    num_labels: int = 3
-
-    norm_first: ClassVar[bool] = False  # and once more behind the last block
-    norm_embeddings: ClassVar[bool] = True
-
-    @property
-    def init(self) -> Init:
-        """How matrices are drawn."""
-        return normal(self.init_std)
-
-    @property
-    def shares_words(self) -> bool:
-        """Whether the checkpoint has one table of words for both sides."""
-        return True
-
-    @property
-    def target_vocab_size(self) -> int:
-        """Words of the decoder."""
-        return self.vocab_size
-
-    @property
-    def own_tables(self) -> bool:
-        """Whether encoder and decoder have a table of words each."""
-        return not (self.tie_word_embeddings and self.shares_words)
-
-    def make_words(self, count: int) -> Embed:
-        """A table of words."""
-        return Embed(count, self.d_model, self.init, self.pad_token_id)
-
-    def make_positions(self, task: str) -> nn.Module:
-        """The module that maps positions ``[L]`` to ``[L, D]``."""
-        return LearnedPositions(self.max_position_embeddings, self.d_model, self.init)
-
-    def with_decoder_input(self, batch: Batch) -> Batch:
-        """The batch, with what the decoder reads where the batch does not say."""
-        return with_shifted_input(batch, self.decoder_start_token_id)
-
-
-# transformers' general names for fields -> BART's, which they overrule
-OTHER_NAMES = {
-    "hidden_size": "d_model",
-    "num_attention_heads": "encoder_attention_heads",
-    "num_hidden_layers": "encoder_layers",
-}
-
-# fields that would make another model of all three -> the values that do not
-UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
-    "is_decoder": (False,),
-    "is_encoder_decoder": (True,),
-    "encoder_layerdrop": (0,),
-    "decoder_layerdrop": (0,),
-}
-
-# what older versions could choose, as BART has it
-BART_ONLY: Mapping[str, tuple[Any, ...]] = {
-    "normalize_before": (False,),
-    "normalize_embedding": (True,),
-    "add_final_layer_norm": (False,),
-    "static_position_embeddings": (False,),
-}
-
-
-def read_config(
-    cls: type[Any], config: Mapping[str, Any], only: Mapping[str, tuple[Any, ...]]
-) -> Any:
-    """Read config.json into one of the three dataclasses.
-
-    Raises:
-      InputError: names the field whose value this model cannot honour.
-    """
-    given = resolve_names(config, OTHER_NAMES)
-    result = read_fields(cls, given, only={**UNSUPPORTED, **only})
-    for side in ("encoder_attention_heads", "decoder_attention_heads"):
-        check_heads("d_model", result.d_model, side, getattr(result, side))
-    check_token_id("pad_token_id", result.pad_token_id, result.vocab_size)
-    return result
-
-
-class LearnedPositions(nn.Module):
-    """A table whose first two rows are never used."""
-
-    num_positions: int
-    width: int
-    init: Init
-
-    def setup(self) -> None:
-        """Make the table ``[P + 2, D]``."""
-        shape = (self.num_positions + 2, self.width)
-        self.embedding = self.param("embedding", self.init, shape)
-
-    def __call__(self, positions: jax.Array) -> jax.Array:
-        """Map ``[L]`` to ``[L, D]``."""
-        return jnp.take(self.embedding, positions + 2, axis=0, mode="clip")
+def make_words(config: BartConfig, count: int) -> Embed:
+    """A table of words."""
+    return Embed(count, config.d_model, config.init, config.pad_token_id)
 
 
 class Attention(nn.Module):
@@ -274,8 +157,14 @@ class Side(nn.Module):
         cfg, causal = self.config, self.causal
         if cfg.own_tables:
             num_words = cfg.target_vocab_size if causal else cfg.vocab_size
-            self.embed_tokens = cfg.make_words(num_words)
-        self.embed_positions = cfg.make_positions(self.task)
+            self.embed_tokens = make_words(cfg, num_words)
+        size = cfg.max_position_embeddings, cfg.d_model
+        if cfg.sinusoidal:
+            # transformers saves those of the bare model alone
+            stored = self.task == "base"
+            self.embed_positions = SinusoidalPositions(*size, stored=stored)
+        else:
+            self.embed_positions = LearnedPositions(*size, cfg.init)
         if cfg.norm_embeddings:
             self.layernorm_embedding = LayerNorm(EPS)
         self.layers = Blocks(lambda i: Block(cfg, causal, name=str(i)))
@@ -288,6 +177,11 @@ class Side(nn.Module):
     ) -> jax.Array:
         """Map ids ``[B, L]`` to ``[B, L, D]``."""
         cfg = self.config
+        if ids.shape[1] > cfg.max_position_embeddings:
+            raise InputError(
+                f"a text of {ids.shape[1]} tokens is longer than this model's "
+                f"max_position_embeddings, {cfg.max_position_embeddings}."
+            )
         x = table(ids)
         if cfg.scale_embedding:
             x = x * cfg.d_model**0.5
@@ -326,7 +220,7 @@ class Backbone(nn.Module):
         """Name the parts as the checkpoint does."""
         cfg = self.config
         if cfg.shares_words:
-            self.shared = cfg.make_words(cfg.vocab_size)
+            self.shared = make_words(cfg, cfg.vocab_size)
         self.encoder = Side(cfg, self.task, causal=False)
         self.decoder = Side(cfg, self.task, causal=True)
 
@@ -482,6 +376,15 @@ def make_family(model_type: str, prefix: str, **options: Any) -> Family:
         ),
     }
     return Family(model_type=model_type, **{**defaults, **options})
+
+
+# what older versions could choose, as BART has it
+BART_ONLY: Mapping[str, tuple[Any, ...]] = {
+    "normalize_before": (False,),
+    "normalize_embedding": (True,),
+    "add_final_layer_norm": (False,),
+    "static_position_embeddings": (False,),
+}
 
 
 FAMILY = make_family(

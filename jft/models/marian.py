@@ -9,12 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from flax import linen as nn
-
-from jft.models.bart import BartConfig, make_family, read_config
+from jft.models.bart import make_family
+from jft.models.bart_config import BartConfig, read_config
 from jft.models.encoder_decoder import two_texts_example
 from jft.types import Batch, InputError
 
@@ -31,6 +27,7 @@ class MarianConfig(BartConfig):
     share_encoder_decoder_embeddings: bool = True
 
     norm_embeddings: ClassVar[bool] = False
+    sinusoidal: ClassVar[bool] = True
 
     @property
     def shares_words(self) -> bool:
@@ -41,14 +38,6 @@ class MarianConfig(BartConfig):
     def target_vocab_size(self) -> int:
         """Words of the decoder."""
         return self.decoder_vocab_size or self.vocab_size
-
-    def make_positions(self, task: str) -> nn.Module:
-        """The module that maps positions ``[L]`` to ``[L, D]``.
-
-        transformers saves the sinusoids of the bare model alone.
-        """
-        stored = task == "base"
-        return SinusoidalPositions(self.max_position_embeddings, self.d_model, stored)
 
     def with_decoder_input(self, batch: Batch) -> Batch:
         """The batch as it is: a translation cannot be made of its source."""
@@ -78,31 +67,6 @@ def config_from_dict(config: Mapping[str, Any]) -> MarianConfig:
             f"{result.vocab_size}."
         )
     return result
-
-
-def sinusoids(num_positions: int, width: int) -> np.ndarray:
-    """Sines, then cosines, of positions at geometric wavelengths: ``[P, D]``."""
-    rates = 10000.0 ** (-np.arange(0, width, 2) / width)
-    angles = np.arange(num_positions)[:, None] * rates
-    waves = [np.sin(angles), np.cos(angles[:, : width // 2])]
-    return np.concatenate(waves, axis=1).astype(np.float32)
-
-
-class SinusoidalPositions(nn.Module):
-    """Sinusoids; ``stored`` ones are a leaf, which is never trained."""
-
-    num_positions: int
-    width: int
-    stored: bool
-
-    @nn.compact
-    def __call__(self, positions: jax.Array) -> jax.Array:
-        """Map ``[L]`` to ``[L, D]``."""
-        table = jnp.asarray(sinusoids(self.num_positions, self.width))
-        if self.stored:
-            table = self.param("embedding", lambda key: table)
-        table = jax.lax.stop_gradient(table)
-        return jnp.take(table, positions, axis=0, mode="clip")
 
 
 FAMILY = make_family(

@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
-from jft.models.bart import BartConfig, make_family, read_config
+from jft.models.bart import make_family
+from jft.models.bart_config import BartConfig, read_config
 from jft.models.encoder_decoder import with_shifted_input
 from jft.types import Batch, InputError
 

@@ -10,7 +10,7 @@ import pytest
 
 import jft
 from jft.models import MODELS
-from jft.models.marian import sinusoids
+from jft.models.positions import sinusoids
 from jft.types import InputError
 from tests.models import peer
 from tests.models.table import TABLE

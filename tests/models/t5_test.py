@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import jft
-from jft.models.t5 import buckets_by_distance
+from jft.models.t5_attention import buckets_by_distance
 from jft.models.t5_config import config_from_dict, settle_config
 from jft.types import InputError
 from tests.models import peer

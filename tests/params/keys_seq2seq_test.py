@@ -42,7 +42,7 @@ def test_words_under_every_name_that_torch_saved(model_type, prefix):
 
 
 def test_two_tables_of_marian_are_not_mixed_up():
-    paths, found = find(
+    _, found = find(
         "marian",
         "seq2seq_lm",
         extra=["lm_head.weight"],
