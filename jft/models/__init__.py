@@ -6,6 +6,7 @@ from typing import Any
 
 from jft.models import (
     albert,
+    bart,
     bert,
     deberta_v2,
     distilbert,
@@ -15,12 +16,15 @@ from jft.models import (
     gpt2,
     gpt_neox,
     llama,
+    marian,
+    mbart,
     mistral,
     modernbert,
     phi3,
     qwen2,
     qwen3,
     roberta,
+    t5,
     vit,
 )
 from jft.models.family import Family, make_apply_fn
@@ -28,6 +32,7 @@ from jft.types import InputError
 
 MODELS: dict[str, Family] = {
     "albert": albert.FAMILY,
+    "bart": bart.FAMILY,
     "bert": bert.FAMILY,
     "deberta-v2": deberta_v2.FAMILY,
     "distilbert": distilbert.FAMILY,
@@ -37,12 +42,15 @@ MODELS: dict[str, Family] = {
     "gpt2": gpt2.FAMILY,
     "gpt_neox": gpt_neox.FAMILY,
     "llama": llama.FAMILY,
+    "marian": marian.FAMILY,
+    "mbart": mbart.FAMILY,
     "mistral": mistral.FAMILY,
     "modernbert": modernbert.FAMILY,
     "phi3": phi3.FAMILY,
     "qwen2": qwen2.FAMILY,
     "qwen3": qwen3.FAMILY,
     "roberta": roberta.FAMILY,
+    "t5": t5.FAMILY,
     "vit": vit.FAMILY,
     "xlm-roberta": roberta.XLM_FAMILY,
 }

@@ -157,10 +157,26 @@ class Blocks(nn.Module):
     make: Callable[[int], nn.Module]
 
     @nn.compact
-    def __call__(self, x: Any, blocks: range, *args: Any, **options: Any) -> Any:
-        """Run the given blocks one after another."""
+    def __call__(
+        self,
+        x: Any,
+        blocks: range,
+        *args: Any,
+        from_first: Callable[[Any], Mapping[str, Any]] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Run the given blocks one after another.
+
+        ``from_first(block 0)`` gives options for all of them: T5 keeps its table of
+        relative positions in the first block.
+        """
+        first = None
+        if from_first is not None and blocks:
+            first = self.make(0)
+            options = {**options, **from_first(first)}
         for i in blocks:
-            x = self.make(i)(x, *args, **options)
+            block = first if first is not None and i == 0 else self.make(i)
+            x = block(x, *args, **options)
         return x
 
 

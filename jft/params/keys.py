@@ -40,6 +40,9 @@ TIED = (
     (r"generator_lm_head\.weight", r"embeddings\.word_embeddings\.weight"),
     # decoders whose output layer is the embedding: GPT-2, Llama 3.2, Gemma, Qwen
     (r"lm_head\.weight", r"(?:wte|embed_tokens|shared)\.weight"),
+    # encoder-decoders with one table of words, where torch saved every name of it
+    (r"(?:encoder|decoder)\.embed_tokens\.weight", r"shared\.weight"),
+    (r"lm_head\.weight", r"decoder\.embed_tokens\.weight"),  # Marian with two tables
 )
 
 # Buffers that transformers once saved; the forward makes them anew.
@@ -49,6 +52,10 @@ BUFFERS = (
     # the same and the frequencies of GPT-NeoX, such as Pythia's
     r"(?:.*\.)?attention\.(?:(?:masked_)?bias|rotary_emb\.inv_freq)",
     r"(?:.*\.)?self_attn\.rotary_emb\.inv_freq",  # Llama 2 and kin, once a layer
+    # t5-small and its size-mates: cross-attention has no distances
+    r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",
+    r"(?:model\.)?(?:encoder|decoder)\.version",  # BART, as fairseq saved it
+    r"(?:model\.)?(?:encoder|decoder)\.embed_positions\.weight",  # Marian's sinusoids
 )
 
 

@@ -41,8 +41,14 @@ def test_same_answers_both_ways(model_type, task, changes, tmp_path):
     config = peer.full_config(model_type, row, task, changes)
     theirs, ours = tmp_path / "theirs", tmp_path / "ours"
     shapes = peer.write_folder(theirs, model_type, config, task, row.scales)
+    compare_both_ways(theirs, ours, model_type, task, config, shapes)
+
+
+def compare_both_ways(theirs, ours, model_type, task, config, shapes):
+    """The folder ``theirs`` is read by both, and ``ours`` written and read again."""
+    row = TABLE[model_type]
     torch_model = peer.read_torch(theirs, model_type, task)
-    batch = peer.make_batch(row, config)
+    batch = peer.make_batch(row, config, task)
     real = peer.real_positions(task, batch)
 
     # what torch wrote, jft reads: outputs, loss, gradients
@@ -114,7 +120,7 @@ def test_dropout_is_where_torch_has_it(model_type, task, tmp_path, monkeypatch):
     peer.write_folder(tmp_path, model_type, config, task, row.scales)
     torch_model = peer.read_torch(tmp_path, model_type, task).train()
     model = jft.load(tmp_path)
-    batch = peer.make_batch(row, config)
+    batch = peer.make_batch(row, config, task)
 
     def factors(x, rate):
         return 1 + rate * (1 - np.arange(x.shape[-1], dtype=np.float32) % 2)
@@ -155,7 +161,7 @@ def test_recorded_torch_answers(model_type, task):
     recorded = np.load(peer.golden_file(model_type))
     config = peer.full_config(model_type, row, task)
     module, params = peer.make_jft(model_type, config, task, row.scales)
-    batch = peer.make_batch(row, config)
+    batch = peer.make_batch(row, config, task)
     outputs = jax.jit(lambda params: module.apply({"params": params}, batch))(params)
     real = peer.real_positions(task, batch)
     expected = recorded[f"{task}.outputs"]
