@@ -82,7 +82,8 @@ class Layer(nn.Module):
         """Map ``[B, L, D] -> [B, L, D]``."""
         part, normed = getattr(self, self.part), self.layer_norm(x)
         y = part(normed, *args, deterministic=deterministic, **options)
-        return x + self.dropout(y, deterministic)
+        added: jax.Array = x + self.dropout(y, deterministic)
+        return added
 
 
 class Layers(nn.Module):
