@@ -2,6 +2,7 @@
 """jft and torch give the same answers, whichever of them wrote the folder."""
 
 import importlib.util
+import json
 import re
 
 import jax
@@ -68,6 +69,7 @@ def compare_both_ways(theirs, ours, model_type, task, config, shapes):
 
     # what jft writes, torch reads: every key in its place, the same outputs
     jft.save(ours, model)
+    compare_files(ours, theirs)
     again = peer.read_torch(ours, model_type, task)
     np.testing.assert_array_equal(
         peer.torch_forward(again, task, batch).detach().numpy(), expected
@@ -76,6 +78,17 @@ def compare_both_ways(theirs, ours, model_type, task, config, shapes):
     assert again.config.to_dict() == torch_model.config.to_dict() | {
         "_name_or_path": str(ours)
     }
+
+
+def compare_files(ours, theirs):
+    """The same files, and for generators the same special tokens."""
+    assert {f.name for f in ours.iterdir()} == {f.name for f in theirs.iterdir()}
+    if (theirs / "generation_config.json").exists():
+        one, other = (
+            json.loads((folder / "generation_config.json").read_text())
+            for folder in (ours, theirs)
+        )
+        assert one == other
 
 
 def torch_shape(model, task, batch):
