@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jft.models.decoder import (
+from jft.models.decoder import make_family
+from jft.models.decoder_config import (
     CAUSAL_ONLY,
     DecoderConfig,
     Fields,
     all_layers,
     check_rope,
     make_config,
-    make_family,
 )
 from jft.models.fields import read_fields
 from jft.models.rotary import Rope, read_rope
