@@ -8,7 +8,7 @@ Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers", arX
 1810.04805.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jft.models import heads
-from jft.models.attention import attend, merge_heads, padding_mask, split_heads
+from jft.models.attention import padding_mask, self_attention
 from jft.models.family import Family, make_layer_index
-from jft.models.fields import check_heads, read_fields
+from jft.models.fields import check_heads, check_token_id, read_fields
 from jft.models.layers import (
     Blocks,
     Embed,
@@ -53,6 +53,7 @@ class BertConfig:
     type_vocab_size: int = 2
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
+    pad_token_id: int | None = 0
     tie_word_embeddings: bool = True
     num_labels: int = 2
 
@@ -90,6 +91,7 @@ def config_from_dict(config: Mapping[str, Any]) -> BertConfig:
         "num_attention_heads",
         result.num_attention_heads,
     )
+    check_token_id("pad_token_id", result.pad_token_id, result.vocab_size)
     return result
 
 
@@ -102,7 +104,7 @@ class Embeddings(nn.Module):
         """Make the tables; the words' is also the tied output layer."""
         cfg = self.config
         width, init = cfg.hidden_size, cfg.init
-        self.word_embeddings = Embed(cfg.vocab_size, width, init)
+        self.word_embeddings = Embed(cfg.vocab_size, width, init, cfg.pad_token_id)
         self.position_embeddings = Embed(cfg.max_position_embeddings, width, init)
         self.token_type_embeddings = Embed(cfg.type_vocab_size, width, init)
         self.LayerNorm = LayerNorm(cfg.layer_norm_eps)
@@ -129,21 +131,14 @@ class SelfAttention(nn.Module):
     ) -> jax.Array:
         """Map ``[B, L, D] -> [B, L, D]``."""
         cfg = self.config
-        num_heads, width = cfg.num_attention_heads, cfg.hidden_size
-        query, key, value = (
-            split_heads(dense(x, width, name=name, init=cfg.init), num_heads)
-            for name in ("query", "key", "value")
-        )
-        mixed = attend(
-            query,
-            key,
-            value,
-            mask=mask,
-            scale=(width // num_heads) ** -0.5,
+        return self_attention(
+            x,
+            mask,
+            num_heads=cfg.num_attention_heads,
+            init=cfg.init,
             dropout_rate=cfg.attention_probs_dropout_prob,
             deterministic=deterministic,
         )
-        return merge_heads(mixed)
 
 
 class Output(nn.Module):
@@ -244,10 +239,11 @@ class Backbone(nn.Module):
 
     config: BertConfig
     pooled: bool
+    make_embeddings: Callable[[Any], nn.Module] = Embeddings
 
     def setup(self) -> None:
         """Name the parts as the checkpoint does."""
-        self.embeddings = Embeddings(self.config)
+        self.embeddings = self.make_embeddings(self.config)
         self.encoder = Encoder(self.config)
         if self.pooled:
             self.pooler = Pooler(self.config)

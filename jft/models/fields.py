@@ -75,6 +75,18 @@ def read_fields(
     return cls(**values)
 
 
+def resolve_names(
+    config: Mapping[str, Any], names: Mapping[str, str]
+) -> dict[str, Any]:
+    """Read fields under transformers' general names, which overrule a family's own.
+
+    >>> resolve_names({"d_model": 4, "hidden_size": 8}, {"hidden_size": "d_model"})
+    {'d_model': 8}
+    """
+    kept = {name: value for name, value in config.items() if name not in names}
+    return kept | {names[name]: config[name] for name in names if name in config}
+
+
 def check_heads(name: str, width: int, heads_name: str, heads: int) -> None:
     """Refuse a width that does not divide into equal heads."""
     if width % heads:
