@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jft.models.decoder import (
+from jft.models.decoder import make_family
+from jft.models.decoder_config import (
     CAUSAL_ONLY,
     FULL,
     SLIDING,
     DecoderConfig,
     check_rope,
     make_config,
-    make_family,
     make_windows,
 )
 from jft.models.fields import read_fields

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jft.models.decoder import (
+from jft.models.decoder import make_family
+from jft.models.decoder_config import (
     CAUSAL_ONLY,
     DecoderConfig,
     Fields,
     all_layers,
     make_config,
-    make_family,
     one_rope,
 )
 from jft.models.fields import read_fields

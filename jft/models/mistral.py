@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jft.models.decoder import (
+from jft.models.decoder import make_family
+from jft.models.decoder_config import (
     CAUSAL_ONLY,
     DecoderConfig,
     Fields,
     all_layers,
     make_config,
-    make_family,
     one_rope,
 )
 from jft.models.fields import read_fields
@@ -35,7 +35,7 @@ def config_from_dict(config: Mapping[str, Any]) -> DecoderConfig:
       InputError: names the field whose value this model cannot honour.
     """
     # transformers ignores layer_types here; a model that has them is a Ministral
-    only = {**CAUSAL_ONLY, "layer_types": (None,)}
+    only = {**CAUSAL_ONLY, "layer_types": (None,), "attention_bias": (False,)}
     fields = read_fields(MistralFields, config, only=only)
     return make_config(
         fields,

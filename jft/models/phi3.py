@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jft.models.decoder import (
+from jft.models.decoder import make_family
+from jft.models.decoder_config import (
     CAUSAL_ONLY,
     DecoderConfig,
     Fields,
     all_layers,
     check_rope,
     make_config,
-    make_family,
 )
 from jft.models.fields import read_fields
 from jft.models.rotary import Rope, read_rope
@@ -47,7 +47,9 @@ def config_from_dict(config: Mapping[str, Any]) -> DecoderConfig:
     Raises:
       InputError: names the field whose value this model cannot honour.
     """
-    fields = read_fields(Phi3Fields, config, only=CAUSAL_ONLY)
+    # the first checkpoints list these; no forward of theirs has them
+    only = {**CAUSAL_ONLY, "attention_bias": (False,), "lm_head_bias": (False,)}
+    fields = read_fields(Phi3Fields, config, only=only)
     return make_config(
         fields,
         activation=fields.hidden_act,

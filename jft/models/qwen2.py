@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jft.models.decoder import (
+from jft.models.decoder import make_family
+from jft.models.decoder_config import (
     CAUSAL_ONLY,
     FULL,
     SLIDING,
@@ -16,7 +17,6 @@ from jft.models.decoder import (
     Fields,
     all_layers,
     make_config,
-    make_family,
     make_windows,
     one_rope,
 )

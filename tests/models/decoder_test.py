@@ -57,6 +57,8 @@ def read(model_type, **changes):
         ("gemma2", {"sliding_window": None}, "no sliding_window"),
         ("gemma3_text", {"attn_logit_softcapping": 5.0}, "attn_logit_softcapping is 5"),
         ("gemma3_text", {"rope_parameters": LINEAR}, "expected one mapping each"),
+        ("phi3", {"attention_bias": True}, "attention_bias is True"),
+        ("mistral", {"attention_bias": True}, "attention_bias is True"),
         ("phi3", {"rope_scaling": LINEAR}, "rope_type is 'linear'"),
         (
             "phi3",
