@@ -110,7 +110,7 @@ dict(list(shapes.items())[:6])
 # turned, shifted and scaled; the batch of step 17 is the same whenever you ask for it.
 
 # %%
-fields_fn = jft.data.make_image_fields(model.processor_config)
+fields_fn = jft.data.make_image_fields(model.processor)
 loader = jft.data.make_train_loader(
     splits["train"],
     global_batch_size=50,

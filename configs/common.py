@@ -6,6 +6,8 @@ to give it in another unit than here, use ``set_duration(section, num_steps=100)
 the command line any unit takes its place: ``--config.train.num_steps=100``.
 """
 
+import os
+from pathlib import Path
 from typing import Any
 
 from jft.config import make_config_dict, set_duration
@@ -17,22 +19,29 @@ def base_config() -> Any:
         {
             "seed": 0,  # of weights, order, augmentation and dropout
             "data": {
+                "task": "image_classification",  # a name in jft.tasks.TASKS
                 "source": "folder",  # a name in jft.data.SOURCES
-                "path": None,  # the folder of the source "folder"
+                "path": None,  # file or folder of the source, or of split_paths
                 "source_options": {},  # further keyword arguments of the source
-                "split_sizes": {  # examples (int), a fraction (float) or "rest"
+                # split -> its own file or folder below path; {}: all are drawn from
+                # one source. Splits without one are drawn from that of "train"
+                "split_paths": {},
+                # what is drawn: examples (int), a fraction (float) or "rest"; {}: none
+                "split_sizes": {
                     "train": "rest",
                     "validation": 0.1,
                     "test": 0.1,
                 },
                 "split_per_class": False,  # sizes are of each class, not of all
                 "split_seed": 0,  # apart from `seed`, so that seeds share a test set
+                "max_length": 128,  # tokens a text; longer texts are cut
                 "global_batch_size": 32,  # over all devices and processes
                 "augment": None,  # a name in jft.data.AUGMENTATIONS
                 "num_workers": 0,  # processes; 0: threads. Never changes the result
             },
             "model": {
-                "pretrained": None,  # a folder, "jft:<a shipped model>", or None
+                "pretrained": None,  # a folder, a Hub id, "jft:<shipped>", or None
+                "revision": None,  # of a Hub id: pin a commit for runs to repeat
                 "model_type": "vit",  # where pretrained is None: jft.models.MODELS
                 "model_config": {},  # likewise: fields of its config.json
                 "dtype": "float32",  # of the parameters
@@ -102,6 +111,15 @@ def base_config() -> Any:
             },
         }
     )
+
+
+def shared_data(name: str) -> str:
+    """Where a data set lies that is too big for a repository, or not ours to give.
+
+    In ``$JFT_DATA`` or else in ``shared/data`` beside the checkout.
+    """
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    return str(Path(os.environ.get("JFT_DATA", beside)) / name)
 
 
 def quicktest(config: Any) -> None:

@@ -20,7 +20,7 @@ from jft.config import (
     to_steps,
 )
 from jft.models import family_of
-from jft.tasks import get_task
+from jft.tasks import Task, get_task
 from jft.types import (
     FROZEN,
     Batch,
@@ -30,12 +30,16 @@ from jft.types import (
     Schedule,
 )
 
-TASK = "image_classification"
-
 
 # --- config ---------------------------------------------------------------------------
 def check_config(config: Config) -> None:
     """Refuse what the settings alone show to be wrong, before a workdir is claimed."""
+    task = get_task(config.data.task)
+    if config.data.augment is not None and task.input != "image":
+        raise InputError(
+            f"data.augment is {config.data.augment!r}, an augmentation of images, but "
+            f"the task {task.name!r} reads {task.input}s; set it to None."
+        )
     evals.check_metric_names(config.evals.metrics)
     measured = sorted({"loss", *config.evals.metrics})
     if config.evals.metric not in measured:
@@ -60,21 +64,31 @@ def check_config(config: Config) -> None:
 
 
 # --- data -----------------------------------------------------------------------------
-def load_splits(config: DataConfig) -> dict[str, data.Subset]:
-    """Load the source and divide it into train, validation and test."""
-    expected = {"train", "validation", "test"}
-    if set(config.split_sizes) != expected:
+def load_splits(config: DataConfig) -> dict[str, data.Source]:
+    """Load the splits train, validation and test, which must fit the task."""
+    expected = ("train", "validation", "test")
+    named = {*config.split_sizes, *config.split_paths}
+    if named != set(expected):
         raise InputError(
-            f"data.split_sizes names {sorted(config.split_sizes)}; expected exactly "
-            f"{sorted(expected)}."
+            f"data.split_sizes and data.split_paths name {sorted(named)}; expected "
+            f"exactly {sorted(expected)}."
         )
-    source = data.load_source(config.source, config.path, **config.source_options)
-    return data.split_source(
-        source,
-        config.split_sizes,
+    splits = data.load_splits(
+        config.source,
+        config.path,
+        options=config.source_options,
+        split_paths=config.split_paths,
+        sizes=config.split_sizes,
         seed=config.split_seed,
         per_class=config.split_per_class,
     )
+    task, example = get_task(config.task), splits["train"][0]
+    if task.input not in example:
+        raise InputError(
+            f"data.task {task.name!r} needs examples with {task.input!r}, but those of "
+            f"data.source {config.source!r} have {sorted(example)}. Change one of them."
+        )
+    return {name: splits[name] for name in expected}
 
 
 def make_train_loader(
@@ -86,21 +100,29 @@ def make_train_loader(
         source,
         global_batch_size=config.data.global_batch_size,
         seed=config.seed,
-        fields_fn=make_fields(model),
+        fields_fn=make_fields(config.data, model),
         augment=None if augment is None else data.get_augmentation(augment),
         num_workers=config.data.num_workers,
     )
 
 
-def make_fields(model: jft.Pretrained) -> data.ImageFields:
+def make_fields(config: DataConfig, model: jft.Pretrained) -> data.FieldsFn:
     """How an example becomes fields: as the model's processor does it."""
-    if model.processor_config is None:
+    return get_task(config.task).make_fields(
+        model.processor,
+        num_classes=len(model.class_names),
+        max_length=config.max_length,
+    )
+
+
+def check_task(model: jft.Pretrained, config: DataConfig) -> None:
+    """Refuse a model whose head answers another task."""
+    needed = get_task(config.task).head
+    if model.task != needed:
         raise InputError(
-            "the model folder has no preprocessor_config.json, so its image size and "
-            "normalisation are not known; add the one its model was trained with."
+            f"the model has the head {model.task!r}, but data.task {config.task!r} "
+            f"needs {needed!r}; use a config of its own task."
         )
-    num_classes = len(model.class_names)
-    return data.make_image_fields(model.processor_config, num_classes=num_classes)
 
 
 def check_classes(model: jft.Pretrained, class_names: tuple[str, ...]) -> None:
@@ -115,20 +137,31 @@ def check_classes(model: jft.Pretrained, class_names: tuple[str, ...]) -> None:
 
 # --- models and params ----------------------------------------------------------------
 def load_model(
-    config: ModelConfig, class_names: tuple[str, ...], *, key: jax.Array
+    config: ModelConfig, task: Task, class_names: tuple[str, ...], *, key: jax.Array
 ) -> jft.Pretrained:
     """Load the checkpoint with a new head, or make the model from scratch."""
     dtype = jnp.dtype(config.dtype)
     if config.pretrained is not None:
         return jft.load(
-            config.pretrained, class_names=class_names, key=key, dtype=dtype
+            config.pretrained,
+            task=task.head,
+            class_names=class_names,
+            key=key,
+            dtype=dtype,
+            revision=config.revision,
+        )
+    if task.input != "image":
+        raise InputError(
+            f"model.pretrained is None, but the task {task.name!r} needs the tokenizer "
+            "of a checkpoint; name a folder or a Hub id."
         )
     settings = {"model_type": config.model_type, **config.model_config}
     return jft.init_model(
         settings,
         key=key,
+        task=task.head,
         class_names=class_names,
-        processor_config=processor_config_of(settings),
+        processor=processor_config_of(settings),
         dtype=dtype,
     )
 
@@ -320,7 +353,8 @@ class Job(NamedTuple):
     """What is fixed before the first step: the stages from data to optim."""
 
     config: Config
-    splits: dict[str, data.Subset]
+    splits: dict[str, data.Source]
+    task: Task
     model: jft.Pretrained
     loader: data.TrainLoader
     labels: ParamLabels
@@ -332,15 +366,16 @@ class Job(NamedTuple):
 
 def make_job(config: Config) -> Job:
     """Go through the stages data, models, params, partition and optim."""
-    splits = load_splits(config.data)
+    splits, task = load_splits(config.data), get_task(config.data.task)
     key_model, key_train = jax.random.split(jax.random.key(config.seed))
-    model = load_model(config.model, splits["train"].class_names, key=key_model)
+    model = load_model(config.model, task, splits["train"].class_names, key=key_model)
     loader = make_train_loader(config, splits["train"], model)
     labels = label_params(config, model)
     plan = make_plan(config, model, labels, loader.steps_per_epoch)
     return Job(
         config=config,
         splits=splits,
+        task=task,
         model=model,
         loader=loader,
         labels=labels,
@@ -378,16 +413,15 @@ def make_train_step(
     job: Job, *, state_shardings: train.TrainState | None
 ) -> train.TrainStep:
     """The step of the task."""
-    task = get_task(TASK)
     return train.make_train_step(
         job.model.apply_fn,
-        task.make_loss(job.config.train.label_smoothing),
+        job.task.make_loss(job.config.train.label_smoothing),
         job.tx,
         job.labels,
         group_of=job.model.layer_index,
         grad_accum_steps=job.config.train.grad_accum_steps,
         compute_dtype=compute_dtype(job.config),
-        metric_fns=task.train_metrics,
+        metric_fns=job.task.train_metrics,
         state_shardings=state_shardings,
     )
 

@@ -18,7 +18,7 @@ from jft.types import InputError
 FLAGS = new_flags()
 keep.define_model_flags(FLAGS)
 CONFIG = flags.DEFINE_string("config", None, "Config of the data, with --model.", FLAGS)
-SPLIT = flags.DEFINE_string("split", "test", "Split of data.split_sizes.", FLAGS)
+SPLIT = flags.DEFINE_string("split", "test", "train, validation or test.", FLAGS)
 
 
 def main() -> None:
@@ -30,6 +30,7 @@ def main() -> None:
                 "--model needs --config=file.py, which says what data to score it on."
             )
         config = resolve(load_config_file(CONFIG.value)[1])
+    build.check_task(model, config.data)
     splits = build.load_splits(config.data)
     if SPLIT.value not in splits:
         raise InputError(

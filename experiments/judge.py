@@ -26,12 +26,12 @@ class Evaluator:
     ) -> None:
         self.seconds = 0.0
         self._config = config
-        self._fields = build.make_fields(model)
+        self._fields = build.make_fields(config.data, model)
         self._place = place
         self._stop_requested = stop_requested
         self._eval_step = train.make_eval_step(
             model.apply_fn,
-            get_task(build.TASK).make_loss(0.0),
+            get_task(config.data.task).make_loss(0.0),
             compute_dtype=build.compute_dtype(config),
         )
 
@@ -65,11 +65,13 @@ class SourceTask:
                 "model.pretrained is None: a model from scratch has nothing to forget. "
                 "Set evals.forgetting to None."
             )
-        base = jft.load(config.model.pretrained)
+        base = jft.load(config.model.pretrained, revision=config.model.revision)
         self.name = config.evals.forgetting
         self.source = data.load_source(self.name, **config.evals.forgetting_options)
         build.check_classes(base, self.source.class_names)
-        (head,) = base.family.head_rules
+        build.check_task(base, config.data)
+        rules = base.family.head_rules(base.task)
+        head = "|".join(f"(?:{rule})" for rule in rules)
         self._head = evals.set_head_aside(base.params, head=head)
         self._evaluate = evaluator(base)
 

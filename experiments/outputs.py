@@ -11,11 +11,20 @@ from typing import Any
 import jft
 from experiments import build
 from jft import evals, export, partition, paths, train
-from jft.config import Workdir, to_dict
+from jft.config import DataConfig, Workdir, to_dict
 from jft.tables import format_table
 from jft.types import FROZEN, Params
 
-PACKAGES = ("jft", "jax", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+PACKAGES = (
+    "jft",
+    "jax",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "numpy",
+    "transformers",
+)
 
 
 def record(
@@ -82,7 +91,7 @@ def write_plots(
                 folder / "forgetting.png",
                 metric=metric,
                 source_name=config.evals.forgetting,
-                target_name=config.data.source,
+                target_name=dataset_name(config.data),
                 opening_steps=opening_steps,
             )
         )
@@ -94,17 +103,16 @@ def write_export(
 ) -> None:
     """Write the Hugging Face folder with a model card."""
     config, model = job.config, job.model
-    source, optimizer = config.data.source, config.optim
+    name, optimizer = dataset_name(config.data), config.optim
     card = export.model_card(
-        f"{model.family.model_type}-{source}",
+        f"{model.family.model_type}-{name}",
         {name: value for name, value in scores.items() if name != "loss"},
-        description=f"A {model.family.hf_architecture} that tells apart the "
-        f"{len(model.class_names)} classes of {source}.",
-        dataset=source,
-        data_description=f"splits {dict(config.data.split_sizes)}"
-        f"{' of each class' if config.data.split_per_class else ''}, "
-        f"drawn with seed {config.data.split_seed}.",
-        base_model=config.model.pretrained,
+        pipeline=job.task.pipeline,
+        description=f"A {model.family.heads[model.task]} that tells apart the "
+        f"{len(model.class_names)} classes of {name}.",
+        dataset=name,
+        data_description=describe_splits(job),
+        base_model=base_name(config.model.pretrained),
         hyperparams={
             "optimizer": optimizer.optimizer,
             "learning_rate": optimizer.learning_rate,
@@ -124,6 +132,34 @@ def write_export(
         model_card=card,
         max_shard_size=config.export.max_shard_size,
     )
+
+
+def dataset_name(config: DataConfig) -> str:
+    """What the data is called: its file or folder, or the source that needs none."""
+    return config.source if config.path is None else Path(config.path).resolve().stem
+
+
+def base_name(pretrained: str | None) -> str | None:
+    """What the checkpoint is called, without the place of a folder."""
+    if pretrained is None or not Path(pretrained).is_dir():
+        return pretrained
+    return Path(pretrained).resolve().name
+
+
+def describe_splits(job: build.Job) -> str:
+    """How many examples each split has, and where they are from."""
+    config = job.config.data
+    counts = ", ".join(f"{name} {len(x):,}" for name, x in job.splits.items())
+    parts = [f"{counts} examples"]
+    if config.split_paths:
+        parts.append(f"files {dict(config.split_paths)}")
+    if config.split_sizes:
+        per_class = " of each class" if config.split_per_class else ""
+        parts.append(
+            f"sizes {dict(config.split_sizes)}{per_class}, drawn with seed "
+            f"{config.split_seed}"
+        )
+    return f"{'; '.join(parts)}."
 
 
 def summarize(

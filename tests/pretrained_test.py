@@ -43,8 +43,10 @@ def test_new_head_is_the_keys_and_the_rest_the_checkpoints(names):
     assert new.class_names == tuple(names)
     assert new.config["label2id"] == {name: i for i, name in enumerate(names)}
     assert new.report.new == ("classifier/bias", "classifier/kernel")
-    head = new.family.head_rules
-    drawn = init_params(new.family, new.module.config, key=key, only=head)
+    head = new.family.head_rules(new.task)
+    drawn = init_params(
+        new.family, new.module.config, task=new.task, key=key, only=head
+    )
     for path, leaf in flatten(new.params).items():
         source = drawn if path.startswith("classifier/") else old.params
         np.testing.assert_array_equal(leaf, flatten(source)[path])
@@ -93,7 +95,7 @@ def test_bad_classes_are_refused(options, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "bert"}, "known are"),
+        ({"model_type": "brt"}, "known are"),
         ({"hidden_act": "swiglu"}, "hidden_act"),
         ({"num_hidden_layers": 3}, "vit/encoder/layer/2"),
         ({"intermediate_size": 16}, "shapes differ"),

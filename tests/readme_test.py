@@ -5,10 +5,13 @@ import re
 from pathlib import Path
 
 import jft
+from experiments import build
 from jft.config import resolve
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-FINETUNE, OWN_CONFIG = re.findall(r"^```python\n(.*?)^```$", README, re.M | re.S)
+FINETUNE, OWN_IMAGES, OWN_TEXT = re.findall(
+    r"^```python\n(.*?)^```$", README, re.M | re.S
+)
 
 
 def test_the_fine_tune_learns_and_leaves_a_model(tmp_path, monkeypatch, capsys):
@@ -37,8 +40,23 @@ def test_the_code_is_short_and_imports_jft_only():
 
 def test_the_config_of_your_own_images_is_valid():
     names = {}
-    exec(compile(OWN_CONFIG, "README.md", "exec"), names)
+    exec(compile(OWN_IMAGES, "README.md", "exec"), names)
     config = resolve(names["get_config"]())
     assert config.data.source == "folder"
     assert config.data.path == "photos"
     assert config.optim.unfreeze.method == "top_down"
+
+
+def test_the_config_of_your_own_text_is_valid(tmp_path, monkeypatch):
+    names = {}
+    exec(compile(OWN_TEXT, "README.md", "exec"), names)
+    config = resolve(names["get_config"]())
+    build.check_config(config)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mails").mkdir()
+    rows = "".join(f"mail {i},{'spam' if i % 2 else 'ham'}\n" for i in range(20))
+    for name in ("train", "test"):
+        (tmp_path / "mails" / f"{name}.csv").write_text(f"text,label\n{rows}")
+    splits = build.load_splits(config.data)
+    assert [len(split) for split in splits.values()] == [18, 2, 20]
+    assert splits["test"].class_names == ("ham", "spam")

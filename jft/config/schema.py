@@ -49,12 +49,15 @@ Options: TypeAlias = Mapping[str, bool | int | float | str | tuple[str, ...] | N
 class DataConfig:
     """What goes in."""
 
+    task: str  # a name in jft.tasks.TASKS
     source: str  # a name in jft.data.SOURCES
-    path: str | None  # folder of the source "folder"
+    path: str | None  # file or folder of the source
     source_options: Options  # further keyword arguments of the source
+    split_paths: Mapping[str, str]  # split -> file or folder below path
     split_sizes: Mapping[str, int | float | str]  # split -> count, fraction or "rest"
     split_per_class: bool  # counts and fractions are of each class
     split_seed: int
+    max_length: Count  # tokens a text
     global_batch_size: Count  # examples a step, over all devices and processes
     augment: str | None  # a name in jft.data.AUGMENTATIONS
     num_workers: Whole  # processes that prepare batches; 0 uses threads
@@ -64,7 +67,9 @@ class DataConfig:
 class ModelConfig:
     """Which model, from which numbers."""
 
-    pretrained: str | None  # folder in Hugging Face layout, "jft:<shipped>", or None
+    # folder in Hugging Face layout, Hub id, "jft:<shipped>", or None: from scratch
+    pretrained: str | None
+    revision: str | None  # commit, branch or tag of a Hub id
     model_type: str  # a name in jft.models.MODELS; read where pretrained is None
     model_config: Mapping[str, Any]  # fields of config.json; likewise
     dtype: Dtype  # of the parameters

@@ -16,13 +16,14 @@ from jft.data.folder import IMAGE_SUFFIXES, ImageFolderSource, read_image
 from jft.data.letters import render_letters
 from jft.data.loader import (
     EvalBatches,
+    FieldsFn,
     TrainLoader,
     make_eval_batches,
     make_train_loader,
 )
 from jft.data.prefetch import Prefetch, prefetch_to_device
 from jft.data.preprocess import ImageFields, make_image_fields
-from jft.data.sources import ArraySource, Source
+from jft.data.sources import ArraySource, Example, Source
 from jft.data.splits import Subset, load_splits, split_source
 from jft.data.targets import target_fields
 from jft.data.text import TextSource
@@ -34,6 +35,8 @@ __all__ = [
     "SOURCES",
     "ArraySource",
     "EvalBatches",
+    "Example",
+    "FieldsFn",
     "ImageFields",
     "ImageFolderSource",
     "Prefetch",

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labelled texts, or pairs of texts, from a table."""
 
-import re
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -17,7 +16,7 @@ class TextSource:
     """One text, or two, and a class a row; all held in memory.
 
     A label is the name of its class. Where none of the labels is a name that was
-    given and all are whole numbers, they are the ids of the classes, counted from 0.
+    given, whole numbers are the ids of the classes, counted from 0.
     ``repr`` tells the texts and their classes apart, not where the file lies.
 
     Args:
@@ -50,14 +49,17 @@ class TextSource:
             if class_names is None
             else tuple(class_names)
         )
-        by_id = _numeric(labels) and not set(labels) & set(self.class_names)
-        names = map(str, range(len(self.class_names))) if by_id else self.class_names
-        ids = {name: i for i, name in enumerate(names)}
+        ids = {name: i for i, name in enumerate(self.class_names)}
+        by_id = not set(labels) & set(ids) and any(map(str.isdecimal, labels))
+        if by_id:
+            ids = {str(i): i for i in ids.values()}
         for row, label in enumerate(labels):
             if label not in ids:
+                which = f", or their ids 0 to {len(ids) - 1}" if by_id else ""
                 raise InputError(
                     f"{table.where(row, label_column)} has the label {label!r}; "
-                    f"expected one of {list(ids)}. Correct it, or class_names."
+                    f"expected one of {list(self.class_names)}{which}. Correct it, or "
+                    "class_names."
                 )
         self.targets = np.array([ids[label] for label in labels], np.int32)
         self._file, self._lines = table.path.name, table.lines
@@ -101,13 +103,10 @@ def _found(table: Table, column: int | str, labels: Sequence[str]) -> tuple[str,
     if "" in labels:
         where = table.where(labels.index(""), column)
         raise InputError(f"{where} has no label. Fill it in, or remove the row.")
-    if len(labels) > 1 and _numeric(labels[1:]) and not _numeric(labels[:1]):
+    numeric = [label.isdecimal() for label in labels]
+    if len(labels) > 1 and all(numeric[1:]) and not numeric[0]:
         raise InputError(
             f"{table.where(0, column)} has the label {labels[0]!r}, while all others "
             "are whole numbers. If it is the name of the column, set header to True."
         )
-    return tuple(sorted(set(labels), key=int if _numeric(labels) else None))
-
-
-def _numeric(labels: Sequence[str]) -> bool:
-    return all(re.fullmatch(r"[0-9]+", label) for label in labels)
+    return tuple(sorted(set(labels), key=int if all(numeric) else None))

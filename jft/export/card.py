@@ -5,11 +5,29 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from jft.types import InputError
+
+# what the Hub calls a task -> how the card says what the model is for
+PIPELINES: Mapping[str, str] = {
+    "image-classification": (
+        "It sorts images like those of its training data into the classes of "
+        "`config.json`.\nPrepare images with `preprocessor_config.json`; on other "
+        "kinds of images its answers\nmean nothing."
+    ),
+    "text-classification": (
+        "It sorts texts like those of its training data into the classes of "
+        "`config.json`.\nPrepare texts with the tokenizer in this folder; on other "
+        "kinds of texts or in\nother languages its answers mean nothing, and it has "
+        "whatever bias its data has."
+    ),
+}
+
 
 def model_card(
     name: str,
     metrics: Mapping[str, float],
     *,
+    pipeline: str,
     description: str,
     dataset: str,
     data_description: str,
@@ -18,11 +36,12 @@ def model_card(
     hyperparams: Mapping[str, Any],
     versions: Mapping[str, str],
 ) -> str:
-    """Write the card of an image classifier, in the sections that transformers uses.
+    """Write the card of a fine-tuned model, in the sections that transformers uses.
 
     Args:
       name: the model's name, the card's title.
       metrics: name -> value on the test set; the Hub shows these.
+      pipeline: what the model does, in the Hub's words; a key of ``PIPELINES``.
       description: what the model is, in a sentence or two.
       dataset: name of the data that it was trained and tested on.
       data_description: what the examples are and how they were split.
@@ -33,15 +52,22 @@ def model_card(
 
     Returns:
       Markdown with a YAML head; its values are JSON, which YAML contains.
+
+    Raises:
+      InputError: for an unknown pipeline; lists the known ones.
     """
+    if pipeline not in PIPELINES:
+        raise InputError(
+            f"the pipeline is {pipeline!r}; expected one of {sorted(PIPELINES)}."
+        )
     head = {
         "library_name": "transformers",
         "license": license,
         **({} if base_model is None else {"base_model": base_model}),
-        "pipeline_tag": "image-classification",
-        "tags": ["jft", "image-classification"],
+        "pipeline_tag": pipeline,
+        "tags": ["jft", pipeline],
         "metrics": list(metrics),
-        "model-index": [_model_index(name, metrics, dataset=dataset)],
+        "model-index": [_model_index(name, metrics, pipeline, dataset=dataset)],
     }
     start = "from scratch" if base_model is None else f"from {base_model}"
     rows = "".join(f"| {key} | {value:.4g} |\n" for key, value in metrics.items())
@@ -56,9 +82,7 @@ def model_card(
 
 ## Intended uses & limitations
 
-It sorts images like those of its training data into the classes of `config.json`.
-Prepare images with `preprocessor_config.json`; on other kinds of images its answers
-mean nothing.
+{PIPELINES[pipeline]}
 
 ## Training and evaluation data
 
@@ -80,17 +104,14 @@ mean nothing.
 
 
 def _model_index(
-    name: str, metrics: Mapping[str, float], *, dataset: str
+    name: str, metrics: Mapping[str, float], pipeline: str, *, dataset: str
 ) -> dict[str, Any]:
     # a result that lacks task, dataset or metrics is dropped by the Hub
     return {
         "name": name,
         "results": [
             {
-                "task": {
-                    "name": "Image Classification",
-                    "type": "image-classification",
-                },
+                "task": {"name": pipeline.replace("-", " ").title(), "type": pipeline},
                 "dataset": {"name": dataset, "type": dataset, "split": "test"},
                 "metrics": [
                     {"name": key, "type": key, "value": float(value)}

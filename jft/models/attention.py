@@ -8,16 +8,28 @@ holds a token, those of this call included) and ``cache_index []`` (the slot of 
 first token) makes self-attention write its keys and values into slots of the linen
 collection ``cache`` and look at all of them. The first call, without the collection,
 makes it. Vaswani et al. 2017, arXiv 1706.03762.
+
+Decoding with an encoder: ``hidden = module.apply(variables, batch, stop=n + 1)``, of a
+batch with ``input_ids`` and ``attention_mask`` and n encoder blocks, gives the finished
+encoder, ``hidden["encoder"] [B, L, D]``. A decoding call is a call from stage 0 whose
+batch has ``decoder_input_ids [B, T]`` (the new tokens), the encoder's
+``attention_mask [B, L]``, and the cache's fields: the encoder's stages are skipped, the
+new tokens are embedded at the positions from ``cache_index`` on, and the decoder's
+blocks and the head run. The first call gets ``hidden={"encoder": …}`` too and stores
+the keys and values of the encoder's tokens in ``cache``; later calls read them there.
+All leaves of ``cache`` have the batch as first axis.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from jft.models.layers import Init, at_least_float32, dense, dropout
+from jft.types import InputError
 
 
 def padding_mask(batch: Mapping[str, Any], name: str = "attention_mask") -> Any:
@@ -56,6 +68,16 @@ def causal_mask(
         allowed &= distance < window
     allowed = allowed[None, None]
     return allowed if keys is None else jnp.logical_and(allowed, keys)
+
+
+def token_positions(
+    batch: Mapping[str, Any], ids: str = "input_ids", name: str = "position_ids"
+) -> jax.Array:
+    """The batch's positions, or counted from the cache's slot: ``[B or 1, L]``."""
+    if name in batch:
+        return jnp.asarray(batch[name], jnp.int32)
+    start = jnp.asarray(batch.get("cache_index", 0), jnp.int32)
+    return (start + jnp.arange(batch[ids].shape[1]))[None]
 
 
 def split_heads(x: jax.Array, num_heads: int) -> jax.Array:
@@ -107,7 +129,7 @@ def attend(
     if bias is not None:
         scores = scores + bias.astype(scores.dtype)
     if mask is not None:
-        scores = jnp.where(mask, scores, jnp.finfo(scores.dtype).min)
+        scores = jnp.where(mask, scores, float(np.finfo(scores.dtype).min))
     probs = nn.softmax(scores).astype(query.dtype)
     probs = dropout(probs, dropout_rate, deterministic=deterministic)
     mixed = probs.reshape(batch, groups, heads // groups * length, num_keys) @ v
@@ -180,6 +202,48 @@ def with_cache(
         stored.value = jax.lax.dynamic_update_slice_in_dim(
             stored.value, new, index, axis=1
         )
-        return stored.value
+        written: jax.Array = stored.value
+        return written
 
     return write("key", key), write("value", value)
+
+
+def kept_in_cache(
+    module: nn.Module,
+    batch: Mapping[str, Any],
+    encoder: jax.Array | None,
+    make: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
+) -> tuple[jax.Array, jax.Array]:
+    """Make the encoder's keys and values once: later decoding calls read the cache.
+
+    Args:
+      module: the attention module, which owns the cache.
+      batch: with ``cache_mask`` while decoding.
+      encoder: ``[B, L, D]``; not used where the cache has its keys and values.
+      make: makes keys and values ``[B, L, G, K]`` of it.
+
+    Returns:
+      Keys and values.
+
+    Raises:
+      InputError: if the first decoding call lacks the encoder.
+    """
+    decoding = "cache_mask" in batch
+    if not decoding or not module.has_variable("cache", "key"):
+        if encoder is None:
+            raise InputError(
+                'the first call that decodes needs hidden={"encoder": …}, what a call '
+                "with stop=n + 1 of n encoder blocks returned."
+            )
+        key, value = make(encoder)
+        if not decoding:
+            return key, value
+        module.put_variable("cache", "key", key)
+        module.put_variable("cache", "value", value)
+    return module.get_variable("cache", "key"), module.get_variable("cache", "value")
+
+
+def first_position(batch: Mapping[str, Any]) -> jax.Array:
+    """Position of a decoder's first token in this call, ``[]``: 0 unless decoding."""
+    index = batch["cache_index"] if "cache_mask" in batch else 0
+    return jnp.asarray(index, jnp.int32)

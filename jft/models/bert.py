@@ -60,7 +60,8 @@ class BertConfig:
     @property
     def init(self) -> Init:
         """How matrices are drawn."""
-        return normal(self.initializer_range)
+        init: Init = normal(self.initializer_range)
+        return init
 
     @property
     def head_dropout(self) -> float:

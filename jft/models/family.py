@@ -2,7 +2,7 @@
 """What the rest of the package needs to know about a family of models."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,16 @@ Shapes = dict[str, jax.ShapeDtypeStruct]
 def no_rules(task: str) -> tuple[str, ...]:
     """A family whose checkpoints never lack a parameter of the backbone."""
     return ()
+
+
+def as_it_is(config: Mapping[str, Any], keys: Collection[str]) -> Mapping[str, Any]:
+    """A family whose config.json tells all of the model."""
+    return config
+
+
+def no_encoder(config: Any) -> int:
+    """A family of one stack of blocks."""
+    return 0
 
 
 def text_example(config: Any, task: str) -> Shapes:
@@ -67,6 +77,10 @@ class Family:
       embedding_rules: regexes of the leaves with one row (or column) a token of the
         vocabulary; they grow with the tokenizer.
       variants: published name -> config.
+      settle_config: (config.json, the checkpoint's keys) -> config.json, with what
+        only the keys tell, such as whether T5's output layer is tied.
+      num_encoder_layers: config -> how many of the blocks, the first ones, are the
+        encoder's of an encoder-decoder; 0 for all other models.
     """
 
     model_type: str
@@ -84,6 +98,10 @@ class Family:
     shared_rules: tuple[str, ...] = ()
     embedding_rules: tuple[str, ...] = ()
     variants: Mapping[str, Any] = field(default_factory=dict)
+    settle_config: Callable[[Mapping[str, Any], Collection[str]], Mapping[str, Any]] = (
+        as_it_is
+    )
+    num_encoder_layers: Callable[[Any], int] = no_encoder
 
     def checkpoint_prefix(self, task: str) -> str:
         """Return the first key of the backbone in the checkpoints of that task."""
@@ -100,9 +118,13 @@ class Family:
         return task
 
     def task_of(self, config: Mapping[str, Any]) -> str:
-        """Return the task of the head that a config.json's ``architectures`` names."""
-        default = self.heads["base" if "base" in self.heads else min(self.heads)]
-        named = (config.get("architectures") or [default])[0]
+        """Return the task of the head that a config.json's ``architectures`` names.
+
+        It is ``base`` where none is named, and the only one where there is but one.
+        """
+        if len(self.heads) == 1:
+            return next(iter(self.heads))
+        named = (config.get("architectures") or [self.heads["base"]])[0]
         by_class = {name: task for task, name in self.heads.items()}
         if named not in by_class:
             raise InputError(
@@ -134,7 +156,7 @@ def make_apply_fn(module: Any) -> ApplyFn:
 def make_layer_index(
     model: str, *, num_layers: int, rules: Sequence[tuple[str, int]]
 ) -> LayerIndex:
-    """Make ``path -> depth`` from ordered rules; a path that none matches is an error.
+    r"""Make ``path -> depth`` from ordered rules; a path that none matches raises.
 
     Args:
       model: what to call the model in errors.
@@ -145,7 +167,7 @@ def make_layer_index(
     Returns:
       The function. Blocks from ``num_layers`` on belong to no layer.
 
-    >>> rules = [(r"embed/.+", 0), (r"layers/(\\d+)/.+", 1), (r"head/.+", 3)]
+    >>> rules = [(r"embed/.+", 0), (r"layers/(\d+)/.+", 1), (r"head/.+", 3)]
     >>> make_layer_index("toy", num_layers=2, rules=rules)("layers/1/kernel")
     2
     """

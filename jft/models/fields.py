@@ -69,8 +69,22 @@ def read_fields(
         values["num_labels"] = len(config["id2label"])
     for name, allowed in (choices or {}).items():
         if name in values and values[name] not in allowed:
-            raise _unsupported(name, values[name], f"one of {sorted(map(str, allowed))}")
+            raise _unsupported(
+                name, values[name], f"one of {sorted(map(str, allowed))}"
+            )
     return cls(**values)
+
+
+def resolve_names(
+    config: Mapping[str, Any], names: Mapping[str, str]
+) -> dict[str, Any]:
+    """Read fields under transformers' general names, which overrule a family's own.
+
+    >>> resolve_names({"d_model": 4, "hidden_size": 8}, {"hidden_size": "d_model"})
+    {'d_model': 8}
+    """
+    kept = {name: value for name, value in config.items() if name not in names}
+    return kept | {names[name]: config[name] for name in names if name in config}
 
 
 def check_heads(name: str, width: int, heads_name: str, heads: int) -> None:
@@ -133,7 +147,9 @@ def _convert(value: Any, option: Any) -> tuple[bool, Any]:
         if _is_pair(option) and type(value) is int:
             value = [value, value]
         item = typing.get_args(option)[0]
-        if not isinstance(value, list | tuple) or (_is_pair(option) and len(value) != 2):
+        if not isinstance(value, list | tuple) or (
+            _is_pair(option) and len(value) != 2
+        ):
             return False, None
         items = [_convert(part, item) for part in value]
         positive = not _is_pair(option) or all(type(v) is int and v > 0 for v in value)

@@ -58,7 +58,7 @@ def last_token(batch: Mapping[str, Any]) -> jax.Array:
     """Position of the last token that is no padding, ``[B]``; padding on any side."""
     shape = batch["input_ids"].shape
     mask = jnp.asarray(batch.get("attention_mask", jnp.ones(shape, jnp.int32)))
-    return jnp.argmax(jnp.arange(shape[1])[None] * (mask > 0), axis=-1)
+    return jnp.where(mask > 0, jnp.arange(shape[1])[None], 0).argmax(axis=-1)
 
 
 def score_last_token(

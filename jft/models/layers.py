@@ -85,7 +85,8 @@ class LayerNorm(nn.Module):
         if self.use_bias:
             bias = at_least_float32(self.param("bias", nn.initializers.zeros, shape))
             normed = normed + along_last(bias, x)
-        return normed.astype(x.dtype)
+        y: jax.Array = normed.astype(x.dtype)
+        return y
 
 
 class RMSNorm(nn.Module):
@@ -137,13 +138,14 @@ class Embed(nn.Module):
         if self.padding_id is None:
             return vectors
         is_padding = (ids == self.padding_id % self.num_embeddings)[..., None]
-        vectors = jnp.where(is_padding, jax.lax.stop_gradient(vectors), vectors)
-        return vectors
+        still: jax.Array = jax.lax.stop_gradient(vectors)
+        return jnp.where(is_padding, still, vectors)
 
     def attend(self, x: jax.Array) -> jax.Array:
         """Score ``[..., D]`` against every row: ``[..., V]``; the tied output layer."""
         flat = x.reshape(-1, x.shape[-1]) @ self.embedding.T.astype(x.dtype)
-        return flat.reshape(*x.shape[:-1], self.num_embeddings)
+        scores: jax.Array = flat.reshape(*x.shape[:-1], self.num_embeddings)
+        return scores
 
 
 class Blocks(nn.Module):
@@ -155,10 +157,26 @@ class Blocks(nn.Module):
     make: Callable[[int], nn.Module]
 
     @nn.compact
-    def __call__(self, x: Any, blocks: range, *args: Any, **options: Any) -> Any:
-        """Run the given blocks one after another."""
+    def __call__(
+        self,
+        x: Any,
+        blocks: range,
+        *args: Any,
+        from_first: Callable[[Any], Mapping[str, Any]] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Run the given blocks one after another.
+
+        ``from_first(block 0)`` gives options for all of them: T5 keeps its table of
+        relative positions in the first block.
+        """
+        first = None
+        if from_first is not None and blocks:
+            first = self.make(0)
+            options = {**options, **from_first(first)}
         for i in blocks:
-            x = self.make(i)(x, *args, **options)
+            block = first if first is not None and i == 0 else self.make(i)
+            x = block(x, *args, **options)
         return x
 
 

@@ -30,17 +30,32 @@ TIED = (
     # RoBERTa's masked-word head
     (r"lm_head\.decoder\.weight", r"embeddings\.word_embeddings\.weight"),
     (r"lm_head\.decoder\.bias", r"lm_head\.bias"),
+    # GPT-NeoX with tied words
+    (r"(?:embed_out|lm_head)\.weight", r"embed_in\.weight"),
+    # ModernBERT's masked-word head
+    (r"decoder\.weight", r"embeddings\.tok_embeddings\.weight"),
     # DistilBERT's
     (r"vocab_projector\.weight", r"embeddings\.word_embeddings\.weight"),
     # ELECTRA's generator
     (r"generator_lm_head\.weight", r"embeddings\.word_embeddings\.weight"),
     # decoders whose output layer is the embedding: GPT-2, Llama 3.2, Gemma, Qwen
     (r"lm_head\.weight", r"(?:wte|embed_tokens|shared)\.weight"),
+    # encoder-decoders with one table of words, where torch saved every name of it
+    (r"(?:encoder|decoder)\.embed_tokens\.weight", r"shared\.weight"),
+    (r"lm_head\.weight", r"decoder\.embed_tokens\.weight"),  # Marian with two tables
 )
 
 # Buffers that transformers once saved; the forward makes them anew.
 BUFFERS = (
     r"(?:.*\.)?embeddings\.(?:position_ids|token_type_ids)",  # BERT, RoBERTa and kin
+    r"(?:.*\.)?attn\.(?:masked_)?bias",  # GPT-2's causal mask and its filler
+    # the same and the frequencies of GPT-NeoX, such as Pythia's
+    r"(?:.*\.)?attention\.(?:(?:masked_)?bias|rotary_emb\.inv_freq)",
+    r"(?:.*\.)?self_attn\.rotary_emb\.inv_freq",  # Llama 2 and kin, once a layer
+    # t5-small and its size-mates: cross-attention has no distances
+    r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",
+    r"(?:model\.)?(?:encoder|decoder)\.version",  # BART, as fairseq saved it
+    r"(?:model\.)?(?:encoder|decoder)\.embed_positions\.weight",  # Marian's sinusoids
 )
 
 
@@ -98,7 +113,7 @@ def find_keys(
 
 
 def _bare_key(family: Family, task: str, path: str) -> tuple[str, bool]:
-    """Return the key without the backbone's prefix, and whether it is the backbone's."""
+    """Return the key without the backbone's prefix, and whether it is of it."""
     key = to_key(path)
     if family.base_prefix:
         bare = key.removeprefix(f"{family.base_prefix}.")

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from jft.models import Family
@@ -70,6 +69,15 @@ def read_optional(folder: str | Path, name: str) -> dict[str, Any] | None:
     """Read another JSON file of the folder; None where the folder has none."""
     file = Path(folder) / name
     return _read_json(file) if file.is_file() else None
+
+
+def read_keys(folder: str | Path) -> frozenset[str]:
+    """Read the names of a folder's tensors.
+
+    Raises:
+      InputError: as ``load_pretrained``.
+    """
+    return frozenset(_weight_map(Path(folder)))
 
 
 def load_pretrained(
@@ -166,8 +174,10 @@ def _check_finite(folder: Path, files: Mapping[str, str]) -> None:
         for key in keys:
             with _open(folder / name) as tensors:  # anew, to give its pages back
                 tensor = tensors.get_tensor(key)
-            if jax.dtypes.issubdtype(tensor.dtype, np.floating) and not _finite(tensor):
-                raise InputError(f"{folder / name}: tensor {key} holds NaN or infinity.")
+            if tensor.dtype.kind in "fV" and not _finite(tensor):
+                raise InputError(
+                    f"{folder / name}: tensor {key} holds NaN or infinity."
+                )
 
 
 def _finite(tensor: np.ndarray, rows: int = 2**22) -> bool:

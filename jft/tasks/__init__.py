@@ -3,12 +3,13 @@
 
 from collections.abc import Mapping
 
-from jft.tasks import image_classification
+from jft.tasks import image_classification, text_classification
 from jft.tasks.task import Task
 from jft.types import InputError
 
 TASKS: Mapping[str, Task] = {
     "image_classification": image_classification.TASK,
+    "text_classification": text_classification.TASK,
 }
 
 
@@ -25,4 +26,23 @@ def get_task(name: str) -> Task:
     return TASKS[name]
 
 
-__all__ = ["TASKS", "Task", "get_task"]
+def task_of_head(head: str) -> Task:
+    """Find the task that a model with this head does.
+
+    Raises:
+      InputError: if no task uses such a head; lists those that are used.
+
+    Example:
+      >>> task_of_head("sequence_classification").name
+      'text_classification'
+    """
+    for task in TASKS.values():
+        if task.head == head:
+            return task
+    raise InputError(
+        f"the model has the head {head!r}, which no task of jft uses; expected one of "
+        f"{sorted({task.head for task in TASKS.values()})}. Fine-tune it first."
+    )
+
+
+__all__ = ["TASKS", "Task", "get_task", "task_of_head"]

@@ -1,60 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
 """One image, one class."""
 
-from collections.abc import Sequence
 from typing import Any
 
-import jax
-import numpy as np
-
+from jft.data import ImageFields, make_image_fields
+from jft.tasks import classification
 from jft.tasks.task import Task
-from jft.train import count_correct, softmax_cross_entropy
-from jft.types import Batch, LossFn
+from jft.types import InputError
 
 
-def make_loss(label_smoothing: float = 0.0) -> LossFn:
-    """Cross-entropy of ``logits [B, C]`` against ``batch["targets"] [B]``."""
-
-    def loss_fn(outputs: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        return softmax_cross_entropy(
-            outputs,
-            batch["targets"],
-            loss_mask=batch["loss_mask"],
-            label_smoothing=label_smoothing,
+def make_fields(
+    processor: Any, *, num_classes: int | None, max_length: int
+) -> ImageFields:
+    """Pixels as preprocessor_config.json says; ``max_length`` is of texts."""
+    del max_length
+    if processor is None:
+        raise InputError(
+            "the model folder has no preprocessor_config.json, so its image size and "
+            "normalisation are not known; add the one its model was trained with."
         )
-
-    return loss_fn
-
-
-def accuracy(outputs: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """Share of examples whose highest logit is the target's."""
-    return count_correct(outputs, batch["targets"], loss_mask=batch["loss_mask"])
-
-
-def write_prediction(logits: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
-    """The predicted class, its probability, and the probability of each class.
-
-    >>> write_prediction(np.array([0.0, 0.0]), ["cat", "dog"])["probability"]
-    0.5
-    """
-    scores = np.exp(logits.astype(np.float64) - logits.max())
-    probabilities = scores / scores.sum()
-    best = int(probabilities.argmax())
-    return {
-        "class": class_names[best],
-        "probability": round(float(probabilities[best]), 6),
-        "probabilities": {
-            name: round(float(p), 6)
-            for name, p in zip(class_names, probabilities, strict=True)
-        },
-    }
+    return make_image_fields(processor, num_classes=num_classes)
 
 
 TASK = Task(
     name="image_classification",
+    input="image",
+    head="image_classification",
     fields=("pixel_values", "targets"),
-    make_loss=make_loss,
-    train_metrics={"accuracy": accuracy},
-    metric_names=("accuracy", "macro_f1"),
-    write_prediction=write_prediction,
+    make_fields=make_fields,
+    make_loss=classification.make_loss,
+    train_metrics={"accuracy": classification.accuracy},
+    metric_names=classification.METRIC_NAMES,
+    write_prediction=classification.write_prediction,
+    pipeline="image-classification",
 )

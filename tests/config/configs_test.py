@@ -5,11 +5,13 @@ import pytest
 
 from configs import common, digits
 from jft.config import load_config_file, resolve, to_dict, to_steps
+from jft.tasks import TASKS
 
 FOLDER = Path(__file__).parents[2] / "configs"
 ARGS = {
     "digits.py": ["", *(f":recipe={name}" for name in digits.RECIPES)],
     "letters.py": [""],
+    "sst2.py": ["", ":epochs=3,pretrained=a/bert"],
 }
 EVERY = [(name, arg) for name, args in ARGS.items() for arg in args]
 
@@ -39,7 +41,8 @@ def test_the_base_config_lists_exactly_the_keys_of_the_schema():
 @pytest.mark.parametrize(("name", "arg"), EVERY)
 def test_every_config_resolves_and_says_how_to_run_it(name, arg):
     config = load(name, arg)
-    assert "validation" in config.data.split_sizes
+    assert "validation" in {**config.data.split_sizes, **config.data.split_paths}
+    assert config.data.task in TASKS
     assert config.evals.metric in config.evals.metrics
     assert f"--config=configs/{name}" in (FOLDER / name).read_text()
 
@@ -73,3 +76,26 @@ def test_the_recipes_differ_only_in_what_moves():
     for other in (full, head, scratch):
         assert other.data == recipe.data
         assert other.train == recipe.train
+
+
+def test_the_reviews_are_read_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("JFT_DATA", str(tmp_path))
+    assert load("sst2.py").data.path == str(tmp_path / "sst2")
+    monkeypatch.delenv("JFT_DATA")
+    beside = FOLDER.parents[1] / "shared" / "data" / "sst2"
+    assert load("sst2.py").data.path == str(beside)
+
+
+def test_the_reviews_are_learned_as_the_trainer_of_transformers_does_by_default():
+    config = load("sst2.py", ":epochs=3,pretrained=a/bert")
+    assert config.model.pretrained == "a/bert"
+    assert str(config.train.num) == "3 epochs"
+    optim = config.optim
+    assert (optim.optimizer, optim.learning_rate, optim.weight_decay) == (
+        "adamw",
+        5e-5,
+        0.0,
+    )
+    assert (optim.schedule, optim.warmup.amount, optim.clip_norm) == ("linear", 0, 1.0)
+    assert (config.data.global_batch_size, config.data.max_length) == (32, 64)
+    assert {label for _, label in config.partition.rules} == {"all"}

@@ -79,7 +79,17 @@ FAULTS = {
     "id out of range": (
         "a\t0\nb\t2\n",
         {"class_names": ["x", "y"]},
-        r"line 2, column 1 has the label '2'; expected one of \['0', '1'\]",
+        r"line 2, column 1 has the label '2'; expected one of.*or their ids 0 to 1",
+    ),
+    "a name among ids": (
+        "a\t0\nb\t1\nc\tz\n",
+        {"class_names": ["x", "y"]},
+        r"line 3, column 1 has the label 'z'; expected one of \['x', 'y'\], or",
+    ),
+    "an id among names": (
+        "a\tx\nb\t1\nc\ty\n",
+        {"class_names": ["x", "y"]},
+        r"line 2, column 1 has the label '1'; expected one of \['x', 'y'\]\. Correct",
     ),
     "header read as a row": (
         "sentence\tlabel\na\t0\nb\t1\n",

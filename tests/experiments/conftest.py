@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import pytest
 
 import jft
 from experiments import build, finetune
-from jft import export
 from jft.config import load_config_file, resolve, run, run_without_config
+from tests.tiny_tokenizer import make_tokenizer
 
 ROOT = Path(__file__).parents[2]
 TINY = f"--config={Path(__file__).with_name('tiny.py')}"
@@ -67,15 +68,10 @@ def make_base(tmp_path_factory) -> Callable[[int], Path]:
             config,
             key=jax.random.key(seed),
             class_names=("a", "b", "c"),
-            processor_config=build.processor_config_of(config),
+            processor=build.processor_config_of(config),
         )
         folder = tmp_path_factory.mktemp("base")
-        export.save_pretrained(
-            folder,
-            model.params,
-            config=model.config,
-            processor_config=model.processor_config,
-        )
+        jft.save(folder, model)
         return folder
 
     return make
@@ -85,6 +81,48 @@ def make_base(tmp_path_factory) -> Callable[[int], Path]:
 def base(make_base) -> str:
     """The flag that starts the small config from a folder. Only read the folder."""
     return f"--config.model.pretrained={make_base(0)}"
+
+
+BERT = {
+    "model_type": "bert",
+    "vocab_size": 15,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 64,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory) -> Path:
+    """The folder of a small random BERT without a head. Only read it."""
+    folder = tmp_path_factory.mktemp("bert") / "tiny-bert"
+    model = jft.init_model(
+        BERT,
+        key=jax.random.key(0),
+        task="base",
+        processor=make_tokenizer(model_max_length=64),
+    )
+    jft.save(folder, model)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reviews(tmp_path_factory) -> Path:
+    """A folder of reviews as ``sst2``'s: one word of each says what it is."""
+    folder = tmp_path_factory.mktemp("data") / "reviews"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    words = [("bad", "awful"), ("good", "great")]
+    for name, rows in (("train", 96), ("dev", 24), ("test", 24)):
+        with (folder / f"{name}.tsv").open("w", encoding="utf-8") as file:
+            for row in range(rows):
+                label = row % 2
+                text = list(rng.choice(["a", "film", "plot", "casts"], 4))
+                text.insert(rng.integers(5), rng.choice(words[label]))
+                file.write(f"{' '.join(text)}\t{label}\n")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 import jft
-from jft import checkpoint, data, export
+from jft import checkpoint, data
 
 ROOT = Path(__file__).parents[2]
 CONFIG = Path(__file__).with_name("resume_config.py")
@@ -154,15 +154,10 @@ def runs(tmp_path_factory):
         MODEL,
         key=jax.random.key(0),
         class_names=letters.class_names,
-        processor_config=PROCESSOR,
+        processor=PROCESSOR,
     )
     runs = Runs(folder)
-    export.save_pretrained(
-        runs.base,
-        model.params,
-        config=model.config,
-        processor_config=model.processor_config,
-    )
+    jft.save(runs.base, model)
     yield runs
     runs.close()
 

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
+import pytest
 from huggingface_hub import ModelCard
 
 from jft.export import model_card
+from jft.export.card import PIPELINES
+from jft.types import InputError
 
 
 def make_card(**changes):
@@ -9,6 +12,7 @@ def make_card(**changes):
         "letters: to digits",
         {"accuracy": 0.9, "f1": 0.875},
         **{
+            "pipeline": "image-classification",
             "description": "A small ViT.",
             "dataset": "digits",
             "data_description": "8x8 images.",
@@ -52,3 +56,21 @@ def test_model_from_scratch_has_no_base():
     card = make_card(base_model=None)
     assert ModelCard(card).data.base_model is None
     assert "from scratch" in card
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_the_card_is_of_its_pipeline(pipeline):
+    card = make_card(pipeline=pipeline)
+    data = ModelCard(card).data
+    assert data.pipeline_tag == pipeline
+    assert data.tags == ["jft", pipeline]
+    (task,) = {(r.task_type, r.task_name) for r in data.eval_results}
+    assert task == (pipeline, pipeline.replace("-", " ").title())
+    assert PIPELINES[pipeline] in card
+    thing = pipeline.split("-")[0]
+    assert f"It sorts {thing}s like those of its training data" in card
+
+
+def test_an_unknown_pipeline_is_refused():
+    with pytest.raises(InputError, match=r"'sorting'.*\['image-classification'"):
+        make_card(pipeline="sorting")

@@ -40,13 +40,13 @@ def test_export_loads_bit_for_bit(dtype, max_shard_size, tmp_path, model):
         tmp_path,
         params,
         config=model.config,
-        processor_config=PROCESSOR,
+        processor=PROCESSOR,
         max_shard_size=max_shard_size,
     )
     again = load(tmp_path, dtype=dtype)
     assert_same(again.params, params)
     assert again.config["dtype"] == str(np.dtype(dtype))
-    assert again.processor_config == PROCESSOR
+    assert again.processor == PROCESSOR
     assert again.class_names == model.class_names
 
 
@@ -55,7 +55,7 @@ def test_files_are_exactly_transformers(tmp_path, model):
         tmp_path,
         model.params,
         config={**model.config, "_name_or_path": "/home", "torch_dtype": "float16"},
-        processor_config=PROCESSOR,
+        processor=PROCESSOR,
         model_card="# card",
     )
     names = {"config.json", "model.safetensors", "preprocessor_config.json"}

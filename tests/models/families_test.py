@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every family of text models promises, whatever torch says."""
 
+import collections
 import re
 
 import jax
@@ -19,14 +20,16 @@ from tests.models import peer
 from tests.models.table import TABLE
 
 HEADS = [(name, task) for name in TABLE for task in MODELS[name].heads]
-FIRST_HEADS = [(name, next(t for t in MODELS[name].heads if t != "base")) for name in TABLE]
+FIRST_HEADS = [
+    (name, next(t for t in MODELS[name].heads if t != "base")) for name in TABLE
+]
 
 
 def make(model_type, task, changes=None):
     row = TABLE[model_type]
     config = peer.full_config(model_type, row, task, changes)
     module, params = peer.make_jft(model_type, config, task, row.scales)
-    return module, params, peer.make_batch(row, config)
+    return module, params, peer.make_batch(row, config, task)
 
 
 def test_every_text_family_has_a_row():
@@ -39,15 +42,22 @@ def test_record_is_in_order(model_type):
     family = MODELS[model_type]
     assert family.model_type == model_type
     assert family.heads.keys() <= set(TASKS_OF_HEADS)
+    tiny = TABLE[model_type].config if model_type in TABLE else {}
+    config = family.config_from_dict(tiny)
+    untied = family.config_from_dict({**tiny, "tie_word_embeddings": False})
     for task in family.heads:
-        template = abstract_params(family, family.config_from_dict({}), task=task)
-        paths = flatten(template)
+        paths = flatten(abstract_params(family, config, task=task))
         for rule in (*family.head_rules(task), *family.optional_rules(task)):
-            assert any(re.fullmatch(rule, path) for path in paths), (task, rule)
-        layer_index = family.layer_index(family.config_from_dict({}))
-        num_layers = family.num_layers(family.config_from_dict({}))
+            known = [*paths, *flatten(abstract_params(family, untied, task=task))]
+            assert any(re.fullmatch(rule, path) for path in known), (task, rule)
+        layer_index = family.layer_index(config)
+        num_layers = family.num_layers(config)
         depths = {path: layer_index(path) for path in paths}
-        assert set(depths.values()) >= set(range(num_layers + 1))
+        blocks = num_layers
+        if not any("decoder" in path for path in paths):
+            # token classification reads an encoder-decoder's encoder alone
+            blocks = family.num_encoder_layers(config) or blocks
+        assert set(depths.values()) >= set(range(blocks + 1))
         assert max(depths.values()) <= num_layers + 1
         for path, depth in depths.items():
             is_head = any(re.fullmatch(r, path) for r in family.head_rules(task))
@@ -63,7 +73,9 @@ def test_unknown_path_has_no_depth(model_type):
     config = family.config_from_dict({})
     block = next(
         path
-        for path in flatten(abstract_params(family, config, task=next(iter(family.heads))))
+        for path in flatten(
+            abstract_params(family, config, task=next(iter(family.heads)))
+        )
         if re.search(r"/\d+/", path)
     )
     beyond = re.sub(r"/\d+/", f"/{family.num_layers(config) + 7}/", block, count=1)
@@ -133,16 +145,19 @@ def test_stage_uses_all_of_its_layer_and_nothing_else(model_type, task):
             grads.append(grad)
         return grads
 
-    row = TABLE[model_type]
+    row, users = TABLE[model_type], collections.defaultdict(list)
     for stage, grads in enumerate(grads_by_stage(params)):
         for path, grad in flatten(grads).items():
-            if re.fullmatch(row.zero_grad, path):
-                continue
-            used, own = bool(jnp.any(grad != 0)), layer_index(path) == stage
-            if any(re.fullmatch(rule, path) for rule in family.shared_rules):
-                assert used or not own, (stage, path)
-            else:
-                assert used == own, (stage, path)
+            if bool(jnp.any(grad != 0)):
+                users[path].append(stage)
+    for path in flatten(params):
+        own = layer_index(path)
+        if any(re.fullmatch(rule, path) for rule in family.shared_rules):
+            # tables of distances are of depth 0, where they are not used yet
+            assert users[path], path
+            assert users[path][0] >= own, path
+        elif not re.fullmatch(row.zero_grad, path):
+            assert users[path] == [own], path
 
 
 @pytest.mark.parametrize(("model_type", "task"), FIRST_HEADS)

@@ -8,7 +8,7 @@ from jft.models import get_family
 from jft.params import abstract_params, init_params
 from jft.paths import flatten
 
-VIT = get_family("vit")
+VIT, TASK = get_family("vit"), "image_classification"
 CONFIG = VIT.config_from_dict(
     {
         "hidden_size": 64,
@@ -25,7 +25,7 @@ CONFIG = VIT.config_from_dict(
 
 @pytest.fixture(scope="module")
 def drawn():
-    return init_params(VIT, CONFIG, key=jax.random.key(0), dtype=jnp.float32)
+    return init_params(VIT, CONFIG, task=TASK, key=jax.random.key(0), dtype=jnp.float32)
 
 
 def test_values_are_transformers_initialisers(drawn):
@@ -48,7 +48,9 @@ def test_leaves_do_not_share_values(drawn):
 
 def test_part_of_a_draw_is_the_draw(drawn):
     whole = flatten(drawn)
-    part = init_params(VIT, CONFIG, key=jax.random.key(0), only=["classifier/.*"])
+    part = init_params(
+        VIT, CONFIG, task=TASK, key=jax.random.key(0), only=["classifier/.*"]
+    )
     part = flatten(part)
     assert whole.keys() == part.keys()
     new = {path for path, leaf in part.items() if isinstance(leaf, jax.Array)}
@@ -59,7 +61,7 @@ def test_part_of_a_draw_is_the_draw(drawn):
 
 def test_abstract_params_are_the_shapes_of_a_draw(drawn):
     shapes = jax.tree.map(lambda x: (x.shape, x.dtype), drawn)
-    abstract = abstract_params(VIT, CONFIG)
+    abstract = abstract_params(VIT, CONFIG, task=TASK)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), abstract) == shapes
-    half = abstract_params(VIT, CONFIG, dtype=jnp.bfloat16)
+    half = abstract_params(VIT, CONFIG, task=TASK, dtype=jnp.bfloat16)
     assert {x.dtype for x in jax.tree.leaves(half)} == {np.dtype(jnp.bfloat16)}

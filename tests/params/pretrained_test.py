@@ -10,11 +10,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jft.models import get_family
-from jft.params import Unread, abstract_params, load_pretrained, read_config
+from jft.params import Unread, abstract_params, load_pretrained, merge, read_config
 from jft.params.pretrained import INDEX, WEIGHTS
 from jft.paths import flatten
 from jft.types import InputError
 
+VIT, TASK = get_family("vit"), "image_classification"
 GOLDEN = Path(__file__).parents[1] / "models" / "golden_vit"
 
 
@@ -26,7 +27,12 @@ def folder(tmp_path):
 @pytest.fixture(scope="module")
 def template():
     vit = get_family("vit")
-    return abstract_params(vit, vit.config_from_dict(read_config(GOLDEN)))
+    return abstract_params(vit, vit.config_from_dict(read_config(GOLDEN)), task=TASK)
+
+
+def load(folder, template):
+    """All values, read."""
+    return merge(load_pretrained(folder, VIT, template, task=TASK), template)[0]
 
 
 def write_shards(folder):
@@ -47,7 +53,7 @@ def write_index(folder, weight_map):
 
 def test_values_are_the_files_in_our_axes(template):
     tensors = load_file(GOLDEN / WEIGHTS)
-    params = flatten(load_pretrained(GOLDEN, template))
+    params = flatten(load(GOLDEN, template))
     assert {path: x.shape for path, x in params.items()} == {
         path: x.shape for path, x in flatten(template).items()
     }
@@ -62,18 +68,16 @@ def test_values_are_the_files_in_our_axes(template):
 
 
 def test_shards_are_the_whole(folder, template):
-    whole = load_pretrained(folder, template)
+    whole = load(folder, template)
     write_shards(folder)
-    jax.tree.map(
-        np.testing.assert_array_equal, load_pretrained(folder, template), whole
-    )
+    jax.tree.map(np.testing.assert_array_equal, load(folder, template), whole)
 
 
 def test_half_precision_is_cast_to_the_models_dtype(folder, template):
     tensors = load_file(folder / WEIGHTS)
     half = {key: x.astype(jnp.bfloat16) for key, x in tensors.items()}
     save_file(half, folder / WEIGHTS)
-    params = load_pretrained(folder, template)
+    params = load(folder, template)
     assert {x.dtype for x in jax.tree.leaves(params)} == {np.dtype(np.float32)}
     np.testing.assert_array_equal(
         params["classifier"]["bias"], half["classifier.bias"].astype(np.float32)
@@ -84,7 +88,7 @@ def test_tensors_without_a_place_are_listed_unread(folder, template):
     tensors = load_file(folder / WEIGHTS)
     tensors["vit.pooler.dense.weight"] = np.full((8, 8), np.nan, np.float32)
     save_file(tensors, folder / WEIGHTS)
-    params = load_pretrained(folder, template)
+    params = load_pretrained(folder, VIT, template, task=TASK)
     assert params["vit"]["pooler"]["dense"]["weight"] == Unread((8, 8))
 
 
@@ -94,7 +98,7 @@ def test_damaged_file_is_named(damage, folder, template):
     damaged = {"truncated": content[:-40], "header": b"\xff" * 99, "empty": b""}
     (folder / WEIGHTS).write_bytes(damaged[damage])
     with pytest.raises(InputError, match=r"model\.safetensors cannot be read"):
-        load_pretrained(folder, template)
+        load(folder, template)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -103,7 +107,7 @@ def test_value_that_is_not_finite_is_named(value, folder, template):
     tensors["classifier.bias"][1] = value
     save_file(tensors, folder / WEIGHTS)
     with pytest.raises(InputError, match=r"classifier\.bias holds NaN or infinity"):
-        load_pretrained(folder, template)
+        load(folder, template)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +119,7 @@ def test_index_may_only_name_files_beside_it(name, folder, template):
     shutil.copy(folder / "part-0.safetensors", folder.parent)
     write_index(folder, {**names, "classifier.bias": name})
     with pytest.raises(InputError, match="in its own folder"):
-        load_pretrained(folder, template)
+        load(folder, template)
 
 
 def test_index_and_shards_must_agree(folder, template):
@@ -123,10 +127,10 @@ def test_index_and_shards_must_agree(folder, template):
     other = {key: name for key, name in names.items() if key != "classifier.bias"}
     write_index(folder, {**other, "classifier.extra": "part-0.safetensors"})
     with pytest.raises(InputError, match=r"classifier\.extra"):
-        load_pretrained(folder, template)
+        load(folder, template)
     (folder / "part-1.safetensors").unlink()
     with pytest.raises(InputError, match=r"part-1\.safetensors, which is not there"):
-        load_pretrained(folder, template)
+        load(folder, template)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"metadata": {}}', '{"weight_map": 3}'])
@@ -134,19 +138,19 @@ def test_index_that_is_none_is_named(text, folder, template):
     write_shards(folder)
     (folder / INDEX).write_text(text)
     with pytest.raises(InputError, match=r"index\.json"):
-        load_pretrained(folder, template)
+        load(folder, template)
 
 
 def test_pickled_weights_are_refused_with_a_way_out(folder, template):
     (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
     with pytest.raises(InputError, match=r"pytorch_model\.bin.*save_pretrained"):
-        load_pretrained(folder, template)
+        load(folder, template)
 
 
 def test_no_weights_at_all(folder, template):
     (folder / WEIGHTS).unlink()
     with pytest.raises(InputError, match="neither"):
-        load_pretrained(folder, template)
+        load(folder, template)
 
 
 @pytest.mark.parametrize("text", ["{", "[]"])
