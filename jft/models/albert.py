@@ -54,9 +54,9 @@ class AlbertConfig(BertConfig):
     def num_runs(self, group: int) -> int:
         """How often a group runs: layers are dealt out evenly, in order.
 
-        >>> config = AlbertConfig(num_hidden_layers=5, num_hidden_groups=3)
-        >>> [config.num_runs(group) for group in range(3)]
-        [2, 2, 1]
+        >>> config = AlbertConfig(num_hidden_layers=7, num_hidden_groups=5)
+        >>> [config.num_runs(group) for group in range(5)]
+        [2, 1, 2, 1, 1]
         """
         layers_per_group = self.num_hidden_layers / self.num_hidden_groups
         groups = [int(i / layers_per_group) for i in range(self.num_hidden_layers)]
