@@ -19,7 +19,8 @@ from flax import linen as nn
 
 from jft.models import heads
 from jft.models.attention import padding_mask, self_attention
-from jft.models.bert import ENCODER_ONLY, BertConfig, Embeddings
+from jft.models.bert import Embeddings
+from jft.models.bert_config import ENCODER_ONLY, BertConfig
 from jft.models.family import Family, make_layer_index
 from jft.models.fields import check_heads, check_token_id, read_fields
 from jft.models.layers import Blocks, LayerNorm, activate, along_last, dense, dropout

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jft.models.bert import BertConfig
+from jft.models.bert_config import BertConfig
 from jft.models.fields import check_heads, check_token_id, read_fields
 from jft.types import InputError
 

@@ -90,7 +90,6 @@ CAUSAL_ONLY: Mapping[str, tuple[Any, ...]] = {
     "is_causal": (True,),
     "add_cross_attention": (False,),
     "token_classification_bias": (True,),
-    "quantization_config": (None,),
 }
 
 

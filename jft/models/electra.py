@@ -17,7 +17,8 @@ from flax import linen as nn
 
 from jft.models import heads
 from jft.models.attention import padding_mask
-from jft.models.bert import ENCODER_ONLY, BertConfig, Embeddings, Encoder
+from jft.models.bert import Embeddings, Encoder
+from jft.models.bert_config import ENCODER_ONLY, BertConfig
 from jft.models.family import Family, make_layer_index
 from jft.models.fields import check_heads, check_token_id, read_fields
 from jft.models.layers import LayerNorm, activate, dense

@@ -12,6 +12,9 @@ from jft.types import InputError
 
 T = TypeVar("T")
 
+# its weights are packed integers, whatever the family
+UNQUANTIZED: Mapping[str, tuple[None]] = {"quantization_config": (None,)}
+
 _WORDS = {
     int: "a whole number",
     float: "a number of at least 0",
@@ -50,7 +53,7 @@ def read_fields(
     >>> read_fields(ViTConfig, {"image_size": 384}).image_size
     (384, 384)
     """
-    for name, allowed in (only or {}).items():
+    for name, allowed in {**UNQUANTIZED, **(only or {})}.items():
         if name in config and config[name] not in allowed:
             raise _unsupported(name, config[name], f"one of {list(allowed)}")
     hints = typing.get_type_hints(cls)

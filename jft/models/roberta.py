@@ -19,7 +19,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jft.models import heads
-from jft.models.bert import ENCODER_ONLY, Backbone, BertConfig
+from jft.models.bert import Backbone
+from jft.models.bert_config import ENCODER_ONLY, BertConfig
 from jft.models.family import Family, make_layer_index
 from jft.models.fields import check_heads, check_token_id, read_fields
 from jft.models.layers import (
