@@ -31,6 +31,16 @@ def no_rules(task: str) -> tuple[str, ...]:
     return ()
 
 
+def no_encoder(config: Any) -> int:
+    """A family of one stack of blocks."""
+    return 0
+
+
+def no_limit(config: Any) -> int | None:
+    """A family whose positions are computed, so that no text is too long."""
+    return None
+
+
 def text_example(config: Any, task: str) -> Shapes:
     """One text of four tokens."""
     return {"input_ids": jax.ShapeDtypeStruct((1, 4), jnp.int32)}
@@ -67,6 +77,10 @@ class Family:
       embedding_rules: regexes of the leaves with one row (or column) a token of the
         vocabulary; they grow with the tokenizer.
       variants: published name -> config.
+      num_encoder_layers: config -> how many of the blocks, the first ones, are the
+        encoder's of an encoder-decoder; 0 for all other models.
+      max_positions: config -> the most tokens of a text where positions are rows of a
+        table; else None.
     """
 
     model_type: str
@@ -84,6 +98,8 @@ class Family:
     shared_rules: tuple[str, ...] = ()
     embedding_rules: tuple[str, ...] = ()
     variants: Mapping[str, Any] = field(default_factory=dict)
+    num_encoder_layers: Callable[[Any], int] = no_encoder
+    max_positions: Callable[[Any], int | None] = no_limit
 
     def checkpoint_prefix(self, task: str) -> str:
         """Return the first key of the backbone in the checkpoints of that task."""
