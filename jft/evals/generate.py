@@ -81,9 +81,10 @@ def generate(
     Args:
       model: what ``jft.load`` returned, or a pair ``(module, params)``, which brings no
         settings. ``model._replace(params=…)`` is a model in training.
-      batch: ``input_ids [B, L]`` and ``attention_mask [B, L]``, padded on either side;
-        for an encoder-decoder optionally ``decoder_input_ids [B, M]``, what its answer
-        starts with. Other fields are not read.
+      batch: ``input_ids [B, L]`` and ``attention_mask [B, L]``, padded on either side
+        (without a mask no token is padding); for an encoder-decoder optionally
+        ``decoder_input_ids [B, M]``, what its answers start with. Other fields are not
+        read.
       method: ``"greedy"``, ``"sample"`` or ``"beam"``; None is ``"beam"`` where
         ``num_beams`` is above 1, then ``"sample"`` where the config has ``do_sample``.
       max_new_tokens: the most tokens of a text; 20 where nothing says how many.
@@ -335,7 +336,10 @@ def _check_given(
     ):
         raise InputError(f"{unused} are given, but the method is {method!r}.")
     if method == "sample" and key is None:
-        raise InputError("method='sample' needs key=jax.random.key(seed).")
+        raise InputError(
+            "the method is 'sample', which needs key=jax.random.key(seed); or choose "
+            "method='greedy'."
+        )
 
 
 def _check_length(
@@ -349,6 +353,11 @@ def _check_length(
         raise InputError(
             f"the longest prompt has {longest} tokens and max_new_tokens is {most}, "
             f"but the model has {limit} positions; shorten the prompts or the texts."
+        )
+    read = int(np.sum(prompt.encoder.get("attention_mask", 0), axis=-1).max())
+    if limit is not None and read > limit:
+        raise InputError(
+            f"the longest text has {read} tokens, but the model has {limit} positions."
         )
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jft.evals.decoding import Numbers, Rules
 
@@ -31,8 +32,9 @@ def adjust_scores(
         scores = _penalise_repeated(scores, written, numbers.repetition_penalty)
     if rules.no_repeat_ngram_size:
         scores = _ban_repeated(scores, written, rules.no_repeat_ngram_size)
-    for word in rules.bad_words:
-        scores = _ban_last_of(scores, written, word)
+    for length in sorted({len(word) for word in rules.bad_words}):
+        words = [word for word in rules.bad_words if len(word) == length]
+        scores = _ban_last_tokens(scores, written, np.asarray(words, np.int32))
     too_short = written.step < numbers.min_new_tokens
     scores = _without(scores, rules.eos, when=too_short)
     is_first, is_last = written.step == 0, written.step == numbers.max_new_tokens - 1
@@ -103,16 +105,15 @@ def _ban_repeated(scores: jax.Array, written: Written, size: int) -> jax.Array:
     return jnp.where(banned, -jnp.inf, scores)
 
 
-def _ban_last_of(
-    scores: jax.Array, written: Written, word: tuple[int, ...]
+def _ban_last_tokens(
+    scores: jax.Array, written: Written, words: np.ndarray
 ) -> jax.Array:
-    """The last token of the word may not follow the others."""
-    before = len(word) - 1
-    latest = _latest(written, before)
-    follows = (latest == jnp.asarray(word[:-1], jnp.int32)[None]).all(axis=-1)
-    follows = follows & (written.length >= before)
-    banned = jnp.where(follows, -jnp.inf, scores[:, word[-1]])
-    return scores.at[:, word[-1]].set(banned)
+    """The last token of a word ``[N, length]`` may not follow the others."""
+    before = words.shape[1] - 1
+    latest = _latest(written, before)[:, None] == jnp.asarray(words[:, :-1])[None]
+    follows = latest.all(axis=-1) & (written.length >= before)
+    last = jnp.broadcast_to(jnp.asarray(words[:, -1])[None], follows.shape)
+    return jnp.where(_any_at(scores, last, follows), -jnp.inf, scores)
 
 
 def _latest(written: Written, count: int) -> jax.Array:
