@@ -9,6 +9,7 @@ from jft.evals.forgetting import (
     set_head_aside,
     source_score,
 )
+from jft.evals.generate import Generated, generate
 from jft.evals.metrics import METRICS, check_metric_names, compute_metrics
 from jft.evals.plots import (
     layer_name,
@@ -23,12 +24,14 @@ from jft.evals.report import MetricLog, write_summary
 __all__ = [
     "METRICS",
     "Evaluation",
+    "Generated",
     "MetricLog",
     "check_metric_names",
     "compute_metrics",
     "confusion_counts",
     "evaluate",
     "forgetting_report",
+    "generate",
     "layer_name",
     "learning_rates",
     "opening_names",

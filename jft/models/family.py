@@ -41,6 +41,11 @@ def no_encoder(config: Any) -> int:
     return 0
 
 
+def no_limit(config: Any) -> int | None:
+    """A family whose positions are computed, so that no text is too long."""
+    return None
+
+
 def text_example(config: Any, task: str) -> Shapes:
     """One text of four tokens."""
     return {"input_ids": jax.ShapeDtypeStruct((1, 4), jnp.int32)}
@@ -81,6 +86,8 @@ class Family:
         only the keys tell, such as whether T5's output layer is tied.
       num_encoder_layers: config -> how many of the blocks, the first ones, are the
         encoder's of an encoder-decoder; 0 for all other models.
+      max_positions: config -> the most tokens of a text where positions are rows of a
+        table; else None.
     """
 
     model_type: str
@@ -102,6 +109,7 @@ class Family:
         as_it_is
     )
     num_encoder_layers: Callable[[Any], int] = no_encoder
+    max_positions: Callable[[Any], int | None] = no_limit
 
     def checkpoint_prefix(self, task: str) -> str:
         """Return the first key of the backbone in the checkpoints of that task."""

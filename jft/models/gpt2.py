@@ -324,6 +324,7 @@ FAMILY = Family(
     make_module=GPT2,
     layer_index=layer_index,
     num_layers=lambda config: config.n_layer,
+    max_positions=lambda config: config.n_positions,
     final_norm=r"transformer/ln_f/.+",
     head_rules=HEAD_RULES.__getitem__,
     shared_rules=(r"transformer/wte/.*",),

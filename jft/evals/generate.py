@@ -1,0 +1,366 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write texts with a language model: greedily, by sampling, or by beam search.
+
+Prompts and new tokens are padded to a few lengths, so that one compiled program serves
+many: the loop over new tokens ends as soon as every text has.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jft.evals.beam import search_beams
+from jft.evals.decoder import (
+    Cache,
+    Decoder,
+    Prompt,
+    read_prompt,
+    read_token,
+    written_slots,
+)
+from jft.evals.decoding import (
+    BEAM,
+    SAMPLING,
+    SETTINGS,
+    Decoding,
+    Numbers,
+    Rules,
+    read_decoding,
+)
+from jft.evals.scores import Written, adjust_scores
+from jft.models import MODELS, Family
+from jft.types import Batch, InputError, Params
+
+SMALLEST_BUCKET = 16  # lengths are padded to this, or to the next power of two
+
+
+class Generated(NamedTuple):
+    """The new tokens, without the prompts."""
+
+    tokens: np.ndarray  # [B, N] int32; N is the longest text's, the rest is padding
+    lengths: np.ndarray  # [B] tokens of each text, its end included
+    scores: np.ndarray | None  # [B] of beams: log-probability / length ** penalty
+
+
+def generate(
+    model: Any,
+    batch: Batch,
+    *,
+    method: str | None = None,
+    max_new_tokens: int | None = None,
+    min_new_tokens: int | None = None,
+    key: jax.Array | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    num_beams: int | None = None,
+    length_penalty: float | None = None,
+    early_stopping: bool | str | None = None,
+    eos_token_id: int | list[int] | None = None,
+    pad_token_id: int | None = None,
+    decoder_start_token_id: int | None = None,
+    forced_bos_token_id: int | None = None,
+    forced_eos_token_id: int | list[int] | None = None,
+    generation_config: Mapping[str, Any] | None = None,
+) -> Generated:
+    """Continue prompts, or answer texts with an encoder-decoder, as transformers would.
+
+    Greedy search and beam search give transformers' tokens. Settings given here win
+    over those of ``generation_config``, which has more: ``min_p``,
+    ``repetition_penalty``, ``no_repeat_ngram_size``, ``bad_words_ids``,
+    ``suppress_tokens``, ``begin_suppress_tokens``, ``renormalize_logits``,
+    ``max_length`` and ``min_length``. What it has and jft does not honour is an error.
+
+    One program is compiled for each batch size, method, and length of prompt and of new
+    tokens, both padded to a power of two, at least 16.
+
+    Args:
+      model: what ``jft.load`` returned, or a pair ``(module, params)``, which brings no
+        settings. ``model._replace(params=…)`` is a model in training.
+      batch: ``input_ids [B, L]`` and ``attention_mask [B, L]``, padded on either side
+        (without a mask no token is padding); for an encoder-decoder optionally
+        ``decoder_input_ids [B, M]``, what its answers start with. Other fields are not
+        read.
+      method: ``"greedy"``, ``"sample"`` or ``"beam"``; None is ``"beam"`` where
+        ``num_beams`` is above 1, then ``"sample"`` where the config has ``do_sample``.
+      max_new_tokens: the most tokens of a text; 20 where nothing says how many.
+      min_new_tokens: a text does not end before.
+      key: draws the samples; consumed.
+      temperature: divides the scores before sampling.
+      top_k: sample among that many tokens, the likeliest; None among all.
+      top_p: sample among the likeliest tokens that have this probability together.
+      num_beams: texts that are followed at once.
+      length_penalty: above 0 favours long texts.
+      early_stopping: True stops at ``num_beams`` ended texts, False when no better
+        one is likely, ``"never"`` when none is possible.
+      eos_token_id: ends a text; one or several.
+      pad_token_id: fills up texts that have ended; None is the first ``eos_token_id``.
+      decoder_start_token_id: what an encoder-decoder's answers start with.
+      forced_bos_token_id: the first new token of an answer, such as its language.
+      forced_eos_token_id: the last token, where a text has ``max_new_tokens``.
+      generation_config: by transformers' names; None is the model's own, or what
+        its config.json has of it.
+
+    Returns:
+      The new tokens on the host.
+
+    Raises:
+      InputError: if the model writes no text, a setting is not supported or out of
+        range, or the batch does not fit.
+    """
+    decoder, params, family, defaults = _read_model(model)
+    given = {
+        "max_new_tokens": max_new_tokens,
+        "min_new_tokens": min_new_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "num_beams": num_beams,
+        "length_penalty": length_penalty,
+        "early_stopping": early_stopping,
+        "eos_token_id": eos_token_id,
+        "pad_token_id": pad_token_id,
+        "decoder_start_token_id": decoder_start_token_id,
+        "forced_bos_token_id": forced_bos_token_id,
+        "forced_eos_token_id": forced_eos_token_id,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    settings = {**(defaults if generation_config is None else generation_config)}
+    settings |= given
+    prompt, width = _make_prompt(decoder, batch, settings)
+    decoding = read_decoding(settings, method=method, prompt_width=width)
+    _check_given(given, decoding, key)
+    _check_length(family, decoder, prompt, decoding)
+    num_new = _bucket(int(decoding.numbers.max_new_tokens))
+    key = key if decoding.rules.method == "sample" else None
+    program_args = (params, prompt, decoding.numbers, key)
+    tokens, lengths, scores = jax.device_get(
+        _run(decoder, decoding.rules, num_new, *program_args)
+    )
+    return Generated(tokens[:, : lengths.max()], lengths, scores)
+
+
+@partial(jax.jit, static_argnames=("decoder", "rules", "num_new"))
+def _run(
+    decoder: Decoder,
+    rules: Rules,
+    num_new: int,
+    params: Params,
+    prompt: Prompt,
+    numbers: Numbers,
+    key: jax.Array | None,
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """The program: new tokens ``[B, num_new]``, lengths and scores ``[B]``."""
+    if rules.method == "beam":
+        return search_beams(decoder, rules, num_new, params, prompt, numbers)
+    tokens, lengths = _write(decoder, rules, num_new, params, prompt, numbers, key)
+    return tokens, lengths, None
+
+
+class _Texts(NamedTuple):
+    step: jax.Array  # [] new tokens that are written
+    tokens: jax.Array  # [B, S] prompt and new tokens
+    lengths: jax.Array  # [B] new tokens of each text
+    ended: jax.Array  # [B]
+    cache: Cache
+
+
+def _write(
+    decoder: Decoder,
+    rules: Rules,
+    num_new: int,
+    params: Params,
+    prompt: Prompt,
+    numbers: Numbers,
+    key: jax.Array | None,
+) -> tuple[jax.Array, jax.Array]:
+    """Choose one token after the other."""
+    batch, width = prompt.tokens.shape
+    eos = jnp.asarray(rules.eos, jnp.int32)
+
+    def advance(texts: _Texts) -> _Texts:
+        logits, cache = read_token(
+            decoder, params, prompt, texts.cache, texts.tokens, step=texts.step
+        )
+        length = width + texts.step
+        real = written_slots(prompt, num_new, length)
+        written = Written(texts.tokens, real, length, texts.step)
+        scores = adjust_scores(logits, written, rules, numbers)
+        if key is None:
+            token = scores.argmax(axis=-1).astype(jnp.int32)
+        else:
+            step_key = jax.random.fold_in(key, texts.step)
+            token = jax.random.categorical(step_key, scores).astype(jnp.int32)
+        token = jnp.where(texts.ended, rules.pad, token)
+        step = texts.step + 1
+        return _Texts(
+            step=step,
+            tokens=texts.tokens.at[:, length].set(token),
+            lengths=jnp.where(texts.ended, texts.lengths, step),
+            ended=texts.ended | jnp.isin(token, eos) | (step >= numbers.max_new_tokens),
+            cache=cache,
+        )
+
+    def goes_on(texts: _Texts) -> jax.Array:
+        return ~texts.ended.all()
+
+    first = _Texts(
+        step=jnp.zeros((), jnp.int32),
+        tokens=jnp.pad(
+            prompt.tokens, ((0, 0), (0, num_new)), constant_values=rules.pad
+        ),
+        lengths=jnp.zeros(batch, jnp.int32),
+        ended=jnp.zeros(batch, bool),
+        cache=read_prompt(decoder, params, prompt, num_new=num_new),
+    )
+    texts = jax.lax.while_loop(goes_on, advance, first)
+    return texts.tokens[:, width:], texts.lengths
+
+
+# --- what is given --------------------------------------------------------------------
+def _read_model(model: Any) -> tuple[Decoder, Params, Family, Mapping[str, Any]]:
+    """Return the module's record, its numbers, its family and its settings."""
+    if isinstance(model, tuple) and len(model) == 2:
+        module, params = model
+        made = [f for f in MODELS.values() if f.make_module is type(module)]
+        if not made:
+            raise InputError(
+                f"{type(module).__name__} is no module of a known family; pass what "
+                "jft.load returned."
+            )
+        family, defaults = made[0], {}
+    else:
+        module, params, family = model.module, model.params, model.family
+        config = model.config
+        defaults = model.generation_config
+        if defaults is None:
+            defaults = {name: config[name] for name in SETTINGS if name in config}
+    if module.task not in ("causal_lm", "seq2seq_lm"):
+        raise InputError(
+            f"the model's head is for {module.task!r}; texts are written by the heads "
+            "'causal_lm' and 'seq2seq_lm'."
+        )
+    num_encoder_layers = 0
+    if module.task == "seq2seq_lm":
+        num_encoder_layers = family.num_encoder_layers(module.config)
+    decoder = Decoder(module, family.num_layers(module.config), num_encoder_layers)
+    return decoder, params, family, defaults
+
+
+def _make_prompt(
+    decoder: Decoder, batch: Batch, settings: Mapping[str, Any]
+) -> tuple[Prompt, int]:
+    """Pad the texts to a bucket; return also how wide the prompts were."""
+    ids, mask = _read_texts(batch, "input_ids", "attention_mask")
+    if not decoder.num_encoder_layers:
+        if not mask.any(axis=1).all():
+            empty = np.flatnonzero(~mask.any(axis=1)).tolist()
+            raise InputError(f"the prompts of rows {empty} have no token.")
+        tokens, mask_left = _pad(ids, mask, _bucket(ids.shape[1]), left=True)
+        return Prompt(tokens, mask_left, {}), ids.shape[1]
+    ids, mask = _pad(ids, mask, _bucket(ids.shape[1]), left=False)
+    encoder = {"input_ids": ids, "attention_mask": mask.astype(np.int32)}
+    tokens = _start_of_answers(batch, settings, len(ids))
+    return Prompt(tokens, np.ones_like(tokens, bool), encoder), tokens.shape[1]
+
+
+def _read_texts(batch: Batch, ids_name: str, mask_name: str) -> tuple[Any, Any]:
+    if ids_name not in batch:
+        raise InputError(
+            f"the batch has no {ids_name}; its fields are {sorted(batch)}."
+        )
+    ids = np.asarray(batch[ids_name])
+    mask = np.asarray(batch.get(mask_name, np.ones(ids.shape, bool))) > 0
+    if ids.ndim != 2 or 0 in ids.shape or not np.issubdtype(ids.dtype, np.integer):
+        raise InputError(
+            f"{ids_name} is {ids.dtype}{list(ids.shape)}; it must be whole numbers "
+            "[B, L], one text or more."
+        )
+    if mask.shape != ids.shape:
+        raise InputError(
+            f"{mask_name} is {list(mask.shape)}, but {ids_name} is {list(ids.shape)}."
+        )
+    return ids.astype(np.int32), mask
+
+
+def _pad(ids: Any, mask: Any, length: int, *, left: bool) -> tuple[Any, Any]:
+    """Move the real tokens to one side, and make all texts that long."""
+    order = np.argsort(mask if left else ~mask, axis=1, kind="stable")
+    ids = np.where(mask, ids, 0)
+    ids, mask = (np.take_along_axis(x, order, axis=1) for x in (ids, mask))
+    more = length - ids.shape[1]
+    sides = ((0, 0), (more, 0) if left else (0, more))
+    return np.pad(ids, sides), np.pad(mask, sides)
+
+
+def _start_of_answers(
+    batch: Batch, settings: Mapping[str, Any], num_texts: int
+) -> np.ndarray:
+    """What an encoder-decoder's answers start with, ``[B, M]``."""
+    start = settings.get("decoder_start_token_id")
+    start = settings.get("bos_token_id") if start is None else start
+    if not isinstance(start, int):
+        raise InputError(
+            f"decoder_start_token_id is {start!r}; an encoder-decoder needs the id "
+            "that its answers start with."
+        )
+    column = np.full((num_texts, 1), start, np.int32)
+    if "decoder_input_ids" not in batch:
+        return column
+    ids, mask = _read_texts(batch, "decoder_input_ids", "decoder_attention_mask")
+    if not mask.all() or len(ids) != num_texts:
+        raise InputError(
+            f"decoder_input_ids {list(ids.shape)} must be one start for each of the "
+            f"{num_texts} texts, without padding."
+        )
+    starts: np.ndarray = ids
+    if (ids[:, 0] != start).all():
+        starts = np.concatenate([column, ids], axis=1)
+    return starts
+
+
+def _check_given(
+    given: Mapping[str, Any], decoding: Decoding, key: jax.Array | None
+) -> None:
+    """Refuse settings that the method does not look at, and samples without a key."""
+    method = decoding.rules.method
+    others = {"greedy": SAMPLING | BEAM, "sample": BEAM, "beam": SAMPLING}[method]
+    if unused := sorted(
+        name
+        for name in given.keys() & others
+        if (name, given[name]) != ("num_beams", 1)
+    ):
+        raise InputError(f"{unused} are given, but the method is {method!r}.")
+    if method == "sample" and key is None:
+        raise InputError(
+            "the method is 'sample', which needs key=jax.random.key(seed); or choose "
+            "method='greedy'."
+        )
+
+
+def _check_length(
+    family: Family, decoder: Decoder, prompt: Prompt, decoding: Decoding
+) -> None:
+    """Refuse texts that outgrow a table of positions."""
+    limit = family.max_positions(decoder.module.config)
+    longest = int(np.asarray(prompt.mask).sum(axis=1).max())
+    most = int(decoding.numbers.max_new_tokens)
+    if limit is not None and longest + most - 1 > limit:
+        raise InputError(
+            f"the longest prompt has {longest} tokens and max_new_tokens is {most}, "
+            f"but the model has {limit} positions; shorten the prompts or the texts."
+        )
+    read = int(np.sum(prompt.encoder.get("attention_mask", 0), axis=-1).max())
+    if limit is not None and read > limit:
+        raise InputError(
+            f"the longest text has {read} tokens, but the model has {limit} positions."
+        )
+
+
+def _bucket(length: int) -> int:
+    """The padded length: a power of two."""
+    return max(SMALLEST_BUCKET, 1 << (length - 1).bit_length())
