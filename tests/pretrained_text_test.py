@@ -199,6 +199,22 @@ def test_little_more_than_the_model_is_ever_in_memory(tmp_path):
     assert 1 < float(ratio) < 1.2
 
 
+def test_tied_copy_must_be_the_same(tmp_path):
+    _, params = write_bert(tmp_path, "masked_lm")
+    words = "bert.embeddings.word_embeddings.weight"
+    copy = "cls.predictions.decoder.weight"
+    rewrite(tmp_path, lambda tensors: {**tensors, copy: tensors[words].copy()})
+    model = jft.load(tmp_path)
+    assert model.report.unused == ()
+    assert_same(model.params, params)
+    rewrite(tmp_path, lambda tensors: {**tensors, copy: tensors[words] + 1})
+    with pytest.raises(InputError, match=r"decoder\.weight and .* differ.*to false"):
+        jft.load(tmp_path)
+    # another head has no use for it
+    base = jft.load(tmp_path, task="token_classification", num_classes=2, key=KEY)
+    assert "cls/predictions/decoder/weight" in base.report.unused
+
+
 # --- tokenizers, files ----------------------------------------------------------------
 def write_tokenizer(folder, num_words):
     """A word-level tokenizer, in the file that transformers writes."""

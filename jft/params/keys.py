@@ -19,9 +19,9 @@ RENAMED = (
     (r"(.*LayerNorm)\.beta", r"\1.bias"),
 )
 
-# The same numbers once more -> where they are first. Both sides are keys without the
-# backbone's prefix. Not read, unless the first is absent.
-TIED = (
+# An output layer with the same numbers once more -> where they are first. Both are
+# keys without the backbone's prefix. Not read, unless the first is absent.
+TIED_OUTPUTS = (
     # BERT's masked-word head, and ALBERT's
     (r"cls\.predictions\.decoder\.weight", r"embeddings\.word_embeddings\.weight"),
     (r"cls\.predictions\.decoder\.bias", r"cls\.predictions\.bias"),
@@ -40,9 +40,12 @@ TIED = (
     (r"generator_lm_head\.weight", r"embeddings\.word_embeddings\.weight"),
     # decoders whose output layer is the embedding: GPT-2, Llama 3.2, Gemma, Qwen
     (r"lm_head\.weight", r"(?:wte|embed_tokens|shared)\.weight"),
+    (r"lm_head\.weight", r"decoder\.embed_tokens\.weight"),  # Marian with two tables
+)
+# likewise, for other layers
+TIED_WORDS = (
     # encoder-decoders with one table of words, where torch saved every name of it
     (r"(?:encoder|decoder)\.embed_tokens\.weight", r"shared\.weight"),
-    (r"lm_head\.weight", r"decoder\.embed_tokens\.weight"),  # Marian with two tables
 )
 
 # Buffers that transformers once saved; the forward makes them anew.
@@ -63,6 +66,7 @@ class Found(NamedTuple):
     """Which tensor of a checkpoint is which parameter."""
 
     keys: dict[str, str]  # path -> key; parameters that are absent are not in it
+    copies: dict[str, str]  # key -> the key that should hold the same numbers
     unused: tuple[str, ...]  # keys that the model has no place for, sorted
 
 
@@ -99,17 +103,21 @@ def find_keys(
     prefixes = {family.base_prefix, *map(family.checkpoint_prefix, family.heads)} - {""}
     bare = {key: _without_prefix(_renamed(key), places, prefixes) for key in keys}
     found = {places[name]: key for key, name in bare.items() if name in places}
+    tied = (*TIED_OUTPUTS, *TIED_WORDS) if task.endswith("_lm") else TIED_WORDS
+    copies: dict[str, str] = {}
     unused = []
     for key, name in bare.items():
         if name in places or any(re.fullmatch(buffer, key) for buffer in BUFFERS):
             continue
-        originals = [first for copy, first in TIED if re.fullmatch(copy, name)]
+        originals = [first for copy, first in tied if re.fullmatch(copy, name)]
         targets = [p for p in places if any(re.fullmatch(o, p) for o in originals)]
         for target in targets:
-            found.setdefault(places[target], key)
+            first = found.setdefault(places[target], key)
+            if first != key:
+                copies[key] = first
         if not targets:
             unused.append(key)
-    return Found(found, tuple(sorted(unused)))
+    return Found(found, copies, tuple(sorted(unused)))
 
 
 def _bare_key(family: Family, task: str, path: str) -> tuple[str, bool]:

@@ -100,7 +100,8 @@ def load_pretrained(
       checkpoint's, to be compared by ``merge``.
 
     Raises:
-      InputError: names the file or tensor that is absent, damaged or not finite.
+      InputError: names the file or tensor that is absent, damaged or not finite, or
+        the two that should be equal and are not.
     """
     folder = Path(folder)
     files = _weight_map(folder)
@@ -115,6 +116,7 @@ def load_pretrained(
         shape = from_tensor(path, view).shape
         tree[path] = StoredTensor(folder / files[key], key, path, shape)
     _check_finite(folder, {key: files[key] for key in found.keys.values()})
+    _check_copies(folder, files, found.copies)
     return unflatten(dict(sorted(tree.items())))
 
 
@@ -178,6 +180,23 @@ def _check_finite(folder: Path, files: Mapping[str, str]) -> None:
                 raise InputError(
                     f"{folder / name}: tensor {key} holds NaN or infinity."
                 )
+
+
+def _check_copies(
+    folder: Path, files: Mapping[str, str], copies: Mapping[str, str]
+) -> None:
+    """Refuse a copy that config.json calls tied and that holds other numbers."""
+    for copy, first in copies.items():
+        tensors = []
+        for key in (copy, first):
+            with _open(folder / files[key]) as stored:
+                tensors.append(stored.get_tensor(key))
+        if not np.array_equal(*tensors):
+            raise InputError(
+                f"{folder}: {copy} and {first} differ, but config.json says that they "
+                "are one (tie_word_embeddings). Set tie_word_embeddings to false there "
+                "to keep both."
+            )
 
 
 def _finite(tensor: np.ndarray, rows: int = 2**22) -> bool:
