@@ -94,10 +94,10 @@ def config_from_dict(config: Mapping[str, Any]) -> T5Config:
     given = resolve_names(config, OTHER_NAMES)
     result = read_fields(T5Config, given, only=UNSUPPORTED)
     if result.activation not in ACTIVATIONS:
-        known = sorted(ACTIVATIONS)
+        name = "feed_forward_proj" if result.dense_act_fn is None else "dense_act_fn"
         raise InputError(
-            f"config.json: feed_forward_proj is {result.feed_forward_proj!r}; it must "
-            f'be one of {known}, or "gated-" and one of them.'
+            f"config.json: {name} is {getattr(result, name)!r}; it must be one of "
+            f'{sorted(ACTIVATIONS)}, feed_forward_proj also "gated-" and one of them.'
         )
     if result.num_decoder_layers == 0:
         raise InputError("config.json: num_decoder_layers is 0; it must be 1 or more.")

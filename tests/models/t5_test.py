@@ -83,6 +83,7 @@ def test_activation_is_told_by_the_projection():
     [
         {"feed_forward_proj": "gated-mish2"},
         {"feed_forward_proj": "half-relu"},
+        {"dense_act_fn": "mish2"},
         {"is_decoder": True},
         {"tie_encoder_decoder": True},
         {"num_decoder_layers": 0},
