@@ -21,6 +21,7 @@ from jft.params import init_params
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_default_matmul_precision", "highest")  # GPUs round to TF32 else
 
 
 @pytest.fixture(autouse=True, scope="session")
