@@ -13,6 +13,8 @@ GOLDEN = Path(__file__).parent / "golden" / "generate.npz"
 NUM_PROMPTS = 4
 # transformers' beam search takes a pad_token_id of 0 for none, and fills with the end
 BASE = {"pad_token_id": 3, "eos_token_id": [5, 17, 22, 31, 40]}
+# texts end often: each value of early_stopping gives other texts
+LONG = {"num_beams": 2, "length_penalty": 1.5, "eos_token_id": [5, 14, 17, 35, 40]}
 # name -> settings; they end early in some rows and not in others
 SETTINGS = {
     "greedy": {},
@@ -30,8 +32,9 @@ SETTINGS = {
     },
     "beam": {"num_beams": 3},
     "beam, short": {"num_beams": 3, "length_penalty": -1.0},
-    "beam, early": {"num_beams": 3, "early_stopping": True, "length_penalty": 2.0},
-    "beam, never": {"num_beams": 2, "early_stopping": "never", "length_penalty": 1.5},
+    "beam, long": LONG,
+    "beam, early": {**LONG, "early_stopping": True},
+    "beam, never": {**LONG, "early_stopping": "never"},
     "beam, penalties": {
         "num_beams": 2,
         "repetition_penalty": 1.3,
