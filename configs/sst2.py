@@ -12,6 +12,11 @@ the settings are the defaults of Hugging Face's ``Trainer``, so that
 Arguments: ``pretrained`` (a folder or Hub id of a model that has a head for sequence
 classification; the default is all-MiniLM-L6-v2, 22.6 million parameters, from the Hub),
 ``epochs``, ``quicktest``.
+
+From all-MiniLM-L6-v2, accuracy in percent on the validation split, mean ± standard
+deviation over the seeds 0 to 2: 86.5 ± 0.4 after one epoch, 88.1 ± 0.5 after three
+(Trainer: 86.0 ± 0.4 and 87.5 ± 0.2), by `experiments.compare_trainer` in float32 on one
+H200, 26 November 2026; three epochs took 20 s, 14 of them compiling (Trainer: 15 s).
 """
 
 from typing import Any

@@ -21,6 +21,7 @@ from jft.params import (
     load_pretrained,
     merge,
     read_config,
+    read_keys,
     read_optional,
 )
 from jft.params.init import matches_any
@@ -100,6 +101,7 @@ def load(
     folder = _find(name, revision)
     config = read_config(folder)
     family = family_of(config)
+    config = dict(family.settle_config(config, read_keys(folder)))
     task = family.task_of(config) if task is None else family.check_task(task)
     reinit: tuple[str, ...] = ()
     if num_classes is not None or class_names is not None:
@@ -295,7 +297,11 @@ def _with_vocabulary(config: dict[str, Any], vocab_size: int) -> dict[str, Any]:
             f"vocab_size is {vocab_size}, but config.json has vocab_size {known}; an "
             "embedding can only grow, in a model that has one."
         )
-    return {**config, "vocab_size": vocab_size}
+    grown = {**config, "vocab_size": vocab_size}
+    if config.get("share_encoder_decoder_embeddings") is not False:
+        # Marian names it twice
+        grown |= {k: vocab_size for k in ("decoder_vocab_size",) if k in config}
+    return grown
 
 
 def _load_processor(folder: Path, family: Family, model_config: Any) -> Any | None:

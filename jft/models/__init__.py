@@ -4,15 +4,55 @@
 from collections.abc import Mapping
 from typing import Any
 
-from jft.models import bert, gpt2, gpt_neox, vit
+from jft.models import (
+    albert,
+    bart,
+    bert,
+    deberta_v2,
+    distilbert,
+    electra,
+    gemma2,
+    gemma3,
+    gpt2,
+    gpt_neox,
+    llama,
+    marian,
+    mbart,
+    mistral,
+    modernbert,
+    phi3,
+    qwen2,
+    qwen3,
+    roberta,
+    t5,
+    vit,
+)
 from jft.models.family import Family, make_apply_fn
 from jft.types import InputError
 
 MODELS: dict[str, Family] = {
+    "albert": albert.FAMILY,
+    "bart": bart.FAMILY,
     "bert": bert.FAMILY,
+    "deberta-v2": deberta_v2.FAMILY,
+    "distilbert": distilbert.FAMILY,
+    "electra": electra.FAMILY,
+    "gemma2": gemma2.FAMILY,
+    "gemma3_text": gemma3.FAMILY,
     "gpt2": gpt2.FAMILY,
     "gpt_neox": gpt_neox.FAMILY,
+    "llama": llama.FAMILY,
+    "marian": marian.FAMILY,
+    "mbart": mbart.FAMILY,
+    "mistral": mistral.FAMILY,
+    "modernbert": modernbert.FAMILY,
+    "phi3": phi3.FAMILY,
+    "qwen2": qwen2.FAMILY,
+    "qwen3": qwen3.FAMILY,
+    "roberta": roberta.FAMILY,
+    "t5": t5.FAMILY,
     "vit": vit.FAMILY,
+    "xlm-roberta": roberta.XLM_FAMILY,
 }
 
 __all__ = ["MODELS", "Family", "family_of", "get_family", "make_apply_fn"]

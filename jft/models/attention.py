@@ -8,9 +8,19 @@ holds a token, those of this call included) and ``cache_index []`` (the slot of 
 first token) makes self-attention write its keys and values into slots of the linen
 collection ``cache`` and look at all of them. The first call, without the collection,
 makes it. Vaswani et al. 2017, arXiv 1706.03762.
+
+Decoding with an encoder: ``hidden = module.apply(variables, batch, stop=n + 1)``, of a
+batch with ``input_ids`` and ``attention_mask`` and n encoder blocks, gives the finished
+encoder, ``hidden["encoder"] [B, L, D]``. A decoding call is a call from stage 0 whose
+batch has ``decoder_input_ids [B, T]`` (the new tokens), the encoder's
+``attention_mask [B, L]``, and the cache's fields: the encoder's stages are skipped, the
+new tokens are embedded at the positions from ``cache_index`` on, and the decoder's
+blocks and the head run. The first call gets ``hidden={"encoder": …}`` too and stores
+the keys and values of the encoder's tokens in ``cache``; later calls read them there.
+All leaves of ``cache`` have the batch as first axis.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -18,7 +28,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jft.models.layers import at_least_float32, dropout
+from jft.models.layers import Init, at_least_float32, dense, dropout
+from jft.types import InputError
 
 
 def padding_mask(batch: Mapping[str, Any], name: str = "attention_mask") -> Any:
@@ -125,6 +136,46 @@ def attend(
     return mixed.reshape(batch, heads, length, -1).transpose(0, 2, 1, 3)
 
 
+def self_attention(
+    x: jax.Array,
+    mask: jax.Array | None,
+    *,
+    num_heads: int,
+    names: tuple[str, str, str] = ("query", "key", "value"),
+    init: Init,
+    dropout_rate: float,
+    deterministic: bool,
+) -> jax.Array:
+    """Let an encoder's tokens look at each other; without the output product.
+
+    Args:
+      x: ``[B, L, D]``.
+      mask: as in ``attend``.
+      num_heads: H, which divides D.
+      names: of the three products, made in the module that calls.
+      init: how their matrices are drawn.
+      dropout_rate: of the probabilities.
+      deterministic: False drops out.
+
+    Returns:
+      ``[B, L, D]``.
+    """
+    width = x.shape[-1]
+    query, key, value = (
+        split_heads(dense(x, width, name=name, init=init), num_heads) for name in names
+    )
+    mixed = attend(
+        query,
+        key,
+        value,
+        mask=mask,
+        scale=(width // num_heads) ** -0.5,
+        dropout_rate=dropout_rate,
+        deterministic=deterministic,
+    )
+    return merge_heads(mixed)
+
+
 def with_cache(
     module: nn.Module, batch: Mapping[str, Any], key: jax.Array, value: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
@@ -155,3 +206,44 @@ def with_cache(
         return written
 
     return write("key", key), write("value", value)
+
+
+def kept_in_cache(
+    module: nn.Module,
+    batch: Mapping[str, Any],
+    encoder: jax.Array | None,
+    make: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
+) -> tuple[jax.Array, jax.Array]:
+    """Make the encoder's keys and values once: later decoding calls read the cache.
+
+    Args:
+      module: the attention module, which owns the cache.
+      batch: with ``cache_mask`` while decoding.
+      encoder: ``[B, L, D]``; not used where the cache has its keys and values.
+      make: makes keys and values ``[B, L, G, K]`` of it.
+
+    Returns:
+      Keys and values.
+
+    Raises:
+      InputError: if the first decoding call lacks the encoder.
+    """
+    decoding = "cache_mask" in batch
+    if not decoding or not module.has_variable("cache", "key"):
+        if encoder is None:
+            raise InputError(
+                'the first call that decodes needs hidden={"encoder": …}, what a call '
+                "with stop=n + 1 of n encoder blocks returned."
+            )
+        key, value = make(encoder)
+        if not decoding:
+            return key, value
+        module.put_variable("cache", "key", key)
+        module.put_variable("cache", "value", value)
+    return module.get_variable("cache", "key"), module.get_variable("cache", "value")
+
+
+def first_position(batch: Mapping[str, Any]) -> jax.Array:
+    """Position of a decoder's first token in this call, ``[]``: 0 unless decoding."""
+    index = batch["cache_index"] if "cache_mask" in batch else 0
+    return jnp.asarray(index, jnp.int32)

@@ -8,8 +8,7 @@ Devlin et al. 2019, "BERT: Pre-training of Deep Bidirectional Transformers", arX
 1810.04805.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,80 +16,21 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jft.models import heads
-from jft.models.attention import attend, merge_heads, padding_mask, split_heads
+from jft.models.attention import padding_mask, self_attention
+from jft.models.bert_config import VARIANTS, BertConfig, config_from_dict
 from jft.models.family import Family, make_layer_index
-from jft.models.fields import check_heads, read_fields
 from jft.models.layers import (
     Blocks,
     Embed,
-    Init,
     LayerNorm,
     activate,
     along_last,
     dense,
     dropout,
     ids_or,
-    normal,
 )
 from jft.models.stages import Stages, make_stages
 from jft.types import Batch, LayerIndex
-
-
-@dataclass(frozen=True, kw_only=True)
-class BertConfig:
-    """The fields of config.json that change the arithmetic, with its defaults."""
-
-    vocab_size: int = 30522
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    hidden_act: str = "gelu"
-    hidden_dropout_prob: float = 0.1
-    attention_probs_dropout_prob: float = 0.1
-    classifier_dropout: float | None = None
-    max_position_embeddings: int = 512
-    type_vocab_size: int = 2
-    initializer_range: float = 0.02
-    layer_norm_eps: float = 1e-12
-    tie_word_embeddings: bool = True
-    num_labels: int = 2
-
-    @property
-    def init(self) -> Init:
-        """How matrices are drawn."""
-        init: Init = normal(self.initializer_range)
-        return init
-
-    @property
-    def head_dropout(self) -> float:
-        """The rate before a classifier."""
-        rate = self.classifier_dropout
-        return self.hidden_dropout_prob if rate is None else rate
-
-
-# fields that would make another model of it -> the values that do not
-ENCODER_ONLY: Mapping[str, tuple[Any, ...]] = {
-    "is_decoder": (False,),
-    "add_cross_attention": (False,),
-    "position_embedding_type": ("absolute", None),
-}
-
-
-def config_from_dict(config: Mapping[str, Any]) -> BertConfig:
-    """Read config.json.
-
-    Raises:
-      InputError: names the field whose value this model cannot honour.
-    """
-    result = read_fields(BertConfig, config, only=ENCODER_ONLY)
-    check_heads(
-        "hidden_size",
-        result.hidden_size,
-        "num_attention_heads",
-        result.num_attention_heads,
-    )
-    return result
 
 
 class Embeddings(nn.Module):
@@ -102,7 +42,7 @@ class Embeddings(nn.Module):
         """Make the tables; the words' is also the tied output layer."""
         cfg = self.config
         width, init = cfg.hidden_size, cfg.init
-        self.word_embeddings = Embed(cfg.vocab_size, width, init)
+        self.word_embeddings = Embed(cfg.vocab_size, width, init, cfg.pad_token_id)
         self.position_embeddings = Embed(cfg.max_position_embeddings, width, init)
         self.token_type_embeddings = Embed(cfg.type_vocab_size, width, init)
         self.LayerNorm = LayerNorm(cfg.layer_norm_eps)
@@ -129,21 +69,14 @@ class SelfAttention(nn.Module):
     ) -> jax.Array:
         """Map ``[B, L, D] -> [B, L, D]``."""
         cfg = self.config
-        num_heads, width = cfg.num_attention_heads, cfg.hidden_size
-        query, key, value = (
-            split_heads(dense(x, width, name=name, init=cfg.init), num_heads)
-            for name in ("query", "key", "value")
-        )
-        mixed = attend(
-            query,
-            key,
-            value,
-            mask=mask,
-            scale=(width // num_heads) ** -0.5,
+        return self_attention(
+            x,
+            mask,
+            num_heads=cfg.num_attention_heads,
+            init=cfg.init,
             dropout_rate=cfg.attention_probs_dropout_prob,
             deterministic=deterministic,
         )
-        return merge_heads(mixed)
 
 
 class Output(nn.Module):
@@ -244,10 +177,11 @@ class Backbone(nn.Module):
 
     config: BertConfig
     pooled: bool
+    make_embeddings: Callable[[Any], nn.Module] = Embeddings
 
     def setup(self) -> None:
         """Name the parts as the checkpoint does."""
-        self.embeddings = Embeddings(self.config)
+        self.embeddings = self.make_embeddings(self.config)
         self.encoder = Encoder(self.config)
         if self.pooled:
             self.pooler = Pooler(self.config)
@@ -405,16 +339,6 @@ def layer_index(config: BertConfig) -> LayerIndex:
     )
 
 
-def _variant(width: int, layers: int, **changes: Any) -> BertConfig:
-    return BertConfig(
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=width // 64,
-        intermediate_size=4 * width,
-        **changes,
-    )
-
-
 FAMILY = Family(
     model_type="bert",
     heads={
@@ -438,12 +362,5 @@ FAMILY = Family(
         r"bert/embeddings/word_embeddings/.*",
         r"cls/predictions/(?:bias|decoder/.*)",
     ),
-    variants={
-        "bert-base-uncased": _variant(768, 12),
-        "bert-large-uncased": _variant(1024, 24),
-        "bert-base-multilingual-cased": _variant(768, 12, vocab_size=119547),
-        "all-MiniLM-L6-v2": BertConfig(
-            hidden_size=384, num_hidden_layers=6, intermediate_size=1536
-        ),
-    },
+    variants=VARIANTS,
 )

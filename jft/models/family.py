@@ -2,7 +2,7 @@
 """What the rest of the package needs to know about a family of models."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,11 @@ Shapes = dict[str, jax.ShapeDtypeStruct]
 def no_rules(task: str) -> tuple[str, ...]:
     """A family whose checkpoints never lack a parameter of the backbone."""
     return ()
+
+
+def as_it_is(config: Mapping[str, Any], keys: Collection[str]) -> Mapping[str, Any]:
+    """A family whose config.json tells all of the model."""
+    return config
 
 
 def no_encoder(config: Any) -> int:
@@ -77,6 +82,8 @@ class Family:
       embedding_rules: regexes of the leaves with one row (or column) a token of the
         vocabulary; they grow with the tokenizer.
       variants: published name -> config.
+      settle_config: (config.json, the checkpoint's keys) -> config.json, with what
+        only the keys tell, such as whether T5's output layer is tied.
       num_encoder_layers: config -> how many of the blocks, the first ones, are the
         encoder's of an encoder-decoder; 0 for all other models.
       max_positions: config -> the most tokens of a text where positions are rows of a
@@ -98,6 +105,9 @@ class Family:
     shared_rules: tuple[str, ...] = ()
     embedding_rules: tuple[str, ...] = ()
     variants: Mapping[str, Any] = field(default_factory=dict)
+    settle_config: Callable[[Mapping[str, Any], Collection[str]], Mapping[str, Any]] = (
+        as_it_is
+    )
     num_encoder_layers: Callable[[Any], int] = no_encoder
     max_positions: Callable[[Any], int | None] = no_limit
 

@@ -12,6 +12,9 @@ from jft.types import InputError
 
 T = TypeVar("T")
 
+# its weights are packed integers, whatever the family
+UNQUANTIZED: Mapping[str, tuple[None]] = {"quantization_config": (None,)}
+
 _WORDS = {
     int: "a whole number",
     float: "a number of at least 0",
@@ -50,7 +53,7 @@ def read_fields(
     >>> read_fields(ViTConfig, {"image_size": 384}).image_size
     (384, 384)
     """
-    for name, allowed in (only or {}).items():
+    for name, allowed in {**UNQUANTIZED, **(only or {})}.items():
         if name in config and config[name] not in allowed:
             raise _unsupported(name, config[name], f"one of {list(allowed)}")
     hints = typing.get_type_hints(cls)
@@ -93,6 +96,14 @@ def check_heads(name: str, width: int, heads_name: str, heads: int) -> None:
         raise InputError(
             f"config.json: {name} is {width}, which does not divide into "
             f"{heads_name} = {heads} equal heads."
+        )
+
+
+def check_token_id(name: str, token_id: int | None, num_rows: int) -> None:
+    """Refuse an id that has no row in the table; None is fine, -1 is the last row."""
+    if token_id is not None and not -num_rows <= token_id < num_rows:
+        raise InputError(
+            f"config.json: {name} is {token_id}, but the table has {num_rows} rows."
         )
 
 

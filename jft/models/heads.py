@@ -8,13 +8,13 @@ question answering ``[B, L, 2]`` (start, end), language models ``[B, L, V]``. Th
 a pooler, ``pooler_output [B, D]``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jft.models.layers import Init, dense, dropout
+from jft.models.layers import Bias, Init, dense, dropout
 
 
 def classify_tokens(
@@ -34,6 +34,24 @@ def classify_tokens(
 def mark_span(hidden: jax.Array, *, init: Init, name: str = "qa_outputs") -> jax.Array:
     """Scores of every token as start and as end: ``[B, L, D] -> [B, L, 2]``."""
     return dense(hidden, 2, name=name, init=init)
+
+
+def score_words(
+    x: jax.Array,
+    tied: Callable[[jax.Array], jax.Array] | None,
+    vocab_size: int,
+    *,
+    name: str,
+    init: Init,
+) -> jax.Array:
+    """Score every word, with a bias of the layer's own: ``[B, L, D] -> [B, L, V]``.
+
+    ``tied`` is the product with the embeddings; None gives the layer its own matrix.
+    """
+    if tied is None:
+        return dense(x, vocab_size, name=name, init=init)
+    y: jax.Array = Bias(name=name)(tied(x))
+    return y
 
 
 def last_token(batch: Mapping[str, Any]) -> jax.Array:

@@ -17,7 +17,7 @@ from flax import linen as nn
 from jft.models.activations import ACTIVATIONS
 
 Init = Callable[..., jax.Array]
-normal = nn.initializers.normal
+normal: Callable[[float], Init] = nn.initializers.normal
 
 
 def dense(
@@ -52,6 +52,16 @@ def at_least_float32(x: jax.Array) -> jax.Array:
 def along_last(vector: jax.Array, x: jax.Array) -> jax.Array:
     """Reshape ``vector [D]`` to be multiplied with ``x [..., D]``."""
     return vector.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+class Bias(nn.Module):
+    """A bias without a matrix, for a layer whose matrix is another's."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map ``[..., D] -> [..., D]``."""
+        bias: jax.Array = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        return x + along_last(bias, x)
 
 
 class LayerNorm(nn.Module):
@@ -101,21 +111,35 @@ class RMSNorm(nn.Module):
 
 
 class Embed(nn.Module):
-    """A table of vectors, by id; it can also score vectors against every row."""
+    """A table of vectors, by id; it can also score vectors against every row.
+
+    ``padding_id`` is torch's ``padding_idx``: the row of that id starts at zero, and
+    looking it up gives it no gradient.
+    """
 
     num_embeddings: int
     features: int
     init: Init
+    padding_id: int | None = None
 
     def setup(self) -> None:
         """Make the table ``[V, D]``."""
-        shape = (self.num_embeddings, self.features)
-        self.embedding = self.param("embedding", self.init, shape)
+        shape, row = (self.num_embeddings, self.features), self.padding_id
+
+        def draw(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+            table = self.init(key, shape)
+            return table if row is None else table.at[row].set(0)
+
+        self.embedding: jax.Array = self.param("embedding", draw, shape)
 
     def __call__(self, ids: jax.Array) -> jax.Array:
         """Map ids ``[...]`` to vectors ``[..., D]``."""
         vectors: jax.Array = jnp.take(self.embedding, ids, axis=0, mode="clip")
-        return vectors
+        if self.padding_id is None:
+            return vectors
+        is_padding = (ids == self.padding_id % self.num_embeddings)[..., None]
+        still: jax.Array = jax.lax.stop_gradient(vectors)
+        return jnp.where(is_padding, still, vectors)
 
     def attend(self, x: jax.Array) -> jax.Array:
         """Score ``[..., D]`` against every row: ``[..., V]``; the tied output layer."""
@@ -133,10 +157,26 @@ class Blocks(nn.Module):
     make: Callable[[int], nn.Module]
 
     @nn.compact
-    def __call__(self, x: Any, blocks: range, *args: Any, **options: Any) -> Any:
-        """Run the given blocks one after another."""
+    def __call__(
+        self,
+        x: Any,
+        blocks: range,
+        *args: Any,
+        from_first: Callable[[Any], Mapping[str, Any]] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Run the given blocks one after another.
+
+        ``from_first(block 0)`` gives options for all of them: T5 keeps its table of
+        relative positions in the first block.
+        """
+        first = None
+        if from_first is not None and blocks:
+            first = self.make(0)
+            options = {**options, **from_first(first)}
         for i in blocks:
-            x = self.make(i)(x, *args, **options)
+            block = first if first is not None and i == 0 else self.make(i)
+            x = block(x, *args, **options)
         return x
 
 

@@ -164,14 +164,14 @@ def _llama3(rope: Rope, positions: jax.Array) -> Frequencies:
 def _yarn(rope: Rope, positions: jax.Array) -> Frequencies:
     opts, plain = rope.options, _inverse(rope)
     original = opts["original_max_position_embeddings"]
-    factor = opts.get("factor") or rope.max_positions / original
+    factor = float(opts.get("factor") or rope.max_positions / original)
 
     def pair_of(turns: float) -> float:  # the pair that turns so often in all
         wavelength = original / (turns * 2 * math.pi)
         return rope.width * math.log(wavelength) / (2 * math.log(rope.theta))
 
-    low = pair_of(opts.get("beta_fast") or 32)
-    high = pair_of(opts.get("beta_slow") or 1)
+    low = pair_of(float(opts.get("beta_fast") or 32))
+    high = pair_of(float(opts.get("beta_slow") or 1))
     if opts.get("truncate", True):
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, rope.width - 1)
@@ -181,9 +181,9 @@ def _yarn(rope: Rope, positions: jax.Array) -> Frequencies:
     scale = opts.get("attention_factor")
     if scale is None:
         mscale, all_dim = opts.get("mscale"), opts.get("mscale_all_dim")
-        scale = _yarn_scale(factor, mscale if mscale and all_dim else 1.0)
+        scale = _yarn_scale(factor, float(mscale) if mscale and all_dim else 1.0)
         if mscale and all_dim:
-            scale /= _yarn_scale(factor, all_dim)
+            scale /= _yarn_scale(factor, float(all_dim))
     return jnp.asarray(mixed, jnp.float32), float(scale)
 
 

@@ -24,6 +24,15 @@ class Stages(NamedTuple):
         first = max(self.start, 1) - 1
         return range(first, max(first, min(self.stop, self.num_layers + 1) - 1))
 
+    def part(self, first: int, count: int) -> range:
+        """The blocks that run of the ``count`` from ``first`` on, numbered from 0.
+
+        >>> make_stages(2, 6, num_layers=5).part(3, 2)  # a decoder behind an encoder
+        range(0, 2)
+        """
+        start = max(self.blocks.start - first, 0)
+        return range(start, max(start, min(self.blocks.stop - first, count)))
+
     def closes(self, block: int) -> bool:
         """Whether that block runs, so that the norm behind it does."""
         return block in self.blocks

@@ -31,6 +31,7 @@ NEVER_DECAYED = frozenset(
         *("bias", "scale"),
         *("cls_token", "dist_token", "distillation_token", "mask_token"),
         *("reg_token", "register_tokens", "pos_embed", "position_embeddings"),
+        "final_logits_bias",  # BART's, a buffer
     }
 )
 

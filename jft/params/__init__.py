@@ -11,6 +11,7 @@ from jft.params.pretrained import (
     Unread,
     load_pretrained,
     read_config,
+    read_keys,
     read_optional,
 )
 
@@ -27,6 +28,7 @@ __all__ = [
     "load_pretrained",
     "merge",
     "read_config",
+    "read_keys",
     "read_optional",
     "to_key",
     "to_tensor",

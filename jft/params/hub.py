@@ -33,14 +33,14 @@ def find_folder(name: str | Path, *, revision: str | None = None) -> Path:
       InputError: if it is neither a folder nor an id, or the Hub does not give it.
     """
     folder = Path(name)
-    if folder.is_dir():
+    if str(name) and folder.is_dir():
         if revision is not None:
             raise InputError(
                 f"revision {revision!r} was given with the folder {folder}; revisions "
                 "are the Hub's. Leave it out, or give a Hub id."
             )
         return folder
-    if folder.exists() or not HUB_ID.fullmatch(str(name)) or set(str(name)) <= {"."}:
+    if folder.exists() or not HUB_ID.fullmatch(str(name)):
         raise InputError(
             f"{str(name)!r} is no folder; give the path of a Hugging Face model folder "
             "(config.json and model.safetensors) or a Hub id such as "

@@ -22,13 +22,27 @@ RENAMED = (
 # The same numbers once more -> where they are first. Both sides are keys without the
 # backbone's prefix. Not read, unless the first is absent.
 TIED = (
-    # BERT's masked-word head
+    # BERT's masked-word head, and ALBERT's
     (r"cls\.predictions\.decoder\.weight", r"embeddings\.word_embeddings\.weight"),
     (r"cls\.predictions\.decoder\.bias", r"cls\.predictions\.bias"),
+    (r"predictions\.decoder\.weight", r"embeddings\.word_embeddings\.weight"),
+    (r"predictions\.decoder\.bias", r"predictions\.bias"),
+    # RoBERTa's masked-word head
+    (r"lm_head\.decoder\.weight", r"embeddings\.word_embeddings\.weight"),
+    (r"lm_head\.decoder\.bias", r"lm_head\.bias"),
     # GPT-NeoX with tied words
     (r"(?:embed_out|lm_head)\.weight", r"embed_in\.weight"),
+    # ModernBERT's masked-word head
+    (r"decoder\.weight", r"embeddings\.tok_embeddings\.weight"),
+    # DistilBERT's
+    (r"vocab_projector\.weight", r"embeddings\.word_embeddings\.weight"),
+    # ELECTRA's generator
+    (r"generator_lm_head\.weight", r"embeddings\.word_embeddings\.weight"),
     # decoders whose output layer is the embedding: GPT-2, Llama 3.2, Gemma, Qwen
     (r"lm_head\.weight", r"(?:wte|embed_tokens|shared)\.weight"),
+    # encoder-decoders with one table of words, where torch saved every name of it
+    (r"(?:encoder|decoder)\.embed_tokens\.weight", r"shared\.weight"),
+    (r"lm_head\.weight", r"decoder\.embed_tokens\.weight"),  # Marian with two tables
 )
 
 # Buffers that transformers once saved; the forward makes them anew.
@@ -37,6 +51,11 @@ BUFFERS = (
     r"(?:.*\.)?attn\.(?:masked_)?bias",  # GPT-2's causal mask and its filler
     # the same and the frequencies of GPT-NeoX, such as Pythia's
     r"(?:.*\.)?attention\.(?:(?:masked_)?bias|rotary_emb\.inv_freq)",
+    r"(?:.*\.)?self_attn\.rotary_emb\.inv_freq",  # Llama 2 and kin, once a layer
+    # t5-small and its size-mates: cross-attention has no distances
+    r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",
+    r"(?:model\.)?(?:encoder|decoder)\.version",  # BART, as fairseq saved it
+    r"(?:model\.)?(?:encoder|decoder)\.embed_positions\.weight",  # Marian's sinusoids
 )
 
 

@@ -71,6 +71,15 @@ def read_optional(folder: str | Path, name: str) -> dict[str, Any] | None:
     return _read_json(file) if file.is_file() else None
 
 
+def read_keys(folder: str | Path) -> frozenset[str]:
+    """Read the names of a folder's tensors.
+
+    Raises:
+      InputError: as ``load_pretrained``.
+    """
+    return frozenset(_weight_map(Path(folder)))
+
+
 def load_pretrained(
     folder: str | Path, family: Family, abstract_params: Params, *, task: str
 ) -> Params:

@@ -33,6 +33,7 @@ def record(model_type: str) -> None:
                 Path(folder), model_type, config, task, row.scales
             )
             model = peer.read_torch(folder, model_type, task)
+            batch = peer.make_batch(row, config, task)
             outputs = peer.torch_forward(model, task, batch).detach().numpy()
         arrays[f"{task}.outputs"] = outputs
         arrays[f"{task}.keys"] = np.asarray(peer.key_hash(shapes))

@@ -47,8 +47,12 @@ def draw(key, shape, scales=()):
     return value.astype(np.float32)
 
 
-def make_batch(row, config, *, seed=0):
-    """Odd lengths, padding on the right, for decoders on the left too, and nowhere."""
+def make_batch(row, config, task=None, *, seed=0):
+    """Odd lengths, padding on the right, for decoders on the left too, and nowhere.
+
+    An encoder-decoder's first text ends with the end of text, where classifiers read,
+    and the second is left out for the heads that make it of the first.
+    """
     rng = np.random.default_rng(seed)
 
     def tokens(length, padded):
@@ -60,13 +64,16 @@ def make_batch(row, config, *, seed=0):
         return np.where(mask, ids, pad).astype(np.int32), mask
 
     ids, mask = tokens(LENGTH, 3)
+    if row.encoder_decoder:
+        ids[np.arange(NUM_TEXTS), mask.sum(axis=1) - 1] = config["eos_token_id"]
     batch = {"input_ids": ids, "attention_mask": mask}
     if row.token_types:
-        kinds = config.get("type_vocab_size", row.token_types)
+        kinds = config.get("type_vocab_size", row.token_types) or 1
         batch["token_type_ids"] = rng.integers(0, kinds, ids.shape).astype(np.int32)
-    if row.encoder_decoder:
+    if row.encoder_decoder and task in (None, "base", "seq2seq_lm"):
         ids, mask = tokens(TARGET_LENGTH, 2)
         mask[1] = 1  # a decoder's text starts at its start
+        ids[:, 0] = config["decoder_start_token_id"]
         batch |= {"decoder_input_ids": ids, "decoder_attention_mask": mask}
     return batch
 

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,6 @@ import pytest
 from flax import linen as nn
 
 from jft.models import get_family
-from jft.models.activations import ACTIVATIONS
 from jft.models.vit import ViT
 from jft.models.vit_config import VARIANTS, config_from_dict
 from jft.params import abstract_params
@@ -77,26 +75,6 @@ def test_every_variant_has_its_published_parameter_count():
         for name, config in VARIANTS.items()
     }
     assert counts == NUM_PARAMS
-
-
-@pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activation_is_transformers_formula(name):
-    formulas = {
-        "gelu": lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2,
-        "gelu_new": lambda x: (
-            x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
-        ),
-        "quick_gelu": lambda x: x / (1 + math.exp(-1.702 * x)),
-        "relu": lambda x: max(x, 0.0),
-        "silu": lambda x: x / (1 + math.exp(-x)),
-        "tanh": math.tanh,
-    }
-    formulas["gelu_pytorch_tanh"] = formulas["gelu_new"]
-    formulas["swish"] = formulas["silu"]
-    assert formulas.keys() == ACTIVATIONS.keys()
-    xs = np.linspace(-3, 3, 13, dtype=np.float32)
-    expected = [formulas[name](float(x)) for x in xs]
-    np.testing.assert_allclose(ACTIVATIONS[name](jnp.asarray(xs)), expected, atol=2e-6)
 
 
 @pytest.mark.parametrize("boundary", range(1, NUM_LAYERS + 2))

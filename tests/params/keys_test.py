@@ -1,10 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The other names under which published checkpoints keep the same tensors."""
 
+import pytest
+
 from jft.models import get_family
 from jft.params import abstract_params
 from jft.params.keys import checkpoint_keys, find_keys
 from jft.paths import flatten
+
+TINY = {
+    "vocab_size": 41,
+    "num_hidden_layers": 1,
+    "hidden_size": 24,
+    "num_attention_heads": 3,
+    "pad_token_id": 0,
+}
+WORDS = "embeddings.word_embeddings.weight"
 
 
 def paths_and_keys(model_type, task, config=None):
@@ -44,3 +55,81 @@ def test_tied_gpt_neox_may_repeat_its_words():
     for copy in ("embed_out.weight", "lm_head.weight"):
         found = find_keys(family, "causal_lm", paths, [*keys.values(), copy])
         assert (found.keys, found.unused) == (keys, ())
+
+
+@pytest.mark.parametrize(
+    ("model_type", "copies"),
+    [
+        pytest.param(
+            "roberta",
+            {
+                "lm_head.decoder.weight": f"roberta.{WORDS}",
+                "lm_head.decoder.bias": "lm_head.bias",
+            },
+            id="roberta",
+        ),
+        pytest.param(
+            "distilbert",
+            {"vocab_projector.weight": f"distilbert.{WORDS}"},
+            id="distilbert",
+        ),
+        pytest.param(
+            "electra",
+            {"generator_lm_head.weight": f"electra.{WORDS}"},
+            id="electra",
+        ),
+        pytest.param(
+            "modernbert",
+            {"decoder.weight": "model.embeddings.tok_embeddings.weight"},
+            id="modernbert",
+        ),
+        pytest.param(
+            "deberta-v2",
+            {
+                "cls.predictions.decoder.weight": (
+                    "deberta.embeddings.word_embeddings.weight"
+                ),
+                "cls.predictions.decoder.bias": "cls.predictions.bias",
+            },
+            id="deberta-v2",
+        ),
+        pytest.param(
+            "albert",
+            {
+                "predictions.decoder.weight": f"albert.{WORDS}",
+                "predictions.decoder.bias": "predictions.bias",
+            },
+            id="albert",
+        ),
+    ],
+)
+def test_tied_copy_is_read_only_where_the_first_is_absent(model_type, copies):
+    family, _, keys = paths_and_keys(model_type, "masked_lm", TINY)
+    both = find_keys(family, "masked_lm", keys, [*keys.values(), *copies])
+    assert both.keys == keys
+    assert both.unused == ()
+    lacking = [key for key in keys.values() if key not in copies.values()]
+    alone = find_keys(family, "masked_lm", keys, [*lacking, *copies])
+    first_to_copy = {first: copy for copy, first in copies.items()}
+    assert alone.keys == {p: first_to_copy.get(k, k) for p, k in keys.items()}
+    assert alone.unused == ()
+
+
+def test_llama_kept_its_frequencies_and_other_heads_have_other_prefixes():
+    config = {"num_hidden_layers": 1}
+    family, paths, keys = paths_and_keys("llama", "question_answering", config)
+    buffer = "model.layers.0.self_attn.rotary_emb.inv_freq"
+    causal = [key.replace("transformer.", "model.", 1) for key in keys.values()]
+    assert causal != [*keys.values()]
+    for stored in (keys.values(), causal):
+        found = find_keys(family, "question_answering", paths, [*stored, buffer])
+        assert found.keys == dict(zip(keys, stored, strict=True))
+        assert found.unused == ()
+
+
+def test_llama_with_tied_words_may_repeat_them():
+    config = {"num_hidden_layers": 1, "tie_word_embeddings": True}
+    family, paths, keys = paths_and_keys("llama", "causal_lm", config)
+    found = find_keys(family, "causal_lm", paths, [*keys.values(), "lm_head.weight"])
+    assert found.keys == keys
+    assert found.unused == ()

@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The decoder that Llama, Mistral, Qwen, Gemma and Phi-3 share; they differ in traits.
+
+`jft.models.decoder_config` has the traits. Touvron et al. 2023, arXiv 2302.13971.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jft.models import heads
+from jft.models.attention import (
+    attend,
+    causal_mask,
+    merge_heads,
+    padding_mask,
+    split_heads,
+    token_positions,
+    with_cache,
+)
+from jft.models.decoder_config import DecoderConfig
+from jft.models.family import Family, make_layer_index
+from jft.models.layers import (
+    Blocks,
+    Embed,
+    RMSNorm,
+    activate,
+    dense,
+    dropout,
+)
+from jft.models.rotary import Rope, rotary_tables, rotate
+from jft.models.stages import Stages, make_stages
+from jft.types import Batch, InputError, LayerIndex
+
+
+class Context(NamedTuple):
+    """What the blocks share."""
+
+    batch: Batch
+    masks: Mapping[int | None, jax.Array | None]  # window -> [B or 1, 1, L, S]
+    tables: Mapping[Rope, tuple[jax.Array, jax.Array]]  # cosines, sines
+
+
+def make_context(config: DecoderConfig, batch: Batch) -> Context:
+    """Compute each mask and each table of angles once."""
+    positions = token_positions(batch)
+    return Context(
+        batch,
+        {window: _make_mask(config, batch, window) for window in set(config.windows)},
+        {rope: rotary_tables(rope, positions) for rope in set(config.ropes)},
+    )
+
+
+def _make_mask(
+    config: DecoderConfig, batch: Batch, window: int | None
+) -> jax.Array | None:
+    if not config.bidirectional:
+        return causal_mask(batch, window=window)
+    if "cache_mask" in batch:
+        raise InputError(
+            "this model's tokens see those behind them (use_bidirectional_attention), "
+            "so it cannot decode one by one."
+        )
+    mask: jax.Array | None = padding_mask(batch)
+    if window is None:
+        return mask
+    slots = jnp.arange(batch["input_ids"].shape[1])
+    near = (jnp.abs(slots[:, None] - slots[None]) < window)[None, None]
+    return near if mask is None else jnp.logical_and(near, mask)
+
+
+class Attention(nn.Module):
+    """Grouped queries that turn with their position."""
+
+    config: DecoderConfig
+    layer: int
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, context: Context, *, deterministic: bool
+    ) -> jax.Array:
+        """Map ``[B, L, D] -> [B, L, D]``."""
+        cfg = self.config
+        query, key, value = self._project(x)
+        if cfg.qk_norm:
+            query = RMSNorm(cfg.rms_norm_eps, cfg.norm_offset, name="q_norm")(query)
+            key = RMSNorm(cfg.rms_norm_eps, cfg.norm_offset, name="k_norm")(key)
+        tables = context.tables[cfg.ropes[self.layer]]
+        key, value = with_cache(self, context.batch, rotate(key, tables), value)
+        mixed = attend(
+            rotate(query, tables),
+            key,
+            value,
+            mask=context.masks[cfg.windows[self.layer]],
+            scale=cfg.score_scale,
+            softcap=cfg.score_softcap,
+            dropout_rate=cfg.attention_dropout,
+            deterministic=deterministic,
+        )
+        width, bias = cfg.hidden_size, cfg.output_bias
+        return dense(merge_heads(mixed), width, name="o_proj", init=cfg.init, bias=bias)
+
+    def _project(self, x: jax.Array) -> list[jax.Array]:
+        """Make queries ``[B, L, H, K]``, keys and values ``[B, L, G, K]``."""
+        cfg, bias = self.config, self.config.qkv_bias
+        counts = (cfg.num_attention_heads, cfg.num_groups, cfg.num_groups)
+        widths = [count * cfg.head_width for count in counts]
+        if cfg.fused:
+            qkv = dense(x, sum(widths), name="qkv_proj", init=cfg.init, bias=bias)
+            ends = [widths[0], widths[0] + widths[1]]
+            parts = jnp.split(qkv, ends, axis=-1)
+        else:
+            parts = [
+                dense(x, width, name=name, init=cfg.init, bias=bias)
+                for name, width in zip(
+                    ("q_proj", "k_proj", "v_proj"), widths, strict=True
+                )
+            ]
+        return [split_heads(p, count) for p, count in zip(parts, counts, strict=True)]
+
+
+class Mlp(nn.Module):
+    """A gate times a map, mapped back. Shazeer 2020, arXiv 2002.05202."""
+
+    config: DecoderConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map ``[B, L, D] -> [B, L, D]``."""
+        cfg, width = self.config, self.config.intermediate_size
+
+        def linear(x: jax.Array, features: int, name: str) -> jax.Array:
+            return dense(x, features, name=name, init=cfg.init, bias=cfg.mlp_bias)
+
+        if cfg.fused:
+            gate, up = jnp.split(linear(x, 2 * width, "gate_up_proj"), 2, axis=-1)
+        else:
+            gate, up = linear(x, width, "gate_proj"), linear(x, width, "up_proj")
+        wide = activate(gate, cfg.activation) * up
+        return linear(wide, cfg.hidden_size, "down_proj")
+
+
+class Block(nn.Module):
+    """Attention, then the MLP, each normed before and added."""
+
+    config: DecoderConfig
+    layer: int
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, context: Context, *, deterministic: bool
+    ) -> jax.Array:
+        """Map ``[B, L, D] -> [B, L, D]``."""
+        cfg = self.config
+
+        def norm(name: str, x: jax.Array) -> jax.Array:
+            y: jax.Array = RMSNorm(cfg.rms_norm_eps, cfg.norm_offset, name=name)(x)
+            return y
+
+        def add(x: jax.Array, y: jax.Array) -> jax.Array:
+            return x + dropout(y, cfg.residual_dropout, deterministic=deterministic)
+
+        attention = Attention(cfg, self.layer, name="self_attn")
+        mixed = attention(
+            norm("input_layernorm", x), context, deterministic=deterministic
+        )
+        if not cfg.sandwich:
+            x = add(x, mixed)
+            return add(x, Mlp(cfg, name="mlp")(norm("post_attention_layernorm", x)))
+        x = add(x, norm("post_attention_layernorm", mixed))
+        mapped = Mlp(cfg, name="mlp")(norm("pre_feedforward_layernorm", x))
+        return add(x, norm("post_feedforward_layernorm", mapped))
+
+
+class Backbone(nn.Module):
+    """Everything but the head."""
+
+    config: DecoderConfig
+
+    def setup(self) -> None:
+        """Name the parts as the checkpoint does."""
+        cfg = self.config
+        self.embed_tokens = Embed(
+            cfg.vocab_size, cfg.hidden_size, cfg.init, cfg.pad_token_id
+        )
+        self.layers = Blocks(lambda i: Block(cfg, i, name=str(i)))
+        self.norm = RMSNorm(cfg.rms_norm_eps, cfg.norm_offset)
+
+    def __call__(
+        self, batch: Batch, hidden: Any, stages: Stages, *, deterministic: bool
+    ) -> jax.Array:
+        """Run the stages below the head: ``[B, L, D]``."""
+        cfg = self.config
+        if stages.embed:
+            hidden = self.embed_tokens(jnp.asarray(batch["input_ids"]))
+            hidden = hidden * jnp.asarray(cfg.embedding_scale, hidden.dtype)
+        context = make_context(cfg, batch)
+        x: jax.Array = self.layers(
+            hidden, stages.blocks, context, deterministic=deterministic
+        )
+        return self.norm(x) if stages.closes(cfg.num_hidden_layers - 1) else x
+
+    def score_words(self, x: jax.Array) -> jax.Array:
+        """Score ``[B, L, D]`` against every word: the tied output layer."""
+        y: jax.Array = self.embed_tokens.attend(x)
+        return y
+
+
+class Decoder(nn.Module):
+    """The decoder with a task's head; its parameter paths are the checkpoint's keys."""
+
+    config: DecoderConfig
+    task: str
+
+    @nn.compact
+    def __call__(
+        self,
+        batch: Batch,
+        *,
+        hidden: jax.Array | None = None,
+        start: int = 0,
+        stop: int | None = None,
+        deterministic: bool = True,
+    ) -> Any:
+        """Run the stages from boundary ``start`` to boundary ``stop``.
+
+        Args:
+          batch: ``input_ids [B, L]``; optionally ``attention_mask`` (1 real, 0
+            padding) and ``position_ids``, both ``[B, L]``. Positions count from the
+            first slot, padding included, unless given. For decoding see
+            `jft.models.attention`.
+          hidden: for ``start`` above 0, what a call with ``stop=start`` returned.
+          start: the first stage to run.
+          stop: the stage to stop before; None runs the head.
+          deterministic: False drops out, with the key ``rngs={"dropout": key}``.
+
+        Returns:
+          Hidden states ``[B, L, D]`` at boundary ``stop``, or what the head answers,
+          see `jft.models.heads`.
+        """
+        cfg, task = self.config, self.task
+        stages = make_stages(start, stop, num_layers=cfg.num_hidden_layers)
+        backbone = Backbone(cfg, name="model")
+        x = backbone(batch, hidden, stages, deterministic=deterministic)
+        if not stages.head:
+            return x
+        if task == "base":
+            return {"last_hidden_state": x}
+        if task == "causal_lm":
+            return self._score_words(x, backbone)
+        if task == "question_answering":
+            return heads.mark_span(x, init=cfg.init)
+        if task == "sequence_classification":
+            return heads.score_last_token(x, batch, cfg.num_labels, init=cfg.init)
+        return heads.classify_tokens(
+            x,
+            cfg.num_labels,
+            rate=cfg.head_dropout,
+            deterministic=deterministic,
+            init=cfg.init,
+            name="score",
+        )
+
+    def _score_words(self, x: jax.Array, backbone: Backbone) -> jax.Array:
+        """Map ``[B, L, D] -> [B, L, V]``."""
+        cfg = self.config
+        if cfg.tie_word_embeddings:
+            logits = backbone.score_words(x)
+        else:
+            logits = dense(x, cfg.vocab_size, name="lm_head", init=cfg.init, bias=False)
+        if cfg.logit_softcap is not None:
+            logits = jnp.tanh(logits / cfg.logit_softcap) * cfg.logit_softcap
+        return logits
+
+
+HEAD_RULES = {
+    "base": (),
+    "causal_lm": (r"lm_head/.*",),
+    "sequence_classification": (r"score/.*",),
+    "token_classification": (r"score/.*",),
+    "question_answering": (r"qa_outputs/.*",),
+}
+
+
+def layer_index(config: DecoderConfig) -> LayerIndex:
+    """Map each parameter path to its depth."""
+    num_layers = config.num_hidden_layers
+    return make_layer_index(
+        "decoder",
+        num_layers=num_layers,
+        rules=[
+            (r"model/embed_tokens/.+", 0),
+            (r"model/layers/(\d+)/.+", 1),
+            (r"model/norm/.+", num_layers),
+            (r"(?:lm_head|score|qa_outputs)/.+", num_layers + 1),
+        ],
+    )
+
+
+def make_family(
+    *,
+    model_type: str,
+    heads: Mapping[str, str],
+    config_from_dict: Callable[[Mapping[str, Any]], DecoderConfig],
+    variants: Mapping[str, Mapping[str, Any]],
+    prefix_exceptions: Mapping[str, str] | None = None,
+) -> Family:
+    """Make the record of a family that this decoder computes.
+
+    Args:
+      model_type: of its config.json.
+      heads: task -> class of transformers.
+      config_from_dict: config.json -> fields and traits.
+      variants: published name -> config.json, as far as it differs from the defaults.
+      prefix_exceptions: task -> the backbone's prefix, where it is not ``model``.
+    """
+    return Family(
+        model_type=model_type,
+        heads=heads,
+        base_prefix="model",
+        prefix_exceptions=prefix_exceptions or {},
+        config_from_dict=config_from_dict,
+        make_module=Decoder,
+        layer_index=layer_index,
+        num_layers=lambda config: config.num_hidden_layers,
+        final_norm=r"model/norm/.+",
+        head_rules=HEAD_RULES.__getitem__,
+        shared_rules=(r"model/embed_tokens/.*",),
+        embedding_rules=(r"model/embed_tokens/.*", r"lm_head/.*"),
+        variants={name: config_from_dict(config) for name, config in variants.items()},
+    )

@@ -1,0 +1,331 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DistilBERT: a smaller BERT without token types and pooler, under names of its own.
+
+Sanh et al. 2019, "DistilBERT, a distilled version of BERT: smaller, faster, cheaper and
+lighter", arXiv 1910.01108.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jft.models import heads
+from jft.models.attention import padding_mask, self_attention
+from jft.models.family import Family, make_layer_index
+from jft.models.fields import check_heads, check_token_id, read_fields
+from jft.models.layers import (
+    Blocks,
+    Embed,
+    Init,
+    LayerNorm,
+    activate,
+    dense,
+    dropout,
+    ids_or,
+    normal,
+)
+from jft.models.stages import Stages, make_stages
+from jft.types import Batch, LayerIndex
+
+EPS = 1e-12  # of every norm; no field says it
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistilBertConfig:
+    """The fields of config.json that change the arithmetic, with its defaults."""
+
+    vocab_size: int = 30522
+    max_position_embeddings: int = 512
+    sinusoidal_pos_embds: bool = False  # how positions start; they are trained as well
+    n_layers: int = 6
+    n_heads: int = 12
+    dim: int = 768
+    hidden_dim: int = 4 * 768
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    activation: str = "gelu"
+    initializer_range: float = 0.02
+    qa_dropout: float = 0.1
+    seq_classif_dropout: float = 0.2
+    pad_token_id: int | None = 0
+    tie_word_embeddings: bool = True
+    num_labels: int = 2
+
+    @property
+    def init(self) -> Init:
+        """How matrices are drawn."""
+        return normal(self.initializer_range)
+
+
+# names that transformers takes for its own
+ALIASES = {
+    "hidden_size": "dim",
+    "num_attention_heads": "n_heads",
+    "num_hidden_layers": "n_layers",
+}
+
+
+def config_from_dict(config: Mapping[str, Any]) -> DistilBertConfig:
+    """Read config.json; an alias wins over the name it stands for.
+
+    Raises:
+      InputError: names the field whose value this model cannot honour.
+    """
+    named = {name: config[alias] for alias, name in ALIASES.items() if alias in config}
+    result = read_fields(DistilBertConfig, {**config, **named})
+    check_heads("dim", result.dim, "n_heads", result.n_heads)
+    check_token_id("pad_token_id", result.pad_token_id, result.vocab_size)
+    return result
+
+
+def draw_sinusoids(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """Fill a table ``[L, D]`` with sines at even and cosines at odd places."""
+    places = np.arange(shape[1])
+    angles = (
+        np.arange(shape[0])[:, None] / 10000 ** (2 * (places // 2) / shape[1])[None]
+    )
+    table = np.where(places[None] % 2, np.cos(angles), np.sin(angles))
+    return jnp.asarray(table, jnp.float32)
+
+
+class Embeddings(nn.Module):
+    """Words and positions, summed and normed."""
+
+    config: DistilBertConfig
+
+    def setup(self) -> None:
+        """Make the tables; the words' is also the tied output layer."""
+        cfg = self.config
+        places = draw_sinusoids if cfg.sinusoidal_pos_embds else cfg.init
+        self.word_embeddings = Embed(
+            cfg.vocab_size, cfg.dim, cfg.init, cfg.pad_token_id
+        )
+        self.position_embeddings = Embed(cfg.max_position_embeddings, cfg.dim, places)
+        self.LayerNorm = LayerNorm(EPS)
+        self.dropout = nn.Dropout(cfg.dropout)
+
+    def __call__(self, batch: Batch, *, deterministic: bool) -> jax.Array:
+        """Map ids ``[B, L]`` to ``[B, L, D]``."""
+        positions = jnp.arange(batch["input_ids"].shape[1])[None]
+        x = self.word_embeddings(jnp.asarray(batch["input_ids"]))
+        x = x + self.position_embeddings(ids_or(batch, "position_ids", positions))
+        y: jax.Array = self.dropout(self.LayerNorm(x), deterministic)
+        return y
+
+
+class SelfAttention(nn.Module):
+    """Queries, keys and values of the tokens, the mix, and its output."""
+
+    config: DistilBertConfig
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, mask: jax.Array | None, *, deterministic: bool
+    ) -> jax.Array:
+        """Map ``[B, L, D] -> [B, L, D]``."""
+        cfg = self.config
+        mixed = self_attention(
+            x,
+            mask,
+            num_heads=cfg.n_heads,
+            names=("q_lin", "k_lin", "v_lin"),
+            init=cfg.init,
+            dropout_rate=cfg.attention_dropout,
+            deterministic=deterministic,
+        )
+        return dense(mixed, cfg.dim, name="out_lin", init=cfg.init)
+
+
+class FFN(nn.Module):
+    """The MLP, with dropout behind it."""
+
+    config: DistilBertConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, deterministic: bool) -> jax.Array:
+        """Map ``[B, L, D] -> [B, L, D]``."""
+        cfg = self.config
+        x = dense(x, cfg.hidden_dim, name="lin1", init=cfg.init)
+        x = activate(x, cfg.activation)
+        x = dense(x, cfg.dim, name="lin2", init=cfg.init)
+        return dropout(x, cfg.dropout, deterministic=deterministic)
+
+
+class Block(nn.Module):
+    """Attention, then the MLP, each added and normed after."""
+
+    config: DistilBertConfig
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, mask: jax.Array | None, *, deterministic: bool
+    ) -> jax.Array:
+        """Map ``[B, L, D] -> [B, L, D]``."""
+        attention = SelfAttention(self.config, name="attention")
+        mixed = attention(x, mask, deterministic=deterministic)
+        x = LayerNorm(EPS, name="sa_layer_norm")(mixed + x)
+        wide = FFN(self.config, name="ffn")(x, deterministic=deterministic)
+        y: jax.Array = LayerNorm(EPS, name="output_layer_norm")(wide + x)
+        return y
+
+
+class Transformer(nn.Module):
+    """The blocks, under the checkpoint's names."""
+
+    config: DistilBertConfig
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, mask: Any, blocks: range, *, deterministic: bool
+    ) -> jax.Array:
+        """Run the given blocks."""
+        layers = Blocks(lambda i: Block(self.config, name=str(i)), name="layer")
+        y: jax.Array = layers(x, blocks, mask, deterministic=deterministic)
+        return y
+
+
+class Backbone(nn.Module):
+    """Everything but the head."""
+
+    config: DistilBertConfig
+
+    def setup(self) -> None:
+        """Name the parts as the checkpoint does."""
+        self.embeddings = Embeddings(self.config)
+        self.transformer = Transformer(self.config)
+
+    def __call__(
+        self, batch: Batch, hidden: Any, stages: Stages, *, deterministic: bool
+    ) -> jax.Array:
+        """Run the stages below the head: ``[B, L, D]``."""
+        if stages.embed:
+            hidden = self.embeddings(batch, deterministic=deterministic)
+        mask = padding_mask(batch)
+        x: jax.Array = self.transformer(
+            hidden, mask, stages.blocks, deterministic=deterministic
+        )
+        return x
+
+    def score_words(self, x: jax.Array) -> jax.Array:
+        """Score ``[B, L, D]`` against every word: the tied output layer."""
+        y: jax.Array = self.embeddings.word_embeddings.attend(x)
+        return y
+
+
+class DistilBert(nn.Module):
+    """DistilBERT with the head of a task; parameter paths are the checkpoint's keys."""
+
+    config: DistilBertConfig
+    task: str
+
+    @nn.compact
+    def __call__(
+        self,
+        batch: Batch,
+        *,
+        hidden: jax.Array | None = None,
+        start: int = 0,
+        stop: int | None = None,
+        deterministic: bool = True,
+    ) -> Any:
+        """Run the stages from boundary ``start`` to boundary ``stop``.
+
+        Args:
+          batch: ``input_ids [B, L]``; optionally ``attention_mask`` (1 real, 0
+            padding) and ``position_ids``, both ``[B, L]``.
+          hidden: for ``start`` above 0, what a call with ``stop=start`` returned.
+          start: the first stage to run.
+          stop: the stage to stop before; None runs the head.
+          deterministic: False drops out, with the key ``rngs={"dropout": key}``.
+
+        Returns:
+          Hidden states ``[B, L, D]`` at boundary ``stop``, or what the head answers,
+          see `jft.models.heads`.
+        """
+        cfg, task = self.config, self.task
+        stages = make_stages(start, stop, num_layers=cfg.n_layers)
+        backbone = Backbone(cfg, name="distilbert")
+        x = backbone(batch, hidden, stages, deterministic=deterministic)
+        if not stages.head:
+            return x
+        if task == "base":
+            return {"last_hidden_state": x}
+        if task == "masked_lm":
+            x = dense(x, cfg.dim, name="vocab_transform", init=cfg.init)
+            x = LayerNorm(EPS, name="vocab_layer_norm")(activate(x, cfg.activation))
+            tied = backbone.score_words if cfg.tie_word_embeddings else None
+            return heads.score_words(
+                x, tied, cfg.vocab_size, name="vocab_projector", init=cfg.init
+            )
+        if task == "question_answering":
+            x = dropout(x, cfg.qa_dropout, deterministic=deterministic)
+            return heads.mark_span(x, init=cfg.init)
+        rate = cfg.dropout
+        if task == "sequence_classification":
+            x = dense(x[:, 0], cfg.dim, name="pre_classifier", init=cfg.init)
+            x, rate = nn.relu(x), cfg.seq_classif_dropout
+        return heads.classify_tokens(
+            x, cfg.num_labels, rate=rate, deterministic=deterministic, init=cfg.init
+        )
+
+
+HEAD_RULES = {
+    "base": (),
+    "masked_lm": (r"vocab_(?:transform|layer_norm|projector)/.*",),
+    "sequence_classification": (r"(?:pre_)?classifier/.*",),
+    "token_classification": (r"classifier/.*",),
+    "question_answering": (r"qa_outputs/.*",),
+}
+
+
+def layer_index(config: DistilBertConfig) -> LayerIndex:
+    """Map each parameter path to its depth.
+
+    >>> layer_index(DistilBertConfig())("distilbert/transformer/layer/3/ffn/lin1/bias")
+    4
+    """
+    head = r"vocab_(?:transform|layer_norm|projector)|(?:pre_)?classifier|qa_outputs"
+    return make_layer_index(
+        "DistilBERT",
+        num_layers=config.n_layers,
+        rules=[
+            (r"distilbert/embeddings/.+", 0),
+            (r"distilbert/transformer/layer/(\d+)/.+", 1),
+            (rf"(?:{head})/.+", config.n_layers + 1),
+        ],
+    )
+
+
+FAMILY = Family(
+    model_type="distilbert",
+    heads={
+        "base": "DistilBertModel",
+        "masked_lm": "DistilBertForMaskedLM",
+        "sequence_classification": "DistilBertForSequenceClassification",
+        "token_classification": "DistilBertForTokenClassification",
+        "question_answering": "DistilBertForQuestionAnswering",
+    },
+    base_prefix="distilbert",
+    config_from_dict=config_from_dict,
+    make_module=DistilBert,
+    layer_index=layer_index,
+    num_layers=lambda config: config.n_layers,
+    # the norm of the last block belongs to that block; there is none behind it
+    final_norm=r"(?!)",
+    head_rules=HEAD_RULES.__getitem__,
+    shared_rules=(r"distilbert/embeddings/word_embeddings/.*",),
+    embedding_rules=(
+        r"distilbert/embeddings/word_embeddings/.*",
+        r"vocab_projector/.*",
+    ),
+    variants={
+        "distilbert-base-uncased": DistilBertConfig(),
+        "distilbert-base-cased": DistilBertConfig(vocab_size=28996),
+        "distilbert-base-multilingual-cased": DistilBertConfig(vocab_size=119547),
+    },
+)

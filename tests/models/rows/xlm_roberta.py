@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
+from tests.models.rows import roberta
+
+ROW = roberta.ROW._replace(
+    variants={},
+    num_params={
+        "xlm-roberta-base": ("base", 278_043_648),
+        "xlm-roberta-large": ("base", 559_890_432),
+    },
+)
