@@ -131,10 +131,11 @@ def generate(
     given = {name: value for name, value in given.items() if value is not None}
     settings = {**(defaults if generation_config is None else generation_config)}
     settings |= given
-    prompt, width = _make_prompt(decoder, batch, settings)
+    most = family.max_positions(decoder.module.config)
+    prompt, width = _make_prompt(decoder, batch, settings, most)
     decoding = read_decoding(settings, method=method, prompt_width=width)
     _check_given(given, decoding, key)
-    _check_length(family, decoder, prompt, decoding)
+    _check_length(prompt, decoding, most)
     num_new = _bucket(int(decoding.numbers.max_new_tokens))
     key = key if decoding.rules.method == "sample" else None
     program_args = (params, prompt, decoding.numbers, key)
@@ -252,9 +253,12 @@ def _read_model(model: Any) -> tuple[Decoder, Params, Family, Mapping[str, Any]]
 
 
 def _make_prompt(
-    decoder: Decoder, batch: Batch, settings: Mapping[str, Any]
+    decoder: Decoder, batch: Batch, settings: Mapping[str, Any], most: int | None
 ) -> tuple[Prompt, int]:
-    """Pad the texts to a bucket; return also how wide the prompts were."""
+    """Pad the texts to a bucket; return also how wide the prompts were.
+
+    An encoder's texts have at most ``most`` tokens, padding included.
+    """
     ids, mask = _read_texts(batch, "input_ids", "attention_mask")
     if not decoder.num_encoder_layers:
         if not mask.any(axis=1).all():
@@ -262,7 +266,14 @@ def _make_prompt(
             raise InputError(f"the prompts of rows {empty} have no token.")
         tokens, mask_left = _pad(ids, mask, _bucket(ids.shape[1]), left=True)
         return Prompt(tokens, mask_left, {}), ids.shape[1]
-    ids, mask = _pad(ids, mask, _bucket(ids.shape[1]), left=False)
+    length = int(mask.sum(axis=1).max())
+    if most is not None and length > most:
+        raise InputError(
+            f"the longest text has {length} tokens, but the model has {most} positions."
+        )
+    length = _bucket(ids.shape[1])
+    length = length if most is None else min(length, most)
+    ids, mask = _pad(ids, mask, length, left=False)
     encoder = {"input_ids": ids, "attention_mask": mask.astype(np.int32)}
     tokens = _start_of_answers(batch, settings, len(ids))
     return Prompt(tokens, np.ones_like(tokens, bool), encoder), tokens.shape[1]
@@ -292,9 +303,10 @@ def _pad(ids: Any, mask: Any, length: int, *, left: bool) -> tuple[Any, Any]:
     order = np.argsort(mask if left else ~mask, axis=1, kind="stable")
     ids = np.where(mask, ids, 0)
     ids, mask = (np.take_along_axis(x, order, axis=1) for x in (ids, mask))
-    more = length - ids.shape[1]
+    more = max(0, length - ids.shape[1])
     sides = ((0, 0), (more, 0) if left else (0, more))
-    return np.pad(ids, sides), np.pad(mask, sides)
+    ids, mask = np.pad(ids, sides), np.pad(mask, sides)
+    return (ids, mask) if left else (ids[:, :length], mask[:, :length])
 
 
 def _start_of_answers(
@@ -342,22 +354,14 @@ def _check_given(
         )
 
 
-def _check_length(
-    family: Family, decoder: Decoder, prompt: Prompt, decoding: Decoding
-) -> None:
+def _check_length(prompt: Prompt, decoding: Decoding, most: int | None) -> None:
     """Refuse texts that outgrow a table of positions."""
-    limit = family.max_positions(decoder.module.config)
     longest = int(np.asarray(prompt.mask).sum(axis=1).max())
-    most = int(decoding.numbers.max_new_tokens)
-    if limit is not None and longest + most - 1 > limit:
+    num_new = int(decoding.numbers.max_new_tokens)
+    if most is not None and longest + num_new - 1 > most:
         raise InputError(
-            f"the longest prompt has {longest} tokens and max_new_tokens is {most}, "
-            f"but the model has {limit} positions; shorten the prompts or the texts."
-        )
-    read = int(np.sum(prompt.encoder.get("attention_mask", 0), axis=-1).max())
-    if limit is not None and read > limit:
-        raise InputError(
-            f"the longest text has {read} tokens, but the model has {limit} positions."
+            f"the longest prompt has {longest} tokens and max_new_tokens is {num_new}, "
+            f"but the model has {most} positions; shorten the prompts or the texts."
         )
 
 

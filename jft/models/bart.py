@@ -367,6 +367,7 @@ def make_family(model_type: str, prefix: str, **options: Any) -> Family:
         "layer_index": layer_index,
         "num_layers": lambda config: config.encoder_layers + config.decoder_layers,
         "num_encoder_layers": lambda config: config.encoder_layers,
+        "max_positions": lambda config: config.max_position_embeddings,
         "final_norm": r"model/decoder/layer_norm/.*",
         "head_rules": HEAD_RULES.__getitem__,
         "shared_rules": (r"model/shared/.*", r"model/decoder/embed_tokens/.*"),

@@ -13,6 +13,8 @@ GOLDEN = Path(__file__).parent / "golden" / "generate.npz"
 NUM_PROMPTS = 4
 # transformers' beam search takes a pad_token_id of 0 for none, and fills with the end
 BASE = {"pad_token_id": 3, "eos_token_id": [5, 17, 22, 31, 40]}
+# texts end often: each value of early_stopping gives other texts
+LONG = {"num_beams": 2, "length_penalty": 1.5, "eos_token_id": [5, 14, 17, 35, 40]}
 # name -> settings; they end early in some rows and not in others
 SETTINGS = {
     "greedy": {},
@@ -30,11 +32,12 @@ SETTINGS = {
     },
     "beam": {"num_beams": 3},
     "beam, short": {"num_beams": 3, "length_penalty": -1.0},
-    "beam, early": {"num_beams": 3, "early_stopping": True, "length_penalty": 2.0},
-    "beam, never": {"num_beams": 2, "early_stopping": "never", "length_penalty": 1.5},
+    "beam, long": LONG,
+    "beam, early": {**LONG, "early_stopping": True},
+    "beam, never": {**LONG, "early_stopping": "never"},
     "beam, penalties": {
         "num_beams": 2,
-        "repetition_penalty": 1.3,
+        "repetition_penalty": 2.0,
         "no_repeat_ngram_size": 2,
         "min_length": 6,
         "renormalize_logits": True,
@@ -44,18 +47,25 @@ SETTINGS = {
 # a tied output layer repeats what it reads; what was read before shall matter, too
 CHANGES = {"tie_word_embeddings": False}
 SCALES = [
-    (r".*(?:c_proj|dense|o|o_proj|out_proj)\.weight", 4.0),
-    (r".*wpe.weight", 4.0),
+    (r".*(?:c_proj|dense|fc2|o|o_proj|out_proj|wo)\.weight", 4.0),
+    (r".*(?:wpe|embed_positions)\.weight", 4.0),
 ]
+# (family, task) -> settings that are compared with torch and recorded
+RECORDED = {
+    ("gpt2", "causal_lm"): tuple(SETTINGS),
+    ("bart", "seq2seq_lm"): ("beam, penalties", "words"),
+}
 # prompt width, most new tokens
 SIZES = ((1, 8), (3, 5), (7, 8))
 
 
 def language_models():
-    """Every family that writes texts, with the task that does."""
-    for model_type in TABLE:
+    """A family of each module that writes texts, and the task that does."""
+    modules = set()
+    for model_type, family in MODELS.items():
         for task in ("causal_lm", "seq2seq_lm"):
-            if task in MODELS[model_type].heads:
+            if task in family.heads and family.make_module not in modules:
+                modules.add(family.make_module)
                 yield model_type, task
 
 
@@ -72,15 +82,27 @@ def make_prompts(task, width, *, seed=0):
     return {"input_ids": np.where(mask, ids, 0), "attention_mask": mask}
 
 
-def make_model(model_type, task, folder):
-    """A tiny model of drawn weights in both libraries."""
-    import jft
-
+def make_config(model_type, task):
+    """The config of a tiny model, and the scales of its weights."""
     row = TABLE[model_type]
     changes = CHANGES if task == "causal_lm" else {}
     config = peer.full_config(model_type, row, task, changes)
-    peer.write_folder(folder, model_type, config, task, [*row.scales, *SCALES])
+    return config, [*row.scales, *SCALES]
+
+
+def make_models(model_type, task, folder):
+    """A tiny model of drawn weights in both libraries."""
+    import jft
+
+    config, scales = make_config(model_type, task)
+    peer.write_folder(folder, model_type, config, task, scales)
     return peer.read_torch(folder, model_type, task), jft.load(folder)
+
+
+def make_settings(name, config, num_new):
+    """Everything that both libraries are given."""
+    start = {"decoder_start_token_id": config.get("decoder_start_token_id")}
+    return {**BASE, **start, **SETTINGS[name], "max_new_tokens": num_new}
 
 
 def torch_generate(model, batch, settings):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Record what transformers writes with GPT-2 of drawn weights, for each setting.
+"""Record what transformers writes with tiny models of drawn weights.
 
     python -m tests.evals.make_golden
 
@@ -7,6 +7,7 @@ Needs torch (the ``parity`` extra). The weights are drawn from the checkpoint's 
 the recording holds tokens and scores alone.
 """
 
+import itertools
 import tempfile
 from pathlib import Path
 
@@ -18,17 +19,18 @@ from tests.evals import generate_peer as cases
 def record() -> None:
     """Write the recording."""
     arrays = {}
-    with tempfile.TemporaryDirectory() as folder:
-        model, _ = cases.make_model("gpt2", "causal_lm", Path(folder))
-        for name, settings in cases.SETTINGS.items():
-            for width, num_new in cases.SIZES:
-                batch = cases.make_prompts("causal_lm", width)
-                settings = {**cases.BASE, **settings, "max_new_tokens": num_new}
-                tokens, scores = cases.torch_generate(model, batch, settings)
-                arrays[f"{name}.{width}.tokens"] = tokens.astype(np.int16)
-                if scores is not None:
-                    arrays[f"{name}.{width}.scores"] = scores
-                print(f"{name:16} {width} {tokens.tolist()}")
+    for (model_type, task), names in cases.RECORDED.items():
+        config, _ = cases.make_config(model_type, task)
+        with tempfile.TemporaryDirectory() as folder:
+            model, _ = cases.make_models(model_type, task, Path(folder))
+        for name, (width, num_new) in itertools.product(names, cases.SIZES):
+            settings = cases.make_settings(name, config, num_new)
+            batch = cases.make_prompts(task, width)
+            tokens, scores = cases.torch_generate(model, batch, settings)
+            arrays[f"{model_type}.{name}.{width}.tokens"] = tokens.astype(np.int16)
+            if scores is not None:
+                arrays[f"{model_type}.{name}.{width}.scores"] = scores
+            print(f"{model_type:5} {name:16} {width} {tokens.tolist()}")
     cases.GOLDEN.parent.mkdir(exist_ok=True)
     np.savez_compressed(cases.GOLDEN, **arrays)
 
