@@ -38,9 +38,8 @@ def test_checkpoint_of_v1_1_has_an_output_layer_of_its_own(tmp_path):
         metadata={"format": "pt"},
     )
     shapes["lm_head.weight"] = own.shape
-    compare_both_ways(
-        tmp_path / "theirs", tmp_path / "ours", "t5", task, config, shapes
-    )
+    batch = peer.make_batch(row, config, task)
+    compare_both_ways(tmp_path / "theirs", tmp_path / "ours", "t5", task, batch, shapes)
     model = jft.load(tmp_path / "ours")
     assert "lm_head" in model.params
     assert model.config["tie_word_embeddings"] is False
