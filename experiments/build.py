@@ -108,6 +108,12 @@ def make_train_loader(
 
 def make_fields(config: DataConfig, model: jft.Pretrained) -> data.FieldsFn:
     """How an example becomes fields: as the model's processor does it."""
+    most = model.family.max_positions(model.module.config)
+    if most is not None and config.max_length > most:
+        raise InputError(
+            f"data.max_length is {config.max_length} tokens, but the model has {most} "
+            f"positions; set it to {most} or less."
+        )
     return get_task(config.task).make_fields(
         model.processor,
         num_classes=len(model.class_names),

@@ -98,6 +98,7 @@ def load(
       InputError: if the folder cannot be read or does not hold this model, or what is
         new lacks its key.
     """
+    _check_dtype(dtype)
     folder = _find(name, revision)
     config = read_config(folder)
     family = family_of(config)
@@ -171,6 +172,7 @@ def init_model(
     Raises:
       InputError: if the config names an unknown model or a value it cannot honour.
     """
+    _check_dtype(dtype)
     config = dict(config)
     family = family_of(config)
     task = family.task_of(config) if task is None else family.check_task(task)
@@ -261,12 +263,25 @@ def class_names_of(config: Mapping[str, Any], *, num_classes: int) -> tuple[str,
 def _find(name: str | Path, revision: str | None) -> Path:
     if not str(name).startswith("jft:"):
         return find_folder(name, revision=revision)
+    if revision is not None:
+        raise InputError(
+            f"revision {revision!r} was given with {str(name)!r}, which jft ships; "
+            "revisions are the Hub's. Leave it out."
+        )
     if str(name) not in SHIPPED:
         raise InputError(
             f"jft ships no model {str(name)!r}; expected one of {sorted(SHIPPED)}, "
             "the path of a model folder, or a Hub id."
         )
     return SHIPPED[str(name)]
+
+
+def _check_dtype(dtype: Any) -> None:
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise InputError(
+            f"dtype is {jnp.dtype(dtype).name}; parameters are float32, bfloat16 or "
+            "another floating type."
+        )
 
 
 def _names(

@@ -135,6 +135,17 @@ def test_embedding_grows_with_the_tokenizer(tmp_path):
     assert_same(jft.load(tmp_path / "grown").params, model.params)
 
 
+def test_dtype_that_holds_no_fractions_is_refused(tmp_path):
+    write_bert(tmp_path)
+    with pytest.raises(InputError, match="dtype is int32"):
+        jft.load(tmp_path, dtype=jnp.int32)
+
+
+def test_what_is_shipped_has_no_revision():
+    with pytest.raises(InputError, match="which jft ships"):
+        jft.load("jft:letters_vit", revision="main")
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("stored", [np.float32, np.float16, jnp.bfloat16])
 def test_dtype_is_chosen_on_load(dtype, stored, tmp_path):
@@ -256,6 +267,15 @@ def test_tokenizer_with_more_words_than_the_embedding_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"44 tokens.*41 rows.*vocab_size=44"):
         jft.load(tmp_path)
     assert jft.load(tmp_path, vocab_size=44, key=KEY).config["vocab_size"] == 44
+
+
+def test_token_that_no_text_produces_needs_no_row(tmp_path):
+    write_bert(tmp_path)
+    write_tokenizer(tmp_path, 41)
+    tokenizer = jft.load(tmp_path).processor
+    tokenizer.add_special_tokens({"extra_special_tokens": ["<image_soft_token>"]})
+    tokenizer.save_pretrained(tmp_path)
+    assert len(jft.load(tmp_path).processor) == 42
 
 
 def test_damaged_tokenizer_is_named(tmp_path):

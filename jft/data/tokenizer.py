@@ -13,6 +13,11 @@ FILES = (
 )  # fmt: skip
 
 
+# Tokens behind the embedding's last row that no text produces: Gemma 3's tokenizer is
+# shared with models that see images.
+WITHOUT_ROW = frozenset({"<image_soft_token>"})
+
+
 def load_tokenizer(folder: str | Path) -> Any | None:
     """Load a folder's tokenizer with transformers; None where the folder has none.
 
@@ -41,7 +46,9 @@ def check_tokenizer_fits(tokenizer: Any, *, vocab_size: int) -> None:
     Raises:
       InputError: says how to let the embedding grow.
     """
-    if len(tokenizer) > vocab_size:
+    special = tokenizer.get_added_vocab()
+    behind = {token for token, i in special.items() if i >= vocab_size} & WITHOUT_ROW
+    if len(tokenizer) - len(behind) > vocab_size:
         raise InputError(
             f"the tokenizer knows {len(tokenizer):,} tokens, but the model's embedding "
             f"has {vocab_size:,} rows (config.json: vocab_size). Use the model's own "

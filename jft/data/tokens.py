@@ -13,7 +13,8 @@ from jft.data.sources import Example, digest
 from jft.data.targets import target_fields
 from jft.types import Batch, InputError
 
-# Tokenizing takes longer than all else a batch needs: texts are kept when done.
+# Tokenizing takes longer than all else a batch needs: texts are kept when done,
+# without their padding.
 KEPT_TEXTS = 2**17
 UNKNOWN_LENGTH = 10**9  # a tokenizer that does not know its model's length says 1e30
 
@@ -42,9 +43,15 @@ class TextFields:
         self._open_cache()
 
     def __call__(self, example: Example) -> dict[str, np.ndarray]:
-        """Prepare one example; its fields of tokens are shared, so read-only."""
+        """Prepare one example."""
         tokens = self._tokens(example["text"], example.get("text_pair"))
-        return {**tokens, **target_fields(example, num_classes=self.num_classes)}
+        padded = {name: self._padded(name, x) for name, x in tokens.items()}
+        return {**padded, **target_fields(example, num_classes=self.num_classes)}
+
+    def _padded(self, name: str, values: np.ndarray) -> np.ndarray:
+        missing = self.max_length - len(values)
+        sides = (missing, 0) if self.tokenizer.padding_side == "left" else (0, missing)
+        return np.pad(values, sides, constant_values=self._pad.get(name, 0))
 
     def _open_cache(self) -> None:
         # the first call sets the tokenizer's own state, which threads must not race for
@@ -55,17 +62,8 @@ class TextFields:
         encoded = self.tokenizer(
             text, text_pair, truncation=True, max_length=self.max_length
         )
-        padding = self.max_length - len(encoded["input_ids"])
-        left = self.tokenizer.padding_side == "left"
-        fields = {}
-        for name in ("input_ids", "attention_mask", "token_type_ids"):
-            if name in encoded:
-                values = np.full(self.max_length, self._pad.get(name, 0), np.int32)
-                real = slice(padding, None) if left else slice(len(values) - padding)
-                values[real] = encoded[name]
-                values.setflags(write=False)
-                fields[name] = values
-        return fields
+        names = ("input_ids", "attention_mask", "token_type_ids")
+        return {n: np.asarray(encoded[n], np.int32) for n in names if n in encoded}
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: x for name, x in vars(self).items() if name != "_tokens"}

@@ -107,7 +107,8 @@ HONOURED = SAMPLING | BEAM | {
     "min_length", "min_new_tokens", "no_repeat_ngram_size", "pad_token_id",
     "renormalize_logits", "repetition_penalty", "suppress_tokens",
 }  # fmt: skip
-SETTINGS = HONOURED | HARMLESS | REFUSED.keys() | REFUSED_SAMPLING.keys()
+CHOOSING = HONOURED | REFUSED.keys() | REFUSED_SAMPLING.keys()
+SETTINGS = CHOOSING | HARMLESS
 
 
 def read_decoding(
@@ -118,7 +119,8 @@ def read_decoding(
     One default differs: without ``top_k`` all tokens may be sampled, not 50.
 
     Args:
-      settings: by the names of generation_config.json.
+      settings: by the names of generation_config.json; a ``pad_token_id`` of -1 is
+        none.
       method: a key of ``METHODS``; None is what ``num_beams`` and ``do_sample`` say.
       prompt_width: tokens before the first new one, padding included; ``max_length``
         and ``min_length`` count them.
@@ -130,6 +132,8 @@ def read_decoding(
     'beam'
     """
     given = {name: value for name, value in settings.items() if value is not None}
+    if given.get("pad_token_id") == -1:  # original Llama conversions have none
+        del given["pad_token_id"]
     if unknown := sorted(given.keys() - SETTINGS):
         raise InputError(
             f"generation settings {unknown} are not known; known are "

@@ -134,6 +134,7 @@ def generate(
     most = family.max_positions(decoder.module.config)
     prompt, width = _make_prompt(decoder, batch, settings, most)
     decoding = read_decoding(settings, method=method, prompt_width=width)
+    _check_vocabulary(decoder.module.config, batch, settings)
     _check_given(given, decoding, key)
     _check_length(prompt, decoding, most)
     num_new = _bucket(int(decoding.numbers.max_new_tokens))
@@ -277,6 +278,28 @@ def _make_prompt(
     encoder = {"input_ids": ids, "attention_mask": mask.astype(np.int32)}
     tokens = _start_of_answers(batch, settings, len(ids))
     return Prompt(tokens, np.ones_like(tokens, bool), encoder), tokens.shape[1]
+
+
+# settings that name tokens
+TOKENS = (
+    "eos_token_id", "decoder_start_token_id", "forced_bos_token_id",
+    "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens",
+)  # fmt: skip
+
+
+def _check_vocabulary(config: Any, batch: Batch, settings: Mapping[str, Any]) -> None:
+    """Refuse ids that the model has no row for."""
+    written = getattr(config, "target_vocab_size", config.vocab_size)
+    named = [(name, settings.get(name), written) for name in TOKENS]
+    real = np.asarray(batch.get("attention_mask", 1)) > 0
+    ids = np.where(real, batch.get("input_ids", 0), 0)
+    for name, given, rows in [("input_ids", ids, config.vocab_size), *named]:
+        values = np.atleast_1d([] if given is None else given)
+        if values.size and not 0 <= values.min() <= values.max() < rows:
+            raise InputError(
+                f"{name} has ids from {values.min()} to {values.max()}, but the model "
+                f"knows the tokens 0 to {rows - 1}. Use its own tokenizer and settings."
+            )
 
 
 def _read_texts(batch: Batch, ids_name: str, mask_name: str) -> tuple[Any, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jft.evals.decoding import CHOOSING
 from jft.models import Family, family_of
 from jft.params import abstract_params, checkpoint_keys, to_tensor
 from jft.params.pretrained import INDEX, WEIGHTS
@@ -26,13 +27,12 @@ SPECIAL_TOKENS = (
     "forced_bos_token_id", "forced_eos_token_id",
 )  # fmt: skip
 # what old config.json files say of generation; it belongs to generation_config.json
-GENERATION_FIELDS = (
-    "max_length", "min_length", "do_sample", "early_stopping", "num_beams",
-    "num_beam_groups", "diversity_penalty", "temperature", "top_k", "top_p",
-    "repetition_penalty", "length_penalty", "no_repeat_ngram_size", "bad_words_ids",
-    "num_return_sequences",
-)  # fmt: skip
+GENERATION_FIELDS = CHOOSING - set(SPECIAL_TOKENS)
 
+# files of an earlier export that would not belong to a new one
+STALE = re.compile(
+    r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?|generation_config\.json"
+)
 Tensors = dict[str, np.ndarray]
 
 
@@ -49,8 +49,9 @@ def save_pretrained(
 ) -> list[Path]:
     """Write the folder that ``transformers`` and ``jft.load`` read.
 
-    Every file is written beside its place and moved there whole, config.json last;
-    weight files of an earlier export that would no longer belong are removed.
+    Files are written beside their places and moved there whole, config.json last, those
+    of a tokenizer before them by transformers; weights and generation_config.json of an
+    earlier export that would no longer belong are removed.
 
     Args:
       directory: made if absent; other files in it stay.
@@ -93,14 +94,19 @@ def save_pretrained(
     final = _final_config(config, architecture=family.heads[task], dtype=dtype)
     texts["config.json"] = _json(final)
     try:
-        written = _write(Path(directory), shards, texts)
-        if processor is not None and not isinstance(processor, Mapping):
-            written += [Path(name) for name in processor.save_pretrained(directory)]
-        return written
+        written = _save_tokenizer(Path(directory), processor)
+        return [*written, *_write(Path(directory), shards, texts)]
     except OSError as error:
         raise InputError(
             f"the export {directory} cannot be written: {error}."
         ) from error
+
+
+def _save_tokenizer(directory: Path, processor: Any | None) -> list[Path]:
+    if processor is None or isinstance(processor, Mapping):
+        return []
+    directory.mkdir(parents=True, exist_ok=True)
+    return [Path(name) for name in processor.save_pretrained(directory)]
 
 
 def _check(
@@ -225,11 +231,8 @@ def _write(
     for name in shards:  # safetensors writes files that only their owner may read
         shutil.copymode(directory / "config.json.tmp", directory / f"{name}.tmp")
     names = [*shards, *texts]
-    for stale in directory.glob("model*.safetensors*"):
-        ours = re.fullmatch(
-            r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?", stale.name
-        )
-        if ours and stale.name not in names:
+    for stale in directory.iterdir():  # first: no weights are better than old ones
+        if STALE.fullmatch(stale.name) and stale.name not in names:
             stale.unlink()
     for name in names:
         (directory / f"{name}.tmp").replace(directory / name)

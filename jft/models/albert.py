@@ -341,6 +341,7 @@ FAMILY = Family(
         r"albert/embeddings/word_embeddings/.*",
         r"predictions/(?:bias|decoder/.*)",
     ),
+    max_positions=lambda config: config.max_position_embeddings,
     variants={
         "albert-base-v2": _variant(768, 12, 12),
         "albert-large-v2": _variant(1024, 24, 16),

@@ -42,9 +42,13 @@ from jft.models.layers import (
     dense,
     dropout,
 )
-from jft.models.positions import LearnedPositions, SinusoidalPositions
+from jft.models.positions import (
+    LearnedPositions,
+    SinusoidalPositions,
+    check_length,
+)
 from jft.models.stages import Stages, make_stages
-from jft.types import Batch, InputError, LayerIndex
+from jft.types import Batch, LayerIndex
 
 EPS = 1e-5  # of every norm
 
@@ -177,11 +181,7 @@ class Side(nn.Module):
     ) -> jax.Array:
         """Map ids ``[B, L]`` to ``[B, L, D]``."""
         cfg = self.config
-        if ids.shape[1] > cfg.max_position_embeddings:
-            raise InputError(
-                f"a text of {ids.shape[1]} tokens is longer than this model's "
-                f"max_position_embeddings, {cfg.max_position_embeddings}."
-            )
+        check_length(ids.shape[1], cfg.max_position_embeddings)
         x = table(ids)
         if cfg.scale_embedding:
             x = x * cfg.d_model**0.5

@@ -29,6 +29,7 @@ from jft.models.layers import (
     dropout,
     ids_or,
 )
+from jft.models.positions import check_length
 from jft.models.stages import Stages, make_stages
 from jft.types import Batch, LayerIndex
 
@@ -50,7 +51,9 @@ class Embeddings(nn.Module):
 
     def __call__(self, batch: Batch, *, deterministic: bool) -> jax.Array:
         """Map ids ``[B, L]`` to ``[B, L, D]``."""
-        positions = jnp.arange(batch["input_ids"].shape[1])[None]
+        length = batch["input_ids"].shape[1]
+        check_length(length, self.config.max_position_embeddings)
+        positions = jnp.arange(length)[None]
         x = self.word_embeddings(jnp.asarray(batch["input_ids"]))
         x = x + self.token_type_embeddings(ids_or(batch, "token_type_ids", 0))
         x = x + self.position_embeddings(ids_or(batch, "position_ids", positions))
@@ -362,5 +365,6 @@ FAMILY = Family(
         r"bert/embeddings/word_embeddings/.*",
         r"cls/predictions/(?:bias|decoder/.*)",
     ),
+    max_positions=lambda config: config.max_position_embeddings,
     variants=VARIANTS,
 )

@@ -30,6 +30,7 @@ from jft.models.layers import (
     dropout,
     ids_or,
 )
+from jft.models.positions import check_length
 from jft.models.stages import Stages, make_stages
 from jft.types import Batch, LayerIndex
 
@@ -58,9 +59,11 @@ class Embeddings(nn.Module):
     def __call__(self, batch: Batch, *, deterministic: bool) -> jax.Array:
         """Map ids ``[B, L]`` to ``[B, L, D]``, zero at padding."""
         cfg = self.config
-        positions = jnp.arange(batch["input_ids"].shape[1])[None]
+        length = batch["input_ids"].shape[1]
+        positions = jnp.arange(length)[None]
         x = self.word_embeddings(jnp.asarray(batch["input_ids"]))
         if cfg.position_biased_input:
+            check_length(length, cfg.max_position_embeddings)
             x = x + self.position_embeddings(ids_or(batch, "position_ids", positions))
         if cfg.type_vocab_size:
             x = x + self.token_type_embeddings(ids_or(batch, "token_type_ids", 0))
@@ -391,6 +394,9 @@ FAMILY = Family(
         r"deberta/embeddings/word_embeddings/.*",
         r"cls/predictions/(?:bias|decoder/.*)",
         r"lm_predictions/lm_head/bias",
+    ),
+    max_positions=lambda config: (
+        config.max_position_embeddings if config.position_biased_input else None
     ),
     variants={
         "deberta-v3-xsmall": _variant(384, 12),

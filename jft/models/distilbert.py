@@ -17,7 +17,7 @@ from flax import linen as nn
 from jft.models import heads
 from jft.models.attention import padding_mask, self_attention
 from jft.models.family import Family, make_layer_index
-from jft.models.fields import check_heads, check_token_id, read_fields
+from jft.models.fields import check_heads, check_token_id, read_fields, resolve_names
 from jft.models.layers import (
     Blocks,
     Embed,
@@ -29,6 +29,7 @@ from jft.models.layers import (
     ids_or,
     normal,
 )
+from jft.models.positions import check_length
 from jft.models.stages import Stages, make_stages
 from jft.types import Batch, LayerIndex
 
@@ -62,8 +63,8 @@ class DistilBertConfig:
         return normal(self.initializer_range)
 
 
-# names that transformers takes for its own
-ALIASES = {
+# transformers' general names for fields -> DistilBERT's, which they overrule
+OTHER_NAMES = {
     "hidden_size": "dim",
     "num_attention_heads": "n_heads",
     "num_hidden_layers": "n_layers",
@@ -76,8 +77,7 @@ def config_from_dict(config: Mapping[str, Any]) -> DistilBertConfig:
     Raises:
       InputError: names the field whose value this model cannot honour.
     """
-    named = {name: config[alias] for alias, name in ALIASES.items() if alias in config}
-    result = read_fields(DistilBertConfig, {**config, **named})
+    result = read_fields(DistilBertConfig, resolve_names(config, OTHER_NAMES))
     check_heads("dim", result.dim, "n_heads", result.n_heads)
     check_token_id("pad_token_id", result.pad_token_id, result.vocab_size)
     return result
@@ -111,7 +111,9 @@ class Embeddings(nn.Module):
 
     def __call__(self, batch: Batch, *, deterministic: bool) -> jax.Array:
         """Map ids ``[B, L]`` to ``[B, L, D]``."""
-        positions = jnp.arange(batch["input_ids"].shape[1])[None]
+        length = batch["input_ids"].shape[1]
+        check_length(length, self.config.max_position_embeddings)
+        positions = jnp.arange(length)[None]
         x = self.word_embeddings(jnp.asarray(batch["input_ids"]))
         x = x + self.position_embeddings(ids_or(batch, "position_ids", positions))
         y: jax.Array = self.dropout(self.LayerNorm(x), deterministic)
@@ -323,6 +325,7 @@ FAMILY = Family(
         r"distilbert/embeddings/word_embeddings/.*",
         r"vocab_projector/.*",
     ),
+    max_positions=lambda config: config.max_position_embeddings,
     variants={
         "distilbert-base-uncased": DistilBertConfig(),
         "distilbert-base-cased": DistilBertConfig(vocab_size=28996),

@@ -216,6 +216,7 @@ FAMILY = Family(
         r"electra/embeddings/word_embeddings/.*",
         r"generator_lm_head/.*",
     ),
+    max_positions=lambda config: config.max_position_embeddings,
     variants={
         "electra-small-discriminator": _variant(128, 256),
         "electra-base-discriminator": _variant(768, 768),

@@ -38,6 +38,7 @@ from jft.models.layers import (
     dropout,
     normal,
 )
+from jft.models.positions import check_length
 from jft.models.stages import Stages, make_stages
 from jft.types import Batch, LayerIndex
 
@@ -214,6 +215,7 @@ class Backbone(nn.Module):
 
     def embed(self, batch: Batch, *, deterministic: bool) -> jax.Array:
         """Map ids ``[B, L]`` to ``[B, L, D]``; token types are words of their own."""
+        check_length(batch["input_ids"].shape[1], self.config.n_positions)
         x = self.wte(jnp.asarray(batch["input_ids"]))
         x = x + self.wpe(token_positions(batch))
         if "token_type_ids" in batch:

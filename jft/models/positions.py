@@ -7,6 +7,20 @@ import numpy as np
 from flax import linen as nn
 
 from jft.models.layers import Init
+from jft.types import InputError
+
+
+def check_length(length: int, most: int) -> None:
+    """Refuse a text that has more tokens than the table has positions.
+
+    Raises:
+      InputError: when the forward is traced.
+    """
+    if length > most:
+        raise InputError(
+            f"a text of {length} tokens is longer than this model's {most} positions "
+            "(max_position_embeddings). Cut it, padding included."
+        )
 
 
 class LearnedPositions(nn.Module):

@@ -33,6 +33,7 @@ from jft.models.layers import (
     dropout,
     ids_or,
 )
+from jft.models.positions import check_length
 from jft.models.stages import make_stages
 from jft.types import Batch, LayerIndex
 
@@ -86,12 +87,18 @@ class Embeddings(nn.Module):
     def __call__(self, batch: Batch, *, deterministic: bool) -> jax.Array:
         """Map ids ``[B, L]`` to ``[B, L, D]``."""
         ids = jnp.asarray(batch["input_ids"], jnp.int32)
+        check_length(ids.shape[1], num_positions(self.config))
         positions = count_tokens(ids, self.config.pad_token_id)
         x = self.word_embeddings(ids)
         x = x + self.token_type_embeddings(ids_or(batch, "token_type_ids", 0))
         x = x + self.position_embeddings(ids_or(batch, "position_ids", positions))
         y: jax.Array = self.dropout(self.LayerNorm(x), deterministic)
         return y
+
+
+def num_positions(config: RobertaConfig) -> int:
+    """Tokens that have a position: those up to the padding id's have none."""
+    return config.max_position_embeddings - config.pad_token_id - 1
 
 
 def count_tokens(ids: jax.Array, padding_id: int) -> jax.Array:
@@ -251,6 +258,7 @@ FAMILY = Family(
     layer_index=layer_index,
     num_layers=lambda config: config.num_hidden_layers,
     # the norm of the last block belongs to that block; there is none behind it
+    max_positions=num_positions,
     final_norm=r"(?!)",
     head_rules=HEAD_RULES.__getitem__,
     optional_rules=lambda task: (r"roberta/pooler/.*",) if task == "base" else (),

@@ -12,7 +12,7 @@ FILES = (
 )  # fmt: skip
 # the same weights in other formats
 OTHER_COPIES = ("*/*", "consolidated*")
-HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 def find_folder(name: str | Path, *, revision: str | None = None) -> Path:
@@ -41,12 +41,16 @@ def find_folder(name: str | Path, *, revision: str | None = None) -> Path:
             )
         return folder
     if folder.exists() or not HUB_ID.fullmatch(str(name)):
-        raise InputError(
-            f"{str(name)!r} is no folder; give the path of a Hugging Face model folder "
-            "(config.json and model.safetensors) or a Hub id such as "
-            "'google-bert/bert-base-uncased'."
-        )
+        raise _no_folder(name)
     return _download(str(name), revision)
+
+
+def _no_folder(name: str | Path) -> InputError:
+    return InputError(
+        f"{str(name)!r} is no folder; give the path of a Hugging Face model folder "
+        "(config.json and model.safetensors) or a Hub id such as "
+        "'google-bert/bert-base-uncased'."
+    )
 
 
 def _download(name: str, revision: str | None) -> Path:
@@ -54,7 +58,7 @@ def _download(name: str, revision: str | None) -> Path:
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
-        HfHubHTTPError,
+        HFValidationError,
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
@@ -71,6 +75,8 @@ def _download(name: str, revision: str | None) -> Path:
                 ignore_patterns=list(OTHER_COPIES),
             )
         )
+    except HFValidationError as error:
+        raise _no_folder(name) from error
     except GatedRepoError as error:
         raise InputError(
             f"{name!r} is gated on the Hub: accept its terms there and log in with "
@@ -89,7 +95,7 @@ def _download(name: str, revision: str | None) -> Path:
             f"{name!r} is no folder here and no public model of the Hub. Check the "
             "spelling; private models need `hf auth login` or HF_TOKEN."
         ) from error
-    except (HfHubHTTPError, OSError) as error:
+    except Exception as error:  # networks fail in many ways
         raise InputError(
             f"the Hub did not give {name!r}{at}: {error}. Try again, or give the path "
             "of a downloaded folder."

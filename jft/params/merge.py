@@ -151,7 +151,8 @@ def _check_complete(
         raise InputError(
             "the checkpoint does not hold all of the model. Parameters it lacks: "
             f"{_shorten(absent)}. Tensors the model has no place for: "
-            f"{_shorten(unused)}. Name in reinit what is to be drawn new."
+            f"{_shorten(unused)}. What is to be drawn new is named in reinit "
+            "(jft.load: num_classes=… for a new head)."
         )
     if wrong:
         shown = [
@@ -160,7 +161,8 @@ def _check_complete(
         ]
         raise InputError(
             f"shapes differ: {_shorten(shown)}. Load with the checkpoint's own "
-            "config.json, or name in reinit what is to be drawn new."
+            "config.json, or say what is to be new: num_classes=… for a head, "
+            "vocab_size=… for a larger vocabulary (merge: reinit, grow)."
         )
 
 

@@ -133,7 +133,12 @@ def _weight_map(folder: Path) -> dict[str, str]:
             "when opened; jft reads safetensors. Convert it where you trust the "
             "file: load it with transformers and torch, then save_pretrained(folder)."
         )
-    raise InputError(f"{folder} has no weights: neither {WEIGHTS} nor {INDEX}.")
+    raise InputError(
+        f"{folder} has no weights: neither {WEIGHTS} nor {INDEX}. A model of the Hub "
+        "with .bin files alone is not fetched, for they can run code: convert it where "
+        "you trust it, with transformers and torch, then save_pretrained(folder). If "
+        "the Hub's cache holds a part of the model, connect once."
+    )
 
 
 def _read_index(file: Path) -> dict[str, str]:
@@ -194,8 +199,8 @@ def _check_copies(
         if not np.array_equal(*tensors):
             raise InputError(
                 f"{folder}: {copy} and {first} differ, but config.json says that they "
-                "are one (tie_word_embeddings). Set tie_word_embeddings to false there "
-                "to keep both."
+                "are one. Set tie_word_embeddings to false there to keep both (for "
+                "tables of encoder and decoder share_encoder_decoder_embeddings)."
             )
 
 

@@ -78,10 +78,15 @@ def test_tokens_are_those_of_transformers(model_type, task, tmp_path):
 
 
 # --- a model whose next token depends on the last one alone ---------------------------
+@dataclasses.dataclass(frozen=True)
+class BigramConfig:
+    vocab_size: int
+
+
 class Bigram(nn.Module):
     """Its one parameter is the scores ``[V, V]`` of what follows each token."""
 
-    config: str = "none"
+    config: BigramConfig = BigramConfig(8)
     task: str = "causal_lm"
 
     @nn.compact
@@ -96,7 +101,7 @@ def bigram(table, **settings):
         MODELS["gpt2"], num_layers=lambda config: 0, max_positions=lambda config: 99
     )
     return SimpleNamespace(
-        module=Bigram(),
+        module=Bigram(BigramConfig(len(table))),
         params={"table": jnp.asarray(table, jnp.float32)},
         family=family,
         config={},
@@ -413,3 +418,22 @@ def test_other_heads_write_no_texts():
 def test_a_module_of_no_family_is_refused():
     with pytest.raises(InputError, match="Bigram is no module of a known family"):
         generate((Bigram(), {}), prompts_of(1))
+
+
+@pytest.mark.parametrize(
+    ("ids", "settings", "message"),
+    [
+        ([9], {}, r"input_ids has ids from 9 to 9, .* tokens 0 to 5"),
+        ([-1], {}, "input_ids has ids from -1"),
+        ([1], {"eos_token_id": [2, 6]}, "eos_token_id has ids from 2 to 6"),
+        ([1], {"suppress_tokens": [99]}, "suppress_tokens"),
+    ],
+)
+def test_ids_that_the_model_does_not_know_are_refused(ids, settings, message):
+    with pytest.raises(InputError, match=message):
+        generate(bigram(np.eye(6), **settings), prompts_of(*ids))
+
+
+def test_padding_id_of_minus_one_is_none():
+    written = generate(bigram(CYCLE, eos_token_id=0, pad_token_id=-1), prompts_of(1, 3))
+    assert written.tokens.min() >= 0

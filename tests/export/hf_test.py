@@ -11,6 +11,8 @@ from safetensors import safe_open
 from jft.export import save_pretrained
 from jft.pretrained import load
 from jft.types import InputError
+from tests.models import peer
+from tests.models.table import TABLE
 
 GOLDEN = Path(__file__).parents[1] / "models" / "golden_vit"
 PROCESSOR = {
@@ -103,6 +105,29 @@ def test_no_weights_of_an_earlier_export_survive(first, second, tmp_path, model)
     left = {file.name for file in tmp_path.iterdir()} - {"clean", "model-notes.txt"}
     assert left == {file.name for file in clean.iterdir()}
     assert (tmp_path / "model-notes.txt").exists()
+
+
+def test_generation_settings_leave_config_json_whole(tmp_path):
+    config = peer.full_config("gpt2", TABLE["gpt2"], "causal_lm")
+    _, params = peer.make_jft("gpt2", config, "causal_lm")
+    old = {**config, "suppress_tokens": [5], "num_beams": 4, "eos_token_id": 3}
+    save_pretrained(tmp_path, params, config=old, task="causal_lm")
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert not {"suppress_tokens", "num_beams"} & written.keys()
+    generation = json.loads((tmp_path / "generation_config.json").read_text())
+    assert generation.pop("transformers_version")
+    assert generation == {
+        "_from_model_config": True,
+        "eos_token_id": 3,
+        "num_beams": 4,
+        "suppress_tokens": [5],
+        **{n: config[n] for n in ("bos_token_id", "pad_token_id") if n in config},
+    }
+    # a classifier in the same folder generates nothing
+    config = peer.full_config("gpt2", TABLE["gpt2"], "sequence_classification")
+    _, params = peer.make_jft("gpt2", config, "sequence_classification")
+    save_pretrained(tmp_path, params, config=config, task="sequence_classification")
+    assert not (tmp_path / "generation_config.json").exists()
 
 
 def test_parameters_of_another_config_are_refused(tmp_path, model):

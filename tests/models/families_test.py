@@ -2,6 +2,7 @@
 """What every family of text models promises, whatever torch says."""
 
 import collections
+import contextlib
 import re
 
 import jax
@@ -180,6 +181,28 @@ def test_padding_changes_nothing(model_type, task):
         outputs = outputs[:, : real.shape[1]]
     expected = np.asarray(apply(batch))
     np.testing.assert_allclose(outputs[real], expected[real], atol=2e-5)
+
+
+@pytest.mark.parametrize("model_type", TABLE)
+def test_text_longer_than_the_table_of_positions_is_refused(model_type):
+    family, row = get_family(model_type), TABLE[model_type]
+    most = family.max_positions(family.config_from_dict(row.config))
+    tables = re.compile(r".*(?:position_embeddings|wpe|embed_positions)/embedding")
+    module, params, _ = make(model_type, "base")
+    if most is None:
+        assert not any(tables.fullmatch(path) for path in flatten(params))
+        return
+    for length, fits in ((most, True), (most + 1, False)):
+        batch = {"input_ids": jnp.full((1, length), 5, jnp.int32)}
+        if row.encoder_decoder:
+            batch["decoder_input_ids"] = jnp.full((1, 3), 5, jnp.int32)
+        context = contextlib.nullcontext() if fits else pytest.raises(
+            InputError, match=f"{length} tokens is longer than this model's {most} pos"
+        )  # fmt: skip
+        with context:
+            jax.eval_shape(
+                lambda p, batch: module.apply({"params": p}, batch), params, batch
+            )
 
 
 @pytest.mark.parametrize(("model_type", "task"), FIRST_HEADS)

@@ -41,10 +41,33 @@ def test_what_the_cache_has_not_is_said_in_clear_words(name, revision, cache):
         find_folder(name, revision=revision)
 
 
-@pytest.mark.parametrize("name", ["a/b/c", "", "no such folder", "/no/such/one"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a/b/c",
+        "",
+        "./missing",
+        "missing.",
+        "a--b",
+        "foo/.bar",
+        "no such folder",
+        "/no/such/one",
+    ],
+)
 def test_what_is_neither_folder_nor_id_is_refused(name):
     with pytest.raises(InputError, match="is no folder"):
         find_folder(name)
+
+
+def test_network_that_breaks_is_said_in_clear_words(monkeypatch):
+    import huggingface_hub
+
+    def download(name, **options):
+        raise ConnectionResetError("reset by peer")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(InputError, match=r"the Hub did not give 'a/b'.*reset by peer"):
+        find_folder("a/b")
 
 
 def test_a_file_is_no_folder(tmp_path):
