@@ -331,11 +331,19 @@ def _load_processor(folder: Path, family: Family, model_config: Any) -> Any | No
 def _make_place(
     template: Params, mesh: Mesh | None
 ) -> Callable[[str, np.ndarray], jax.Array]:
-    """How a leaf goes to its device; always copied, for numpy's memory is not ours."""
+    """How a leaf goes to its device; always copied, for numpy's memory is not ours.
+
+    Each is waited for, so that no more than one is in memory twice.
+    """
     if mesh is None:
-        return lambda path, array: jnp.array(array)
+        return lambda path, array: jnp.array(array).block_until_ready()
     shardings = flatten(param_shardings(template, mesh))
-    return lambda path, array: jax.device_put(array, shardings[path], may_alias=False)
+
+    def place(path: str, array: np.ndarray) -> jax.Array:
+        placed: jax.Array = jax.device_put(array, shardings[path], may_alias=False)
+        return jax.block_until_ready(placed)  # type: ignore[no-any-return]
+
+    return place
 
 
 def _assemble(

@@ -43,7 +43,8 @@ class StoredTensor:
         with _open(self.file) as tensors:
             tensor: np.ndarray = tensors.get_tensor(self.key)
         array = from_tensor(self.path, tensor)
-        return array if dtype is None else array.astype(dtype, copy=False)
+        # in order, so that the copy to a device needs no buffer beside it
+        return np.ascontiguousarray(array, dtype)
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:

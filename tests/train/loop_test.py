@@ -7,7 +7,7 @@ import pytest
 
 from jft.optim import make_optimizer, top_down
 from jft.partition import label_params
-from jft.tasks.image_classification import accuracy, make_loss
+from jft.tasks.classification import accuracy, make_loss
 from jft.train import (
     NonFiniteError,
     best_record,

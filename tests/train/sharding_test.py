@@ -14,7 +14,7 @@ from jft import paths
 from jft.evals import evaluate
 from jft.optim import make_optimizer, top_down
 from jft.partition import label_params
-from jft.tasks.image_classification import make_loss
+from jft.tasks.classification import make_loss
 from jft.train import (
     cast_floating,
     check_batch_size,

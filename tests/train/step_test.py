@@ -10,7 +10,7 @@ import pytest
 from jft import paths
 from jft.optim import make_optimizer, top_down
 from jft.partition import label_params
-from jft.tasks.image_classification import accuracy, make_loss
+from jft.tasks.classification import accuracy, make_loss
 from jft.train import cast_floating, init_state, make_eval_step, make_train_step, phases
 from jft.types import InputError
 
