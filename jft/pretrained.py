@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a folder, a Hub id or a config to a model, and back: what joins stages."""
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -330,18 +331,19 @@ def _load_processor(folder: Path, family: Family, model_config: Any) -> Any | No
 
 def _make_place(
     template: Params, mesh: Mesh | None
-) -> Callable[[str, np.ndarray], jax.Array]:
+) -> Callable[[str, np.ndarray | jax.Array], jax.Array]:
     """How a leaf goes to its device; always copied, for numpy's memory is not ours.
 
     Each is waited for, so that no more than one is in memory twice.
     """
-    if mesh is None:
-        return lambda path, array: jnp.array(array).block_until_ready()
-    shardings = flatten(param_shardings(template, mesh))
+    shardings = None if mesh is None else flatten(param_shardings(template, mesh))
 
-    def place(path: str, array: np.ndarray) -> jax.Array:
-        placed: jax.Array = jax.device_put(array, shardings[path], may_alias=False)
-        return jax.block_until_ready(placed)  # type: ignore[no-any-return]
+    def place(path: str, array: np.ndarray | jax.Array) -> jax.Array:
+        sharding = None if shardings is None else shardings[path]
+        placed: jax.Array = jax.device_put(array, sharding, may_alias=False)
+        placed.block_until_ready()
+        gc.collect(0)  # jax lets go of the numpy arrays that it has read only then
+        return placed
 
     return place
 
