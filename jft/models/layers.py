@@ -151,7 +151,10 @@ class Embed(nn.Module):
 class Blocks(nn.Module):
     """Blocks by number: ``make(i)`` makes block ``i``, with ``name=str(i)``.
 
-    Every family's blocks run here, ``x -> block(x, *args, **options)``.
+    Every family's blocks run here, ``x -> block(x, *args, **options)``. They are
+    unrolled, so compiling takes longer the more there are: a scan over stacked
+    parameters would compile one, but would join open and frozen layers in one array, and
+    the backward pass would then run below the lowest open layer.
     """
 
     make: Callable[[int], nn.Module]
