@@ -153,7 +153,7 @@ class Blocks(nn.Module):
 
     Every family's blocks run here, ``x -> block(x, *args, **options)``. They are
     unrolled, so compiling takes longer the more there are: a scan over stacked
-    parameters would compile one, but would join open and frozen layers in one array, and
+    parameters would compile one, but would join open and frozen layers in one array:
     the backward pass would then run below the lowest open layer.
     """
 
