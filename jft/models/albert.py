@@ -24,7 +24,8 @@ from jft.models.bert_config import ENCODER_ONLY, BertConfig
 from jft.models.family import Family, make_layer_index
 from jft.models.fields import check_heads, check_token_id, read_fields
 from jft.models.layers import Blocks, LayerNorm, activate, along_last, dense, dropout
-from jft.models.stages import Stages, make_stages
+from jft.models.model import TextModel
+from jft.models.stages import Stages
 from jft.types import Batch, InputError, LayerIndex
 
 
@@ -225,42 +226,24 @@ class Predictions(nn.Module):
         return logits + along_last(bias, logits)
 
 
-class Albert(nn.Module):
+class Albert(TextModel):
     """ALBERT with the head of a task; parameter paths are the checkpoint's keys."""
 
     config: AlbertConfig
-    task: str
 
-    @nn.compact
-    def __call__(
-        self,
-        batch: Batch,
-        *,
-        hidden: jax.Array | None = None,
-        start: int = 0,
-        stop: int | None = None,
-        deterministic: bool = True,
+    def num_layers(self) -> int:
+        """The groups of layers: each is a stage."""
+        return self.config.num_hidden_groups
+
+    def make_backbone(self) -> Backbone:
+        """Everything but the head, under the checkpoint's name."""
+        return Backbone(self.config, self.task in POOLED, name="albert")
+
+    def answer(
+        self, x: jax.Array, batch: Batch, backbone: Backbone, *, deterministic: bool
     ) -> Any:
-        """Run the stages from boundary ``start`` to boundary ``stop``.
-
-        Args:
-          batch: ``input_ids [B, L]``; optionally ``attention_mask`` (1 real, 0
-            padding), ``token_type_ids`` and ``position_ids``, all ``[B, L]``.
-          hidden: for ``start`` above 0, what a call with ``stop=start`` returned.
-          start: the first stage to run; a stage is a group of layers.
-          stop: the stage to stop before; None runs the head.
-          deterministic: False drops out, with the key ``rngs={"dropout": key}``.
-
-        Returns:
-          Hidden states ``[B, L, D]`` at boundary ``stop``, or what the head answers,
-          see `jft.models.heads`.
-        """
+        """What the head makes of ``[B, L, D]``, see `jft.models.heads`."""
         cfg, task = self.config, self.task
-        stages = make_stages(start, stop, num_layers=cfg.num_hidden_groups)
-        backbone = Backbone(cfg, task in POOLED, name="albert")
-        x = backbone(batch, hidden, stages, deterministic=deterministic)
-        if not stages.head:
-            return x
         if task == "masked_lm":
             return Predictions(cfg, name="predictions")(x, backbone)
         if task == "base":

@@ -29,8 +29,9 @@ from jft.models.layers import (
     dropout,
     ids_or,
 )
+from jft.models.model import TextModel
 from jft.models.positions import check_length
-from jft.models.stages import Stages, make_stages
+from jft.models.stages import Stages
 from jft.types import Batch, LayerIndex
 
 
@@ -260,42 +261,24 @@ class MaskedLMHead(nn.Module):
         return y
 
 
-class Bert(nn.Module):
+class Bert(TextModel):
     """BERT with the head of a task; its parameter paths are the checkpoint's keys."""
 
     config: BertConfig
-    task: str
 
-    @nn.compact
-    def __call__(
-        self,
-        batch: Batch,
-        *,
-        hidden: jax.Array | None = None,
-        start: int = 0,
-        stop: int | None = None,
-        deterministic: bool = True,
+    def num_layers(self) -> int:
+        """The blocks."""
+        return self.config.num_hidden_layers
+
+    def make_backbone(self) -> Backbone:
+        """Everything but the head, under the checkpoint's name."""
+        return Backbone(self.config, self.task in POOLED, name="bert")
+
+    def answer(
+        self, x: jax.Array, batch: Batch, backbone: Backbone, *, deterministic: bool
     ) -> Any:
-        """Run the stages from boundary ``start`` to boundary ``stop``.
-
-        Args:
-          batch: ``input_ids [B, L]``; optionally ``attention_mask`` (1 real, 0
-            padding), ``token_type_ids`` and ``position_ids``, all ``[B, L]``.
-          hidden: for ``start`` above 0, what a call with ``stop=start`` returned.
-          start: the first stage to run.
-          stop: the stage to stop before; None runs the head.
-          deterministic: False drops out, with the key ``rngs={"dropout": key}``.
-
-        Returns:
-          Hidden states ``[B, L, D]`` at boundary ``stop``, or what the head answers,
-          see `jft.models.heads`.
-        """
+        """What the head makes of ``[B, L, D]``, see `jft.models.heads`."""
         cfg, task = self.config, self.task
-        stages = make_stages(start, stop, num_layers=cfg.num_hidden_layers)
-        backbone = Backbone(cfg, task in POOLED, name="bert")
-        x = backbone(batch, hidden, stages, deterministic=deterministic)
-        if not stages.head:
-            return x
         if task == "masked_lm":
             return MaskedLMHead(cfg, name="cls")(x, backbone)
         if task == "base":

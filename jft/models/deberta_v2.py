@@ -30,8 +30,9 @@ from jft.models.layers import (
     dropout,
     ids_or,
 )
+from jft.models.model import TextModel
 from jft.models.positions import check_length
-from jft.models.stages import Stages, make_stages
+from jft.models.stages import Stages
 from jft.types import Batch, LayerIndex
 
 
@@ -268,42 +269,24 @@ class MaskedLMHead(nn.Module):
         return y
 
 
-class DebertaV2(nn.Module):
+class DebertaV2(TextModel):
     """DeBERTa with the head of a task; parameter paths are the checkpoint's keys."""
 
     config: DebertaV2Config
-    task: str
 
-    @nn.compact
-    def __call__(
-        self,
-        batch: Batch,
-        *,
-        hidden: jax.Array | None = None,
-        start: int = 0,
-        stop: int | None = None,
-        deterministic: bool = True,
+    def num_layers(self) -> int:
+        """The blocks."""
+        return self.config.num_hidden_layers
+
+    def make_backbone(self) -> Backbone:
+        """Everything but the head, under the checkpoint's name."""
+        return Backbone(self.config, name="deberta")
+
+    def answer(
+        self, x: jax.Array, batch: Batch, backbone: Backbone, *, deterministic: bool
     ) -> Any:
-        """Run the stages from boundary ``start`` to boundary ``stop``.
-
-        Args:
-          batch: ``input_ids [B, L]``; optionally ``attention_mask`` (1 real, 0
-            padding), ``token_type_ids`` and ``position_ids``, all ``[B, L]``.
-          hidden: for ``start`` above 0, what a call with ``stop=start`` returned.
-          start: the first stage to run.
-          stop: the stage to stop before; None runs the head.
-          deterministic: False drops out, with the key ``rngs={"dropout": key}``.
-
-        Returns:
-          Hidden states ``[B, L, D]`` at boundary ``stop``, or what the head answers,
-          see `jft.models.heads`.
-        """
+        """What the head makes of ``[B, L, D]``, see `jft.models.heads`."""
         cfg, task = self.config, self.task
-        stages = make_stages(start, stop, num_layers=cfg.num_hidden_layers)
-        backbone = Backbone(cfg, name="deberta")
-        x = backbone(batch, hidden, stages, deterministic=deterministic)
-        if not stages.head:
-            return x
         if task == "masked_lm":
             name = "cls" if cfg.legacy else "lm_predictions"
             return MaskedLMHead(cfg, name=name)(x, backbone.score_words)

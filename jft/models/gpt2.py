@@ -38,8 +38,9 @@ from jft.models.layers import (
     dropout,
     normal,
 )
+from jft.models.model import TextModel
 from jft.models.positions import check_length
-from jft.models.stages import Stages, make_stages
+from jft.models.stages import Stages
 from jft.types import Batch, LayerIndex
 
 
@@ -229,43 +230,24 @@ class Backbone(nn.Module):
         return y
 
 
-class GPT2(nn.Module):
+class GPT2(TextModel):
     """GPT-2 with the head of a task; its parameter paths are the checkpoint's keys."""
 
     config: GPT2Config
-    task: str
 
-    @nn.compact
-    def __call__(
-        self,
-        batch: Batch,
-        *,
-        hidden: jax.Array | None = None,
-        start: int = 0,
-        stop: int | None = None,
-        deterministic: bool = True,
+    def num_layers(self) -> int:
+        """The blocks."""
+        return self.config.n_layer
+
+    def make_backbone(self) -> Backbone:
+        """Everything but the head, under the checkpoint's name."""
+        return Backbone(self.config, name="transformer")
+
+    def answer(
+        self, x: jax.Array, batch: Batch, backbone: Backbone, *, deterministic: bool
     ) -> Any:
-        """Run the stages from boundary ``start`` to boundary ``stop``.
-
-        Args:
-          batch: ``input_ids [B, L]``; optionally ``attention_mask`` (1 real, 0
-            padding), ``position_ids`` and ``token_type_ids``, all ``[B, L]``, and the
-            cache's fields, see `jft.models.attention`.
-          hidden: for ``start`` above 0, what a call with ``stop=start`` returned.
-          start: the first stage to run.
-          stop: the stage to stop before; None runs the head.
-          deterministic: False drops out, with the key ``rngs={"dropout": key}``.
-
-        Returns:
-          Hidden states ``[B, L, D]`` at boundary ``stop``, or what the head answers,
-          see `jft.models.heads`.
-        """
+        """What the head makes of ``[B, L, D]``, see `jft.models.heads`."""
         cfg, task = self.config, self.task
-        stages = make_stages(start, stop, num_layers=cfg.n_layer)
-        backbone = Backbone(cfg, name="transformer")
-        x = backbone(batch, hidden, stages, deterministic=deterministic)
-        if not stages.head:
-            return x
         if task == "base":
             return {"last_hidden_state": x}
         if task == "causal_lm" and cfg.tie_word_embeddings:

@@ -37,8 +37,9 @@ from jft.models.layers import (
     dropout,
     normal,
 )
+from jft.models.model import TextModel
 from jft.models.rotary import Rope, read_rope, rotary_tables, rotate
-from jft.models.stages import Stages, make_stages
+from jft.models.stages import Stages
 from jft.types import Batch, LayerIndex
 
 
@@ -201,43 +202,24 @@ class Backbone(nn.Module):
         return y
 
 
-class GPTNeoX(nn.Module):
+class GPTNeoX(TextModel):
     """GPT-NeoX with the head of a task; its paths are the checkpoint's keys."""
 
     config: GPTNeoXConfig
-    task: str
 
-    @nn.compact
-    def __call__(
-        self,
-        batch: Batch,
-        *,
-        hidden: jax.Array | None = None,
-        start: int = 0,
-        stop: int | None = None,
-        deterministic: bool = True,
+    def num_layers(self) -> int:
+        """The blocks."""
+        return self.config.num_hidden_layers
+
+    def make_backbone(self) -> Backbone:
+        """Everything but the head, under the checkpoint's name."""
+        return Backbone(self.config, name="gpt_neox")
+
+    def answer(
+        self, x: jax.Array, batch: Batch, backbone: Backbone, *, deterministic: bool
     ) -> Any:
-        """Run the stages from boundary ``start`` to boundary ``stop``.
-
-        Args:
-          batch: ``input_ids [B, L]``; optionally ``attention_mask`` (1 real, 0
-            padding) and ``position_ids``, both ``[B, L]``, and the cache's fields, see
-            `jft.models.attention`.
-          hidden: for ``start`` above 0, what a call with ``stop=start`` returned.
-          start: the first stage to run.
-          stop: the stage to stop before; None runs the head.
-          deterministic: False drops out, with the key ``rngs={"dropout": key}``.
-
-        Returns:
-          Hidden states ``[B, L, D]`` at boundary ``stop``, or what the head answers,
-          see `jft.models.heads`.
-        """
+        """What the head makes of ``[B, L, D]``, see `jft.models.heads`."""
         cfg, task = self.config, self.task
-        stages = make_stages(start, stop, num_layers=cfg.num_hidden_layers)
-        backbone = Backbone(cfg, name="gpt_neox")
-        x = backbone(batch, hidden, stages, deterministic=deterministic)
-        if not stages.head:
-            return x
         if task == "base":
             return {"last_hidden_state": x}
         if task == "causal_lm" and cfg.tie_word_embeddings:
