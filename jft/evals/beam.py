@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jft.evals.decoder import (
+from jft.evals.cached import (
     Cache,
-    Decoder,
+    CachedModel,
     Prompt,
     read_prompt,
     read_token,
@@ -50,7 +50,7 @@ class Candidates(NamedTuple):
 
 
 def search_beams(
-    decoder: Decoder,
+    decoder: CachedModel,
     rules: Rules,
     num_new: int,
     params: Params,
@@ -95,7 +95,7 @@ def search_beams(
 
 
 def _first_beams(
-    decoder: Decoder, rules: Rules, num_new: int, params: Params, prompt: Prompt
+    decoder: CachedModel, rules: Rules, num_new: int, params: Params, prompt: Prompt
 ) -> Beams:
     batch, num_beams = prompt.tokens.shape[0], rules.num_beams
     cache = read_prompt(decoder, params, prompt, num_new=num_new)

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jft.evals.beam import search_beams
-from jft.evals.decoder import (
+from jft.evals.cached import (
     Cache,
-    Decoder,
+    CachedModel,
     Prompt,
     read_prompt,
     read_token,
@@ -148,7 +148,7 @@ def generate(
 
 @partial(jax.jit, static_argnames=("decoder", "rules", "num_new"))
 def _run(
-    decoder: Decoder,
+    decoder: CachedModel,
     rules: Rules,
     num_new: int,
     params: Params,
@@ -172,7 +172,7 @@ class _Texts(NamedTuple):
 
 
 def _write(
-    decoder: Decoder,
+    decoder: CachedModel,
     rules: Rules,
     num_new: int,
     params: Params,
@@ -224,7 +224,7 @@ def _write(
 
 
 # --- what is given --------------------------------------------------------------------
-def _read_model(model: Any) -> tuple[Decoder, Params, Family, Mapping[str, Any]]:
+def _read_model(model: Any) -> tuple[CachedModel, Params, Family, Mapping[str, Any]]:
     """Return the module's record, its numbers, its family and its settings."""
     if isinstance(model, tuple) and len(model) == 2:
         module, params = model
@@ -249,12 +249,12 @@ def _read_model(model: Any) -> tuple[Decoder, Params, Family, Mapping[str, Any]]
     num_encoder_layers = 0
     if module.task == "seq2seq_lm":
         num_encoder_layers = family.num_encoder_layers(module.config)
-    decoder = Decoder(module, family.num_layers(module.config), num_encoder_layers)
+    decoder = CachedModel(module, family.num_layers(module.config), num_encoder_layers)
     return decoder, params, family, defaults
 
 
 def _make_prompt(
-    decoder: Decoder, batch: Batch, settings: Mapping[str, Any], most: int | None
+    decoder: CachedModel, batch: Batch, settings: Mapping[str, Any], most: int | None
 ) -> tuple[Prompt, int]:
     """Pad the texts to a bucket; return also how wide the prompts were.
 
@@ -379,7 +379,7 @@ def _check_given(
 
 def _check_length(prompt: Prompt, decoding: Decoding, most: int | None) -> None:
     """Refuse texts that outgrow a table of positions."""
-    longest = int(np.asarray(prompt.mask).sum(axis=1).max())
+    longest = int(np.asarray(prompt.attention_mask).sum(axis=1).max())
     num_new = int(decoding.numbers.max_new_tokens)
     if most is not None and longest + num_new - 1 > most:
         raise InputError(

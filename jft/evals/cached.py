@@ -19,11 +19,11 @@ class Prompt(NamedTuple):
     """What is there before the first new token."""
 
     tokens: Any  # [B, P] int32, padded on the left
-    mask: Any  # [B, P] bool, false at padding
+    attention_mask: Any  # [B, P] bool, false at padding
     encoder: Mapping[str, Any]  # an encoder's input_ids, attention_mask; or {}
 
 
-class Decoder(NamedTuple):
+class CachedModel(NamedTuple):
     """A language model; static under jit."""
 
     module: Any
@@ -32,7 +32,7 @@ class Decoder(NamedTuple):
 
 
 def read_prompt(
-    decoder: Decoder, params: Params, prompt: Prompt, *, num_new: int
+    model: CachedModel, params: Params, prompt: Prompt, *, num_new: int
 ) -> Cache:
     """Fill the cache with all of the prompt but its last token.
 
@@ -43,28 +43,28 @@ def read_prompt(
       The cache, with slots for the prompt and ``num_new`` tokens.
     """
     width = max(1, prompt.tokens.shape[1] - 1)
-    tokens, boundary = prompt.tokens[:, :width], decoder.num_layers + 1
+    tokens, boundary = prompt.tokens[:, :width], model.num_layers + 1
     fields = _cache_fields(prompt, num_new, start=0, stop=width)
     variables, hidden = {"params": params}, None
-    if decoder.num_encoder_layers:
-        encoded = decoder.module.apply(
-            variables, prompt.encoder, stop=decoder.num_encoder_layers + 1
+    if model.num_encoder_layers:
+        encoded = model.module.apply(
+            variables, prompt.encoder, stop=model.num_encoder_layers + 1
         )
         hidden = {"encoder": encoded["encoder"]}
         fields["decoder_input_ids"] = tokens
         fields["attention_mask"] = prompt.encoder["attention_mask"]
     else:
-        positions = jnp.cumsum(prompt.mask[:, :width], axis=1) - 1
+        positions = jnp.cumsum(prompt.attention_mask[:, :width], axis=1) - 1
         fields["input_ids"] = tokens
         fields["position_ids"] = jnp.maximum(positions, 0)
-    _, changed = decoder.module.apply(
+    _, changed = model.module.apply(
         variables, fields, hidden=hidden, stop=boundary, mutable=["cache"]
     )
     return changed["cache"]
 
 
 def read_token(
-    decoder: Decoder,
+    model: CachedModel,
     params: Params,
     prompt: Prompt,
     cache: Cache,
@@ -75,7 +75,7 @@ def read_token(
     """Run the last token of every text.
 
     Args:
-      decoder: the model.
+      model: the model.
       params: its numbers.
       prompt: of B texts.
       cache: of ``R`` texts, where R is a multiple of B: beams of a text follow each
@@ -92,13 +92,15 @@ def read_token(
     slot, num_new = width + step - 1, texts.shape[1] - width
     token = jax.lax.dynamic_slice_in_dim(texts, slot, 1, axis=1)
     fields = _cache_fields(prompt, num_new, start=slot, stop=slot + 1)
-    if decoder.num_encoder_layers:
+    if model.num_encoder_layers:
         fields["decoder_input_ids"] = token
         fields["attention_mask"] = prompt.encoder["attention_mask"]
     else:
         fields["input_ids"] = token
-        fields["position_ids"] = prompt.mask.sum(axis=1, keepdims=True) + step - 1
-    logits, changed = decoder.module.apply(
+        fields["position_ids"] = (
+            prompt.attention_mask.sum(axis=1, keepdims=True) + step - 1
+        )
+    logits, changed = model.module.apply(
         {"params": params, "cache": cache}, fields, mutable=["cache"]
     )
     return logits[:, -1].astype(jnp.float32), changed["cache"]
@@ -106,7 +108,7 @@ def read_token(
 
 def written_slots(prompt: Prompt, num_new: int, stop: Any) -> jax.Array:
     """Which slots hold a token, of the prompt or new: bool ``[B, S]``."""
-    mask = jnp.pad(prompt.mask, ((0, 0), (0, num_new)), constant_values=True)
+    mask = jnp.pad(prompt.attention_mask, ((0, 0), (0, num_new)), constant_values=True)
     written: jax.Array = mask & (jnp.arange(mask.shape[1]) < stop)[None]
     return written
 
