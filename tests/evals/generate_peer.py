@@ -60,12 +60,10 @@ SIZES = ((1, 8), (3, 5), (7, 8))
 
 
 def language_models():
-    """A family of each module that writes texts, and the task that does."""
-    modules = set()
+    """The families that write texts, and the task that does."""
     for model_type, family in MODELS.items():
         for task in ("causal_lm", "seq2seq_lm"):
-            if task in family.heads and family.make_module not in modules:
-                modules.add(family.make_module)
+            if task in family.heads:
                 yield model_type, task
 
 

@@ -65,11 +65,11 @@ def test_tokens_are_those_recorded_of_transformers(model_type, task, name):
 @needs_torch
 @pytest.mark.parametrize(("model_type", "task"), [*cases.language_models()])
 def test_tokens_are_those_of_transformers(model_type, task, tmp_path):
-    """By beams, which reorder each family's own cache; two with more settings."""
+    """Greedily and by beams, which reorder the cache; two with more settings."""
     torch_model, model = cases.make_models(model_type, task, tmp_path)
     # an encoder-decoder of drawn weights repeats itself, unless it is punished
     beam = "beam" if task == "causal_lm" else "beam, penalties"
-    names = cases.RECORDED.get((model_type, task), [beam])
+    names = cases.RECORDED.get((model_type, task), ["greedy", beam])
     for name, (width, num_new) in itertools.product(names, cases.SIZES[1:]):
         settings = cases.make_settings(name, model.config, num_new)
         batch = cases.make_prompts(task, width)
