@@ -111,8 +111,8 @@ def make_fields(config: DataConfig, model: jft.Pretrained) -> data.FieldsFn:
     most = model.family.max_positions(model.module.config)
     if most is not None and config.max_length > most:
         raise InputError(
-            f"data.max_length is {config.max_length} tokens, but the model has {most} "
-            f"positions; set it to {most} or less."
+            f"data.max_length is {config.max_length} tokens; the model has positions "
+            f"for at most {most}. Set it to {most} or less."
         )
     return get_task(config.task).make_fields(
         model.processor,
