@@ -13,6 +13,7 @@ import numpy as np
 
 from jft.types import InputError
 
+GENERATING = ("causal_lm", "seq2seq_lm")  # the heads that write texts
 METHODS = ("greedy", "sample", "beam")
 DEFAULT_NEW_TOKENS = 20  # transformers' own, where nothing says how many
 

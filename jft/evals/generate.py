@@ -24,6 +24,7 @@ from jft.evals.cached import (
 )
 from jft.evals.decoding import (
     BEAM,
+    GENERATING,
     SAMPLING,
     SETTINGS,
     Decoding,
@@ -241,7 +242,7 @@ def _read_model(model: Any) -> tuple[CachedModel, Params, Family, Mapping[str, A
         defaults = model.generation_config
         if defaults is None:
             defaults = {name: config[name] for name in SETTINGS if name in config}
-    if module.task not in ("causal_lm", "seq2seq_lm"):
+    if module.task not in GENERATING:
         raise InputError(
             f"the model's head is for {module.task!r}; texts are written by the heads "
             "'causal_lm' and 'seq2seq_lm'."

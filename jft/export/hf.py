@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jft.evals.decoding import CHOOSING
+from jft.evals.decoding import CHOOSING, GENERATING
 from jft.models import Family, family_of
 from jft.params import abstract_params, checkpoint_keys, to_tensor
 from jft.params.pretrained import INDEX, WEIGHTS
@@ -21,7 +21,6 @@ from jft.types import InputError, Params
 
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9}
 
-GENERATING = ("causal_lm", "seq2seq_lm")
 SPECIAL_TOKENS = (
     "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id",
     "forced_bos_token_id", "forced_eos_token_id",

@@ -56,11 +56,8 @@ def causal_mask(
       padding: the field that is 0 at padding.
     """
     length = batch[ids].shape[1]
-    if "cache_mask" in batch:
-        keys = padding_mask(batch, "cache_mask")
-        start = jnp.asarray(batch["cache_index"], jnp.int32)
-    else:
-        keys, start = padding_mask(batch, padding), jnp.zeros((), jnp.int32)
+    keys = padding_mask(batch, "cache_mask" if "cache_mask" in batch else padding)
+    start = first_position(batch)
     num_keys = length if keys is None else keys.shape[-1]
     distance = (start + jnp.arange(length))[:, None] - jnp.arange(num_keys)[None]
     allowed = distance >= 0
@@ -76,8 +73,7 @@ def token_positions(
     """The batch's positions, or counted from the cache's slot: ``[B or 1, L]``."""
     if name in batch:
         return jnp.asarray(batch[name], jnp.int32)
-    start = jnp.asarray(batch.get("cache_index", 0), jnp.int32)
-    return (start + jnp.arange(batch[ids].shape[1]))[None]
+    return (first_position(batch) + jnp.arange(batch[ids].shape[1]))[None]
 
 
 def split_heads(x: jax.Array, num_heads: int) -> jax.Array:
