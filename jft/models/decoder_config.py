@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jft.models.fields import check_heads, check_token_id
+from jft.models.heads import token_dropout
 from jft.models.layers import Init, normal
 from jft.models.rotary import Rope, read_rope
 from jft.types import InputError
@@ -81,8 +82,7 @@ class DecoderConfig(Fields):
     @property
     def head_dropout(self) -> float:
         """The rate before the classifier of tokens."""
-        rates = (self.classifier_dropout, self.hidden_dropout)
-        return next((rate for rate in rates if rate is not None), 0.1)
+        return token_dropout(self.classifier_dropout, self.hidden_dropout)
 
 
 # fields that would make another model of any of them -> the values that do not

@@ -83,8 +83,7 @@ class GPT2Config:
     @property
     def head_dropout(self) -> float:
         """The rate before the classifier of tokens."""
-        given = (self.classifier_dropout, self.hidden_dropout)
-        return next((rate for rate in given if rate is not None), 0.1)
+        return heads.token_dropout(self.classifier_dropout, self.hidden_dropout)
 
     def score_scale(self, block: int) -> float:
         """The factor of that block's attention scores."""

@@ -17,6 +17,15 @@ import jax.numpy as jnp
 from jft.models.layers import Bias, Init, dense, dropout
 
 
+def token_dropout(*rates: float | None) -> float:
+    """The first rate that is given: before a decoder's classifier of tokens.
+
+    >>> token_dropout(None, 0.2)
+    0.2
+    """
+    return next((rate for rate in rates if rate is not None), 0.1)
+
+
 def classify_tokens(
     hidden: jax.Array,
     num_labels: int,
