@@ -1,37 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a model over an evaluation set and score exactly its real examples."""
+"""Run a model over an evaluation set and keep what scoring needs of its real rows."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
-from jft.evals.metrics import check_metric_names, compute_metrics
 from jft.types import Batch, InputError, Interrupted, Params
 
 EvalStep: TypeAlias = Callable[[Params, Batch], Mapping[str, Any]]
+Rows: TypeAlias = Mapping[str, list[np.ndarray]]  # field -> one array a row, by index
 
-_BATCH_FIELDS = ("index", "loss_mask", "targets")
+_BATCH_FIELDS = ("index", "loss_mask")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
+class Evaluated:
     """What a model says about an evaluation set, padding dropped, by ``index``."""
 
-    scores: dict[str, float]  # "loss" and each metric
-    num_examples: int  # N, the real ones
-    logits: Float[np.ndarray, "N C"]
-    targets: Int[np.ndarray, " N"]
-    index: Int[np.ndarray, " N"]  # each example's position in its source, ascending
-
-    @property
-    def predictions(self) -> Int[np.ndarray, " N"]:
-        """The class id with the highest logit."""
-        return np.asarray(self.logits.argmax(axis=-1))
+    loss: float  # mean over the set
+    rows: Rows  # each field of the step's "rows"; a row may be longer than another
+    index: Int[np.ndarray, " N"]  # each row's position in its source, ascending
 
 
 def evaluate(
@@ -39,58 +32,53 @@ def evaluate(
     params: Params,
     batches: Iterable[Batch],
     *,
-    metric_names: Sequence[str],
     stop_requested: Callable[[], bool] = lambda: False,
-) -> Evaluation:
-    """Score a model on every real example of ``batches``, each counted once.
+) -> Evaluated:
+    """Run a model on every real row of ``batches``, each counted once.
 
     Rows whose ``loss_mask`` is 0 are padding and count nowhere. The result is in the
-    order of ``index`` and so does not depend on batch size, devices or processes. The
-    loss is the sum of ``loss_sum`` over the sum of ``weight``.
+    order of ``index`` and so does not depend on the order of the batches, their size,
+    devices or processes. The loss is the sum of ``loss_sum`` over the sum of
+    ``weight``. `jft.tasks.score` makes metrics of it.
 
     Args:
-      eval_step: ``(params, batch) -> {"logits": [B, C], "loss_sum": [], "weight":
-        []}``, sums over the whole (global) batch.
+      eval_step: ``(params, batch) -> {"rows": {field: [B, ...]}, "loss_sum": [],
+        "weight": []}``, sums over the whole (global) batch.
       params: what ``eval_step`` takes.
-      batches: dicts with ``targets``, ``loss_mask`` and ``index`` ``[B]``. In several
-        processes each batch must be global arrays, already placed on the devices.
-      metric_names: keys of ``jft.evals.METRICS``.
+      batches: dicts with ``loss_mask`` and ``index`` ``[B]``. In several processes each
+        batch must be global arrays, already placed on the devices.
       stop_requested: asked before each batch; in several processes all must answer
         alike, since the others would wait for ever.
 
     Returns:
-      The scores and the rows they were computed from, on the host.
+      The loss and the rows, on the host.
 
     Raises:
       Interrupted: when ``stop_requested`` answers true.
-      InputError: for an unknown metric, a batch without a needed field, no real
-        example, or one that comes twice.
+      InputError: for a batch without a needed field, no real row, or one that comes
+        twice.
     """
-    check_metric_names(metric_names)
-    rows: list[tuple[np.ndarray, ...]] = []
+    rows: list[Mapping[str, np.ndarray]] = []
     loss_sum, weight = 0.0, 0.0
     for batch, outputs in _one_behind(eval_step, params, batches, stop_requested):
-        rows.append(_real_rows(batch, outputs["logits"]))
+        rows.append(_real_rows(batch, outputs["rows"]))
         loss_sum += float(_to_host(outputs["loss_sum"]))
         weight += float(_to_host(outputs["weight"]))
-    if sum(len(index) for index, _, _ in rows) == 0:
+    if sum(len(batch["index"]) for batch in rows) == 0:
         raise InputError(
             "no real example to evaluate: the set is empty or every loss_mask is 0."
         )
-    index, targets, logits = (
-        np.concatenate(field) for field in zip(*rows, strict=True)
-    )
+    index = np.concatenate([batch["index"] for batch in rows])
     order = np.argsort(index, kind="stable")
-    index, targets, logits = index[order], targets[order], logits[order]
-    _check_once(index)
-    scores = {"loss": loss_sum / weight if weight else float("nan")}
-    scores |= compute_metrics(targets, logits, metric_names=metric_names)
-    return Evaluation(
-        scores=scores,
-        num_examples=len(index),
-        logits=logits,
-        targets=targets,
-        index=index,
+    _check_once(index[order])
+    by_field = {}
+    for name in sorted(set(rows[0]) - {"index"}):
+        values = [row for batch in rows for row in batch[name]]
+        by_field[name] = [values[i] for i in order]
+    return Evaluated(
+        loss=loss_sum / weight if weight else float("nan"),
+        rows=by_field,
+        index=index[order],
     )
 
 
@@ -114,14 +102,18 @@ def _one_behind(
         yield waiting
 
 
-def _real_rows(batch: Batch, logits: Any) -> tuple[np.ndarray, ...]:
-    """Fetch ``(index, targets, logits)`` of the rows that are no padding."""
-    index, loss_mask, targets = (_to_host(batch[name]) for name in _BATCH_FIELDS)
-    real = loss_mask > 0
-    host_logits = _to_host(logits)
-    if host_logits.dtype != np.float64:  # numpy knows no bfloat16
-        host_logits = host_logits.astype(np.float32)
-    return index[real], targets[real], host_logits[real]
+def _real_rows(batch: Batch, rows: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Fetch the rows that are no padding, and their ``index``."""
+    real = _to_host(batch["loss_mask"]) > 0
+    fetched = {name: _to_host(x)[real] for name, x in rows.items()}
+    wide = {name: _numpy_float(x) for name, x in fetched.items()}
+    return {**wide, "index": _to_host(batch["index"])[real]}
+
+
+def _numpy_float(x: np.ndarray) -> np.ndarray:
+    """Bfloat16, which numpy does not know, as float32."""
+    known = np.issubdtype(x.dtype, np.number) or x.dtype == np.bool_
+    return x if known else x.astype(np.float32)
 
 
 def _to_host(x: Any) -> np.ndarray:

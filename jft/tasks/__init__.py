@@ -1,16 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is asked? One small file a task; only experiments and notebooks import it."""
+"""What is asked? One small file a task; only experiments and notebooks import it.
+
+Detection and the tasks of speech come with their models; each will be one more file.
+"""
 
 from collections.abc import Mapping
 
-from jft.tasks import image_classification, text_classification
-from jft.tasks.task import Task
+from jft.tasks import (
+    causal_lm,
+    chat,
+    image_classification,
+    image_multilabel_classification,
+    masked_lm,
+    question_answering,
+    sentence_similarity,
+    sequence_to_sequence,
+    text_classification,
+    text_multilabel_classification,
+    text_regression,
+    token_classification,
+)
+from jft.tasks.score import (
+    Evaluation,
+    check_metric_names,
+    mode_of,
+    score,
+    score_predictions,
+)
+from jft.tasks.task import Task, call_with_options
 from jft.types import InputError
 
-TASKS: Mapping[str, Task] = {
-    "image_classification": image_classification.TASK,
-    "text_classification": text_classification.TASK,
-}
+_MODULES = (
+    causal_lm,
+    chat,
+    image_classification,
+    image_multilabel_classification,
+    masked_lm,
+    question_answering,
+    sentence_similarity,
+    sequence_to_sequence,
+    text_classification,
+    text_multilabel_classification,
+    text_regression,
+    token_classification,
+)
+TASKS: Mapping[str, Task] = {module.TASK.name: module.TASK for module in _MODULES}
 
 
 def get_task(name: str) -> Task:
@@ -26,8 +60,12 @@ def get_task(name: str) -> Task:
     return TASKS[name]
 
 
-def task_of_head(head: str) -> Task:
-    """Find the task that a model with this head does.
+def task_of_head(head: str, problem_type: str | None = None) -> Task:
+    """Find the task that a model with this head does, the most usual one first.
+
+    Args:
+      head: the name of the model's head.
+      problem_type: of its config.json, which tells apart heads of one name.
 
     Raises:
       InputError: if no task uses such a head; lists those that are used.
@@ -35,14 +73,28 @@ def task_of_head(head: str) -> Task:
     Example:
       >>> task_of_head("sequence_classification").name
       'text_classification'
+      >>> task_of_head("sequence_classification", "regression").name
+      'text_regression'
     """
-    for task in TASKS.values():
-        if task.head == head:
-            return task
-    raise InputError(
-        f"the model has the head {head!r}, which no task of jft uses; expected one of "
-        f"{sorted({task.head for task in TASKS.values()})}. Fine-tune it first."
-    )
+    fitting = [task for task in TASKS.values() if task.head == head]
+    if not fitting:
+        raise InputError(
+            f"the model has the head {head!r}, which no task of jft uses; expected one "
+            f"of {sorted({task.head for task in TASKS.values()})}. Fine-tune it first."
+        )
+    exact = [task for task in fitting if task.problem_type == problem_type]
+    return (exact or fitting)[0]
 
 
-__all__ = ["TASKS", "Task", "get_task", "task_of_head"]
+__all__ = [
+    "TASKS",
+    "Evaluation",
+    "Task",
+    "call_with_options",
+    "check_metric_names",
+    "get_task",
+    "mode_of",
+    "score",
+    "score_predictions",
+    "task_of_head",
+]

@@ -2,18 +2,29 @@
 """What all tasks share that give an example one of several classes."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from jft.data import Column
+from jft.evals import CLASSIFICATION_METRICS, Rows, plot_confusion
+from jft.tasks.task import Data
 from jft.train import count_correct, softmax_cross_entropy
 from jft.types import Batch, LossFn
 
-METRIC_NAMES = ("accuracy", "macro_f1")
+TARGET = Column("targets", "class")
+METRICS = CLASSIFICATION_METRICS
+DEFAULT_METRICS = ("accuracy", "macro_f1")
 
 
-def make_loss(label_smoothing: float = 0.0) -> LossFn:
+def make_loss(
+    *,
+    label_smoothing: float = 0.0,
+    focal_gamma: float = 0.0,
+    class_weights: np.ndarray | None = None,
+) -> LossFn:
     """Cross-entropy of ``logits [B, C]`` against ``batch["targets"] [B]``."""
 
     def loss_fn(outputs: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
@@ -22,6 +33,8 @@ def make_loss(label_smoothing: float = 0.0) -> LossFn:
             batch["targets"],
             loss_mask=batch["loss_mask"],
             label_smoothing=label_smoothing,
+            focal_gamma=focal_gamma,
+            class_weights=class_weights,
         )
 
     return loss_fn
@@ -30,6 +43,28 @@ def make_loss(label_smoothing: float = 0.0) -> LossFn:
 def accuracy(outputs: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
     """Share of examples whose highest logit is the target's."""
     return count_correct(outputs, batch["targets"], loss_mask=batch["loss_mask"])
+
+
+def predict(outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+    """Keep the logits ``[B, C]``."""
+    del batch
+    return {"logits": outputs}
+
+
+def predictions(rows: Rows, source: Data) -> np.ndarray:
+    """The logits ``[N, C]``."""
+    del source
+    return np.stack(rows["logits"])
+
+
+def references(source: Data) -> np.ndarray:
+    """The class ids ``[N]``."""
+    return np.asarray(examples_of(source).targets)
+
+
+def examples_of(source: Data) -> Any:
+    """The examples of a table of tokens, or the source that are examples already."""
+    return getattr(source, "examples", source)
 
 
 def write_prediction(logits: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
@@ -49,3 +84,10 @@ def write_prediction(logits: np.ndarray, class_names: Sequence[str]) -> dict[str
             for name, p in zip(class_names, probabilities, strict=True)
         },
     }
+
+
+def plot(
+    references: np.ndarray, predictions: np.ndarray, class_names: Sequence[str], to: Path
+) -> Path:
+    """Draw which class is taken for which."""
+    return plot_confusion(references, predictions.argmax(axis=-1), class_names, to)

@@ -1,37 +1,102 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a task consists of."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
-import numpy as np
+from jft.data import Column
+from jft.evals import MetricFn, Rows
+from jft.types import ApplyFn, Batch, InputError, LossFn
 
-from jft.data import FieldsFn
-from jft.types import LossFn
+# What was evaluated: checked examples, or the table of their tokens.
+Data: TypeAlias = Any
 
 
-@runtime_checkable  # so that annotations can be checked under pytest
-class MakeFields(Protocol):
-    """How examples become fields, given what the model prepares its inputs with."""
-
-    def __call__(
-        self, processor: Any, *, num_classes: int | None, max_length: int
-    ) -> FieldsFn:
-        """Return ``example -> fields``; ``max_length`` is in tokens."""
+def same_apply(apply_fn: ApplyFn) -> ApplyFn:
+    """The model's own forward."""
+    return apply_fn
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """Ties together fields, head, loss, metrics and how a prediction is written."""
+    """Ties together columns, fields, head, loss, metrics and how a prediction reads.
+
+    ``predict`` runs inside the compiled evaluation step and says what is kept of each
+    row; ``predictions`` and ``references`` make one value an example of it on the
+    host, which is what every metric compares.
+    """
 
     name: str
-    input: str  # what of an example the model sees: "image", "text"
+    inputs: tuple[Column, ...]  # what of an example the model sees
+    target: Column | None  # what it learns to give; None: the inputs are all there is
     head: str  # the head's name, a key of a family's ``heads``
-    fields: tuple[str, ...]  # of every batch, besides index and loss_mask
-    make_fields: MakeFields
-    make_loss: Callable[[float], LossFn]  # label smoothing -> loss
+    # (model, *, max_length, **options) -> fields function; the model is a `Pretrained`
+    make_fields: Callable[..., Any]
+    # (**options) -> loss; the names of its arguments are the options it has
+    make_loss: Callable[..., LossFn]
     train_metrics: Mapping[str, LossFn]  # cheap (sum, weight) ones, inside the step
-    metric_names: tuple[str, ...]  # keys of jft.evals.METRICS, for evaluation
-    write_prediction: Callable[[np.ndarray, Sequence[str]], dict[str, Any]]
+    predict: Callable[[Any, Batch], Mapping[str, Any]]  # (outputs, batch) -> rows [B, …]
+    predictions: Callable[[Rows, Data], Sequence[Any]]
+    references: Callable[[Data], Sequence[Any]]
+    metrics: Mapping[str, MetricFn]
+    default_metrics: tuple[str, ...]  # the first chooses the best checkpoint
+    # one prediction, the class names -> what a person reads
+    write_prediction: Callable[[Any, Sequence[str]], dict[str, Any]]
     pipeline: str  # what the Hub calls it; a key of jft.export.card.PIPELINES
+    problem_type: str | None = None  # of config.json
+    make_apply: Callable[[ApplyFn], ApplyFn] = same_apply  # from the model's forward
+    # (model, **options) -> random change of an example's fields; at evaluation the
+    # same change every time
+    make_augment: Callable[..., Any] | None = None
+    teacher: Literal["classes", "none"] = "none"  # what a teacher's logits compare
+    writes: bool = False  # predictions are texts that the model writes
+    packs: bool = False  # several examples may share a row
+    # (references, predictions, class names, file) -> the picture
+    plot: Callable[[Any, Any, Sequence[str], Path], Path] | None = None
+    plot_name: str = field(default="predictions.png")
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """All that is read of an example."""
+        return self.inputs if self.target is None else (*self.inputs, self.target)
+
+    @property
+    def reads(self) -> str:
+        """What the model sees: "image" or "text"."""
+        kinds = {column.kind for column in self.inputs}
+        return "image" if "image" in kinds else "text"
+
+
+def call_with_options(
+    function: Callable[..., Any],
+    *arguments: Any,
+    options: Mapping[str, Any],
+    what: str,
+    **given: Any,
+) -> Any:
+    """Call a function of a task with the options that a config gives it.
+
+    Args:
+      function: has each option as a keyword argument.
+      *arguments: passed on.
+      options: by name.
+      what: where they were given, for the message.
+      **given: keyword arguments that are no options.
+
+    Raises:
+      InputError: for an option that the function has not; lists those it has.
+    """
+    known = {
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    } - set(given)
+    if unknown := sorted(set(options) - known):
+        raise InputError(
+            f"{what} has {unknown}, which this task does not take; expected some of "
+            f"{sorted(known)}."
+        )
+    return function(*arguments, **given, **options)

@@ -143,26 +143,37 @@ def make_train_step(
     )
 
 
+PredictFn = Callable[[Any, Batch], Mapping[str, jax.Array]]
+
+
 def make_eval_step(
-    apply_fn: ApplyFn, loss_fn: LossFn, *, compute_dtype: Any = None
-) -> Callable[[Params, Batch], Metrics]:
+    apply_fn: ApplyFn,
+    loss_fn: LossFn,
+    *,
+    predict: PredictFn = lambda outputs, batch: {"logits": outputs},
+    compute_dtype: Any = None,
+) -> Callable[[Params, Batch], dict[str, Any]]:
     """Make the jitted ``eval_step(params, batch)``: no dropout, nothing updated.
 
     Args:
       apply_fn: the model's forward.
       loss_fn: ``(outputs, batch) -> (sum, weight)``.
+      predict: ``(outputs, batch) -> {field: [B, ...]}``, what to keep of each row: as
+        little as scoring needs, for it goes to the host.
       compute_dtype: as for `make_train_step`.
 
     Returns:
-      A function to ``{"logits", "loss_sum", "weight"}``.
+      A function to ``{"rows", "loss_sum", "weight"}``.
     """
 
-    def eval_step(params: Params, batch: Batch) -> Metrics:
+    def eval_step(params: Params, batch: Batch) -> dict[str, Any]:
+        inputs = batch
         if compute_dtype is not None:
-            params, batch = cast_floating((params, batch), compute_dtype)
-        logits = apply_fn(params, batch, key=None)
-        loss_sum, weight = loss_fn(logits, batch)
-        return {"logits": logits, "loss_sum": loss_sum, "weight": weight}
+            params, inputs = cast_floating((params, batch), compute_dtype)
+        outputs = apply_fn(params, inputs, key=None)
+        loss_sum, weight = loss_fn(outputs, batch)
+        rows = dict(predict(outputs, batch))
+        return {"rows": rows, "loss_sum": loss_sum, "weight": weight}
 
     return jax.jit(eval_step)
 

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Conversations, of which the assistant's turns are learned."""
+
+from typing import Any
+
+from jft.data import Column, make_chat_fields
+from jft.tasks import language
+from jft.tasks.task import Task
+from jft.tasks.texts import tokenizer_of
+
+
+def make_fields(
+    model: Any,
+    *,
+    max_length: int,
+    train_on: str = "assistant",
+    chat_template: str | None = None,
+) -> Any:
+    """Conversations as the tokenizer's chat template writes them."""
+    return make_chat_fields(
+        tokenizer_of(model),
+        max_length=max_length,
+        train_on=train_on,
+        chat_template=chat_template,
+    )
+
+
+TASK = Task(
+    name="chat",
+    inputs=(Column("messages", "messages"),),
+    target=None,
+    head="causal_lm",
+    make_fields=make_fields,
+    make_loss=language.make_loss,
+    train_metrics={"token_accuracy": language.token_accuracy},
+    predict=language.predict,
+    predictions=language.predictions,
+    references=language.references,
+    metrics=language.METRICS,
+    default_metrics=language.DEFAULT_METRICS,
+    write_prediction=language.write_prediction,
+    pipeline="text-generation",
+    teacher="classes",
+    packs=True,
+)

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all tasks share that predict words: loss, perplexity, and what is kept."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jft.data import IGNORED
+from jft.evals import MetricFn, Rows
+from jft.tasks.task import Data
+from jft.train import count_correct, softmax_cross_entropy
+from jft.types import Batch, LossFn
+
+
+def make_loss(*, label_smoothing: float = 0.0) -> LossFn:
+    """Cross-entropy of ``[B, L, V]`` against ``[B, L]``, a mean over tokens asked."""
+
+    def loss_fn(outputs: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        return softmax_cross_entropy(
+            outputs,
+            batch["targets"],
+            loss_mask=batch["loss_mask"],
+            label_smoothing=label_smoothing,
+        )
+
+    return loss_fn
+
+
+def token_accuracy(outputs: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """Share of the tokens asked whose highest logit is the target's."""
+    asked = (batch["targets"] != IGNORED).astype(jnp.float32)
+    asked = asked * batch["loss_mask"][:, None]
+    return count_correct(outputs, batch["targets"], loss_mask=asked)
+
+
+def predict(outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+    """Keep three numbers a row ``[B, 3]``: nats, tokens right, tokens asked."""
+
+    def count(logits: jax.Array, targets: jax.Array) -> jax.Array:
+        nats, asked = softmax_cross_entropy(logits, targets)
+        mask = (targets != IGNORED).astype(jnp.float32)
+        right, _ = count_correct(logits, targets, loss_mask=mask)
+        return jnp.stack([nats.astype(jnp.float32), right, asked.astype(jnp.float32)])
+
+    return {"counts": jax.vmap(count)(outputs, batch["targets"])}
+
+
+def predictions(rows: Rows, source: Data) -> np.ndarray:
+    """The numbers of `predict`, ``[N, 3]``, a row of tokens each."""
+    del source
+    return np.stack(rows["counts"]).astype(np.float64)
+
+
+def references(source: Data) -> Sequence[Any]:
+    """Nothing: the targets are the text's own words."""
+    return [None] * len(source)
+
+
+def perplexity(references: Any, predictions: np.ndarray) -> float:
+    """``exp`` of the mean cross-entropy a token asked.
+
+    >>> perplexity(None, np.array([[2 * np.log(3.0), 0, 2]])).__round__(6)
+    3.0
+    """
+    del references
+    nats, _, asked = predictions.sum(axis=0)
+    return float(np.exp(nats / asked)) if asked else float("nan")
+
+
+def accuracy(references: Any, predictions: np.ndarray) -> float:
+    """Share of the tokens asked that are predicted."""
+    del references
+    _, right, asked = predictions.sum(axis=0)
+    return float(right / asked) if asked else float("nan")
+
+
+METRICS: Mapping[str, MetricFn] = {
+    "perplexity": perplexity,
+    "token_accuracy": accuracy,
+}
+DEFAULT_METRICS = ("perplexity", "token_accuracy")
+
+
+def write_prediction(counts: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
+    """How well the model expected the text."""
+    del class_names
+    return {"perplexity": round(perplexity(None, counts[None]), 4)}

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A question and a text that holds the answer, word for word, or no answer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jft.data import AnswerFields, Column, make_answer_fields, read_answers
+from jft.evals import ANSWER_METRICS, Rows
+from jft.tasks.classification import examples_of
+from jft.tasks.task import Data, Task
+from jft.tasks.texts import tokenizer_of
+from jft.train import span_cross_entropy
+from jft.types import Batch, LossFn
+
+
+def make_fields(
+    model: Any, *, max_length: int, stride: int | None = None
+) -> AnswerFields:
+    """Windows of the text behind the question, which overlap by ``stride`` tokens."""
+    return make_answer_fields(
+        tokenizer_of(model),
+        max_length=max_length,
+        stride=max_length // 3 if stride is None else stride,
+    )
+
+
+def make_loss() -> LossFn:
+    """Cross-entropy of start and end, ``[B, L, 2]`` against ``[B, 2]``."""
+
+    def loss_fn(outputs: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        return span_cross_entropy(
+            outputs,
+            batch["targets"],
+            attention_mask=batch["attention_mask"],
+            loss_mask=batch["loss_mask"],
+        )
+
+    return loss_fn
+
+
+def predict(outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+    """Keep the scores of every token as start and as end, ``[B, L, 2]``."""
+    del batch
+    return {"spans": outputs}
+
+
+def predictions(rows: Rows, source: Data) -> list[str]:
+    """The best answer over all windows of each example."""
+    return read_answers(rows["spans"], source)
+
+
+def references(source: Data) -> list[list[str]]:
+    """The answers that people gave; none where the text has no answer."""
+    return [list(answers["text"]) for answers in examples_of(source).column("answers")]
+
+
+def write_prediction(answer: str, class_names: Sequence[str]) -> dict[str, Any]:
+    """The answer; empty where the text has none."""
+    del class_names
+    return {"answer": answer}
+
+
+TASK = Task(
+    name="question_answering",
+    inputs=(Column("question", "text"), Column("context", "text")),
+    target=Column("answers", "answers"),
+    head="question_answering",
+    make_fields=make_fields,
+    make_loss=make_loss,
+    train_metrics={},
+    predict=predict,
+    predictions=predictions,
+    references=references,
+    metrics=ANSWER_METRICS,
+    default_metrics=("f1", "exact_match"),
+    write_prediction=write_prediction,
+    pipeline="question-answering",
+)

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tag for every word of a text: names of people and places, parts of speech."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jft.data import IGNORED, Column, TaggingFields, make_tagging_fields, read_tags
+from jft.evals import TAGGING_METRICS, Rows, plot_entity_scores
+from jft.tasks.classification import examples_of
+from jft.tasks.task import Data, Task
+from jft.tasks.texts import tokenizer_of
+from jft.train import count_correct, softmax_cross_entropy
+from jft.types import Batch, LossFn
+
+
+def make_fields(model: Any, *, max_length: int) -> TaggingFields:
+    """Pieces of words; the first of each word carries its tag."""
+    return make_tagging_fields(tokenizer_of(model), max_length=max_length)
+
+
+def make_loss(
+    *,
+    label_smoothing: float = 0.0,
+    focal_gamma: float = 0.0,
+    class_weights: np.ndarray | None = None,
+) -> LossFn:
+    """Cross-entropy of ``[B, L, C]`` against ``[B, L]``, a mean over first pieces."""
+
+    def loss_fn(outputs: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        return softmax_cross_entropy(
+            outputs,
+            batch["targets"],
+            loss_mask=batch["loss_mask"],
+            label_smoothing=label_smoothing,
+            focal_gamma=focal_gamma,
+            class_weights=class_weights,
+        )
+
+    return loss_fn
+
+
+def tag_accuracy(outputs: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """Share of words whose highest logit is the target's."""
+    asked = batch["targets"] != IGNORED
+    asked = asked.astype(jnp.float32) * batch["loss_mask"][:, None]
+    return count_correct(outputs, batch["targets"], loss_mask=asked)
+
+
+def predict(outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
+    """Keep the likeliest tag of every piece, ``[B, L]``."""
+    del batch
+    return {"tags": jnp.argmax(outputs, axis=-1).astype(jnp.int32)}
+
+
+def predictions(rows: Rows, source: Data) -> list[list[str]]:
+    """A tag a word, by name; the tag of no entity for words that were cut off."""
+    names = examples_of(source).class_names
+    return [
+        read_tags(tags, source[row]["word_tokens"], names)
+        for row, tags in enumerate(rows["tags"])
+    ]
+
+
+def references(source: Data) -> list[list[str]]:
+    """The tags of every word, by name."""
+    examples = examples_of(source)
+    names = np.array(examples.class_names, dtype=object)
+    return [names[tags].tolist() for tags in examples.column("targets")]
+
+
+def write_prediction(tags: Sequence[str], class_names: Sequence[str]) -> dict[str, Any]:
+    """The tags, in the order of the words."""
+    del class_names
+    return {"tags": list(tags)}
+
+
+def plot(
+    references: Any, predictions: Any, class_names: Sequence[str], to: Path
+) -> Path:
+    """Draw how well each kind of entity is found."""
+    del class_names
+    return plot_entity_scores(references, predictions, to)
+
+
+TASK = Task(
+    name="token_classification",
+    inputs=(Column("words", "words"),),
+    target=Column("targets", "tags"),
+    head="token_classification",
+    make_fields=make_fields,
+    make_loss=make_loss,
+    train_metrics={"tag_accuracy": tag_accuracy},
+    predict=predict,
+    predictions=predictions,
+    references=references,
+    metrics=TAGGING_METRICS,
+    default_metrics=("entity_f1", "entity_precision", "entity_recall", "tag_accuracy"),
+    write_prediction=write_prediction,
+    pipeline="token-classification",
+    teacher="classes",
+    packs=True,
+    plot=plot,
+    plot_name="entities.png",
+)
