@@ -20,11 +20,17 @@ def base_config() -> Any:
             "seed": 0,  # of weights, order, augmentation and dropout
             "data": {
                 "task": "image_classification",  # a name in jft.tasks.TASKS
+                "task_options": {},  # keyword arguments of the task's fields
                 "source": "folder",  # a name in jft.data.SOURCES
-                "path": None,  # file or folder of the source, or of split_paths
+                "path": None,  # file, folder or name of the source; of split_paths
                 "source_options": {},  # further keyword arguments of the source
-                # split -> its own file or folder below path; {}: all are drawn from
-                # one source. Splits without one are drawn from that of "train"
+                # field of the task -> column of the source (by position where a file
+                # has no header); a field not named here is the column of its name
+                "columns": {},
+                "class_names": (),  # in the order of their ids; (): found, sorted
+                # split -> its own file or folder below path, or slice of the source;
+                # {}: all are drawn from one source. Splits without one are drawn from
+                # that of "train"
                 "split_paths": {},
                 # what is drawn: examples (int), a fraction (float) or "rest"; {}: none
                 "split_sizes": {
@@ -33,9 +39,17 @@ def base_config() -> Any:
                     "test": 0.1,
                 },
                 "split_per_class": False,  # sizes are of each class, not of all
+                "split_stratify": False,  # all splits have the classes' shares
+                "split_group": None,  # column: rows of one value stay in one split
                 "split_seed": 0,  # apart from `seed`, so that seeds share a test set
+                "on_error": "error",  # or "skip": leave out rows that cannot be read
                 "max_length": 128,  # tokens a text; longer texts are cut
                 "global_batch_size": 32,  # over all devices and processes
+                # texts of a batch: "length" puts those of like length together; "pad"
+                # fills all up to max_length; "pack" puts several into a row
+                "batching": "length",
+                "num_lengths": 4,  # the most shapes of batches, each compiled once
+                "cache": None,  # of tokenized texts; None: $JFT_CACHE or ~/.cache/jft
                 "augment": None,  # a name in jft.data.AUGMENTATIONS
                 "num_workers": 0,  # processes; 0: threads. Never changes the result
             },
@@ -44,6 +58,8 @@ def base_config() -> Any:
                 "revision": None,  # of a Hub id: pin a commit for runs to repeat
                 "model_type": "vit",  # where pretrained is None: jft.models.MODELS
                 "model_config": {},  # likewise: fields of its config.json
+                "tokenizer": None,  # likewise, of texts: a folder, or "train"
+                "tokenizer_options": {},  # of jft.data.train_tokenizer
                 "dtype": "float32",  # of the parameters
             },
             "partition": {
@@ -79,7 +95,15 @@ def base_config() -> Any:
                 "num_epochs": 10,  # the length of the run
                 "grad_accum_steps": 1,  # parts a batch is computed in; same result
                 "compute_dtype": "float32",  # or bfloat16
-                "label_smoothing": 0.0,
+                # of the task's loss: label_smoothing, focal_gamma, class_weights
+                # ("balanced" or one a class), …
+                "loss_options": {},
+                "r_drop": 0.0,  # pull two dropouts of an example together; 0: one pass
+                "teacher": {
+                    "model": None,  # folder or Hub id: learn its logits too
+                    "weight": 0.5,  # of the teacher's part of the loss
+                    "temperature": 2.0,
+                },
                 "mesh": {
                     "data": -1,  # devices that share a batch; -1: all that fsdp leaves
                     "fsdp": 1,  # devices that share the parameters
@@ -98,9 +122,11 @@ def base_config() -> Any:
             },
             "evals": {
                 "eval_every_epochs": 1,
-                "metrics": ["accuracy", "macro_f1"],  # names in jft.evals.METRICS
-                "metric": "accuracy",  # of validation: best, early stop, plateau
-                "mode": "max",  # or min
+                "metrics": None,  # names of the task's metrics; None: its usual ones
+                # of validation: best, early stop, plateau; None: the first of them
+                "metric": None,
+                "mode": None,  # max or min; None: as the metric is meant
+                "generation": {},  # of jft.evals.generate, for tasks that write texts
                 "early_stop_patience": None,  # evaluations without progress, or None
                 "forgetting": None,  # source measured before and after, or None
                 "forgetting_options": {},  # its keyword arguments

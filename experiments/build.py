@@ -2,7 +2,7 @@
 """From a config to the objects of a run, in stage order, up to the training loop."""
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import optax
 
 import jft
-from jft import data, evals, export, optim, partition, paths, train
+from experiments import feed, objective
+from jft import data, export, optim, partition, paths, train
 from jft.config import (
     Config,
     DataConfig,
@@ -20,10 +21,9 @@ from jft.config import (
     to_steps,
 )
 from jft.models import family_of
-from jft.tasks import Task, get_task
+from jft.tasks import Task, check_metric_names, get_task, mode_of
 from jft.types import (
     FROZEN,
-    Batch,
     Group,
     InputError,
     ParamLabels,
@@ -32,15 +32,33 @@ from jft.types import (
 
 
 # --- config ---------------------------------------------------------------------------
+def complete(config: Config) -> Config:
+    """Fill in what a config leaves to its task: metrics, and which one chooses.
+
+    Raises:
+      InputError: for what the settings alone show to be wrong.
+    """
+    task, evals = get_task(config.data.task), config.evals
+    metrics = check_metric_names(task, evals.metrics)
+    metric = evals.metric or (metrics[0] if metrics else "loss")
+    evals = dataclasses.replace(
+        evals, metrics=metrics, metric=metric, mode=evals.mode or mode_of(metric)
+    )
+    config = dataclasses.replace(config, evals=evals)
+    check_config(config)
+    return config
+
+
 def check_config(config: Config) -> None:
     """Refuse what the settings alone show to be wrong, before a workdir is claimed."""
     task = get_task(config.data.task)
-    if config.data.augment is not None and task.input != "image":
-        raise InputError(
-            f"data.augment is {config.data.augment!r}, an augmentation of images, but "
-            f"the task {task.name!r} reads {task.input}s; set it to None."
-        )
-    evals.check_metric_names(config.evals.metrics)
+    if config.data.augment is not None:
+        if task.reads != "image":
+            raise InputError(
+                f"data.augment is {config.data.augment!r}, an augmentation of images, "
+                f"but the task {task.name!r} reads {task.reads}s; set it to None."
+            )
+        data.get_augmentation(config.data.augment)
     measured = sorted({"loss", *config.evals.metrics})
     if config.evals.metric not in measured:
         raise InputError(
@@ -57,70 +75,12 @@ def check_config(config: Config) -> None:
             'optim.unfreeze.method "plateau" opens layers between two programs, but '
             'train.phases is "gated"; set it to "compiled".'
         )
-    if config.data.augment is not None:
-        data.get_augmentation(config.data.augment)
+    objective.eval_loss(config)
     export.parse_size(config.export.max_shard_size)
     make_mesh(config)
 
 
 # --- data -----------------------------------------------------------------------------
-def load_splits(config: DataConfig) -> dict[str, data.Source]:
-    """Load the splits train, validation and test, which must fit the task."""
-    expected = ("train", "validation", "test")
-    named = {*config.split_sizes, *config.split_paths}
-    if named != set(expected):
-        raise InputError(
-            f"data.split_sizes and data.split_paths name {sorted(named)}; expected "
-            f"exactly {sorted(expected)}."
-        )
-    splits = data.load_splits(
-        config.source,
-        config.path,
-        options=config.source_options,
-        split_paths=config.split_paths,
-        sizes=config.split_sizes,
-        seed=config.split_seed,
-        per_class=config.split_per_class,
-    )
-    task, example = get_task(config.task), splits["train"][0]
-    if task.input not in example:
-        raise InputError(
-            f"data.task {task.name!r} needs examples with {task.input!r}, but those of "
-            f"data.source {config.source!r} have {sorted(example)}. Change one of them."
-        )
-    return {name: splits[name] for name in expected}
-
-
-def make_train_loader(
-    config: Config, source: data.Source, model: jft.Pretrained
-) -> data.TrainLoader:
-    """The stream of training batches."""
-    augment = config.data.augment
-    return data.make_train_loader(
-        source,
-        global_batch_size=config.data.global_batch_size,
-        seed=config.seed,
-        fields_fn=make_fields(config.data, model),
-        augment=None if augment is None else data.get_augmentation(augment),
-        num_workers=config.data.num_workers,
-    )
-
-
-def make_fields(config: DataConfig, model: jft.Pretrained) -> data.FieldsFn:
-    """How an example becomes fields: as the model's processor does it."""
-    most = model.family.max_positions(model.module.config)
-    if most is not None and config.max_length > most:
-        raise InputError(
-            f"data.max_length is {config.max_length} tokens; the model has positions "
-            f"for at most {most}. Set it to {most} or less."
-        )
-    return get_task(config.task).make_fields(
-        model.processor,
-        num_classes=len(model.class_names),
-        max_length=config.max_length,
-    )
-
-
 def check_task(model: jft.Pretrained, config: DataConfig) -> None:
     """Refuse a model whose head answers another task."""
     needed = get_task(config.task).head
@@ -143,32 +103,60 @@ def check_classes(model: jft.Pretrained, class_names: tuple[str, ...]) -> None:
 
 # --- models and params ----------------------------------------------------------------
 def load_model(
-    config: ModelConfig, task: Task, class_names: tuple[str, ...], *, key: jax.Array
+    config: ModelConfig,
+    task: Task,
+    train: data.Examples,
+    *,
+    max_length: int,
+    key: jax.Array,
 ) -> jft.Pretrained:
     """Load the checkpoint with a new head, or make the model from scratch."""
     dtype = jnp.dtype(config.dtype)
+    classes = {} if not train.class_names else {"class_names": train.class_names}
+    if task.problem_type is not None:
+        classes["problem_type"] = task.problem_type
+    if task.problem_type == "regression":
+        classes["num_classes"] = 1
     if config.pretrained is not None:
         return jft.load(
             config.pretrained,
             task=task.head,
-            class_names=class_names,
             key=key,
             dtype=dtype,
             revision=config.revision,
-        )
-    if task.input != "image":
-        raise InputError(
-            f"model.pretrained is None, but the task {task.name!r} needs the tokenizer "
-            "of a checkpoint; name a folder or a Hub id."
+            **classes,
         )
     settings = {"model_type": config.model_type, **config.model_config}
+    if task.reads == "image":
+        processor = processor_config_of(settings)
+    else:
+        processor = make_tokenizer(config, task, train, max_length=max_length)
     return jft.init_model(
-        settings,
-        key=key,
-        task=task.head,
-        class_names=class_names,
-        processor=processor_config_of(settings),
-        dtype=dtype,
+        settings, key=key, task=task.head, processor=processor, dtype=dtype, **classes
+    )
+
+
+def make_tokenizer(
+    config: ModelConfig, task: Task, train: data.Examples, *, max_length: int
+) -> Any:
+    """The tokenizer of a text model from scratch: of a folder, or learned."""
+    if config.tokenizer is None:
+        raise InputError(
+            f"model.pretrained is None, but the task {task.name!r} needs a tokenizer; "
+            'set model.tokenizer to a folder that has one, or to "train".'
+        )
+    if config.tokenizer != "train":
+        tokenizer = data.load_tokenizer(config.tokenizer)
+        if tokenizer is None:
+            raise InputError(
+                f"model.tokenizer is {config.tokenizer!r}, a folder without a "
+                "tokenizer.json; name one that has it."
+            )
+        return tokenizer
+    return data.train_tokenizer(
+        feed.all_texts(task, train),
+        model_max_length=max_length,
+        **config.tokenizer_options,
     )
 
 
@@ -359,9 +347,10 @@ class Job(NamedTuple):
     """What is fixed before the first step: the stages from data to optim."""
 
     config: Config
-    splits: dict[str, data.Source]
+    splits: dict[str, data.Examples]
     task: Task
     model: jft.Pretrained
+    tables: dict[str, feed.Table]
     loader: data.TrainLoader
     labels: ParamLabels
     plan: Plan
@@ -372,10 +361,20 @@ class Job(NamedTuple):
 
 def make_job(config: Config) -> Job:
     """Go through the stages data, models, params, partition and optim."""
-    splits, task = load_splits(config.data), get_task(config.data.task)
+    splits, task = feed.load_examples(config), get_task(config.data.task)
     key_model, key_train = jax.random.split(jax.random.key(config.seed))
-    model = load_model(config.model, task, splits["train"].class_names, key=key_model)
-    loader = make_train_loader(config, splits["train"], model)
+    model = load_model(
+        config.model,
+        task,
+        splits["train"],
+        max_length=config.data.max_length,
+        key=key_model,
+    )
+    tables = {
+        name: feed.make_table(config.data, split, model)
+        for name, split in splits.items()
+    }
+    loader = feed.make_train_loader(config, tables["train"], model)
     labels = label_params(config, model)
     plan = make_plan(config, model, labels, loader.steps_per_epoch)
     return Job(
@@ -383,6 +382,7 @@ def make_job(config: Config) -> Job:
         splits=splits,
         task=task,
         model=model,
+        tables=tables,
         loader=loader,
         labels=labels,
         plan=plan,
@@ -419,9 +419,12 @@ def make_train_step(
     job: Job, *, state_shardings: train.TrainState | None
 ) -> train.TrainStep:
     """The step of the task."""
+    apply_fn, loss_fn = objective.make_objective(
+        job.config, job.model, job.splits["train"]
+    )
     return train.make_train_step(
-        job.model.apply_fn,
-        job.task.make_loss(job.config.train.label_smoothing),
+        apply_fn,
+        loss_fn,
         job.tx,
         job.labels,
         group_of=job.model.layer_index,
@@ -463,34 +466,6 @@ def make_mesh(config: Config) -> Any:
         grad_accum_steps=config.train.grad_accum_steps,
     )
     return mesh
-
-
-class Stream:
-    """Placed batches from a step on, and the seconds that the run waited for them."""
-
-    def __init__(
-        self, loader: data.TrainLoader, place: Callable[[Batch], Batch]
-    ) -> None:
-        self._loader = loader
-        self._place = place
-        self._prefetch: data.Prefetch | None = None
-
-    def __call__(self, step: int) -> Iterator[Batch]:
-        """The batch of every step from ``step`` on."""
-        self._prefetch = data.prefetch_to_device(
-            self._loader.batches(step), self._place
-        )
-        return self._prefetch
-
-    @property
-    def wait_seconds(self) -> float:
-        """Seconds waited so far."""
-        return self._prefetch.wait_seconds if self._prefetch else 0.0
-
-    def close(self) -> None:
-        """Stop the threads or workers behind it."""
-        if self._prefetch:
-            self._prefetch.close()
 
 
 def compute_dtype(config: Config) -> Any:

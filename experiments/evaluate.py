@@ -9,7 +9,7 @@ A run brings its own data; a folder needs a config that says which.
 
 from absl import flags
 
-from experiments import build, judge, keep
+from experiments import build, feed, judge, keep
 from jft import train
 from jft.config import load_config_file, new_flags, resolve, run_without_config
 from jft.tables import format_table
@@ -29,20 +29,21 @@ def main() -> None:
             raise InputError(
                 "--model needs --config=file.py, which says what data to score it on."
             )
-        config = resolve(load_config_file(CONFIG.value)[1])
+        config = build.complete(resolve(load_config_file(CONFIG.value)[1]))
     build.check_task(model, config.data)
-    splits = build.load_splits(config.data)
+    splits = feed.load_examples(config)
     if SPLIT.value not in splits:
         raise InputError(
             f"--split is {SPLIT.value!r}; expected one of {sorted(splits)}."
         )
-    source = splits[SPLIT.value]
-    build.check_classes(model, source.class_names)
+    examples = splits[SPLIT.value]
+    build.check_classes(model, examples.class_names)
+    table = feed.make_table(config.data, examples, model)
     mesh = build.make_mesh(config)
     evaluate = judge.Evaluator(
         config, model, place=lambda batch: train.shard_batch(batch, mesh)
     )
-    evaluation = evaluate(model.params, source)
+    evaluation = evaluate(model.params, table)
     rows = [*evaluation.scores.items(), ("examples", evaluation.num_examples)]
     print(format_table(rows, (SPLIT.value, "value")))
 

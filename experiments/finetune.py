@@ -11,7 +11,7 @@ save first; the exit status is then 75.
 import functools
 import time
 
-from experiments import build, judge, keep, outputs
+from experiments import build, feed, judge, keep, objective, outputs
 from jft import checkpoint, evals, partition, train
 from jft.config import Config, Invocation, Workdir, open_workdir, run
 from jft.types import Interrupted
@@ -19,8 +19,7 @@ from jft.types import Interrupted
 
 def main(invocation: Invocation) -> int:
     """Run, go on, or say that the run is finished."""
-    config = invocation.config
-    build.check_config(config)
+    config = build.complete(invocation.config)
     folder = open_workdir(
         invocation.workdir, config_name=invocation.config_name, config=config
     )
@@ -44,7 +43,8 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
 
     # data → models → params → partition → optim
     job = build.make_job(config)
-    print(build.describe(job), flush=True)
+    facts = feed.report(config.data, job.splits, job.tables)
+    print(feed.describe(facts), build.describe(job), sep="\n\n", flush=True)
 
     # train: the state on its devices, and what is done with it
     mesh = build.make_mesh(config)
@@ -53,7 +53,7 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
     shardings = train.state_shardings(state, mesh)
     state = train.place_state(state, shardings)
     train_step = build.make_train_step(job, state_shardings=shardings)
-    stream = build.Stream(job.loader, place)
+    stream = feed.Stream(job.loader, objective.add_teacher(config, job.model, place))
     make_evaluator = functools.partial(
         judge.Evaluator, config, place=place, stop_requested=lambda: stop.requested
     )
@@ -81,7 +81,7 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
             record=record,
             save=save,
             evaluate=lambda state: (
-                evaluate(keep.eval_params(state), job.splits["validation"]).scores
+                evaluate(keep.eval_params(state), job.tables["validation"]).scores
             ),
             source=source,
             last_good=lambda: f"{checkpoints.latest_step()} in {checkpoints.directory}",
@@ -114,7 +114,7 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
     # evals: the best checkpoint on the test split, and what was forgotten
     evaluate_in_fit = evaluate.seconds + (source.seconds if source else 0.0)
     params = partition.combine(keep.eval_params(best), job.model.params)
-    test = evaluate(params, job.splits["test"])
+    test = evaluate(params, job.tables["test"])
     forgetting = source and source.report(result.history, params)
 
     # export: a Hugging Face folder, pictures, and the figures of the run

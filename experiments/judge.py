@@ -5,16 +5,18 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 import jft
-from experiments import build, keep
-from jft import data, evals, train
+from experiments import build, feed, keep, objective
+from jft import data, evals, tasks, train
 from jft.config import Config
 from jft.tasks import get_task
-from jft.types import Batch, InputError, Params
+from jft.types import Batch, InputError, Interrupted, Params
 
 
 class Evaluator:
-    """Evaluates parameters on sources, and counts the seconds."""
+    """Evaluates parameters on splits, and counts the seconds."""
 
     def __init__(
         self,
@@ -26,32 +28,76 @@ class Evaluator:
     ) -> None:
         self.seconds = 0.0
         self._config = config
-        self._fields = build.make_fields(config.data, model)
+        self._model = model
+        self._task = get_task(config.data.task)
         self._place = place
         self._stop_requested = stop_requested
         self._eval_step = train.make_eval_step(
-            model.apply_fn,
-            get_task(config.data.task).make_loss(0.0),
+            self._task.make_apply(model.apply_fn),
+            objective.eval_loss(config),
+            predict=self._task.predict,
             compute_dtype=build.compute_dtype(config),
         )
 
-    def __call__(self, params: Params, source: data.Source) -> evals.Evaluation:
-        """Score ``params`` on every example of ``source``."""
+    @property
+    def num_programs(self) -> int:
+        """Programs compiled for it so far."""
+        return int(self._eval_step._cache_size())
+
+    def __call__(self, params: Params, table: feed.Table) -> tasks.Evaluation:
+        """Score ``params`` on every example of a split."""
         began = time.perf_counter()
-        batches = data.make_eval_batches(
-            source,
-            global_batch_size=self._config.data.global_batch_size,
-            fields_fn=self._fields,
-        )
-        evaluation = evals.evaluate(
-            self._eval_step,
-            params,
-            map(self._place, batches),
-            metric_names=self._config.evals.metrics,
-            stop_requested=self._stop_requested,
+        evaluated = self.run(params, table)
+        if self._task.writes:
+            rows = {**evaluated.rows, "texts": self._write(params, table)}
+            evaluated = evals.Evaluated(
+                loss=evaluated.loss, rows=rows, index=evaluated.index
+            )
+        evaluation = tasks.score(
+            self._task, evaluated, table, metric_names=self._config.evals.metrics
         )
         self.seconds += time.perf_counter() - began
         return evaluation
+
+    def run(self, params: Params, table: feed.Table) -> evals.Evaluated:
+        """What the model says of every row."""
+        batches = feed.make_eval_batches(self._config.data, table, self._model)
+        return evals.evaluate(
+            self._eval_step,
+            params,
+            map(self._place, batches),
+            stop_requested=self._stop_requested,
+        )
+
+    def _write(self, params: Params, table: feed.Table) -> list[np.ndarray]:
+        """The text that the model writes for every row, in the order of the rows."""
+        model = self._model._replace(params=params)
+        written: dict[int, str] = {}
+        for batch in feed.make_eval_batches(self._config.data, table, model):
+            if self._stop_requested():
+                raise Interrupted("a stop was requested during evaluation")
+            for index, text in zip(
+                batch["index"], write_texts(model, batch, self._config), strict=True
+            ):
+                written[int(index)] = text
+        return [np.asarray(written[row]) for row in range(len(table))]
+
+
+def write_texts(model: jft.Pretrained, batch: Batch, config: Config) -> list[str]:
+    """One text for each row of a batch, as ``evals.generation`` says."""
+    generated = evals.generate(
+        model,
+        {name: batch[name] for name in ("input_ids", "attention_mask")},
+        **config.evals.generation,
+    )
+    texts: list[str] = model.processor.batch_decode(
+        [
+            tokens[:length]
+            for tokens, length in zip(generated.tokens, generated.lengths, strict=True)
+        ],
+        skip_special_tokens=True,
+    )
+    return texts
 
 
 class SourceTask:
@@ -67,9 +113,13 @@ class SourceTask:
             )
         base = jft.load(config.model.pretrained, revision=config.model.revision)
         self.name = config.evals.forgetting
-        self.source = data.load_source(self.name, **config.evals.forgetting_options)
-        build.check_classes(base, self.source.class_names)
         build.check_task(base, config.data)
+        source = feed.read_examples(
+            config.data,
+            data.load_source(self.name, **config.evals.forgetting_options),
+            class_names=base.class_names,
+        )
+        self.source = feed.make_table(config.data, source, base)
         rules = base.family.head_rules(base.task)
         head = "|".join(f"(?:{rule})" for rule in rules)
         self._head = evals.set_head_aside(base.params, head=head)

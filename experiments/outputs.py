@@ -10,7 +10,7 @@ from typing import Any
 
 import jft
 from experiments import build
-from jft import evals, export, partition, paths, train
+from jft import evals, export, partition, paths, tasks, train
 from jft.config import DataConfig, Workdir, to_dict
 from jft.tables import format_table
 from jft.types import FROZEN, Params
@@ -53,7 +53,7 @@ def write_plots(
     job: build.Job,
     result: train.FitResult,
     *,
-    test: evals.Evaluation,
+    test: tasks.Evaluation,
     best_step: int,
 ) -> list[Path]:
     """Draw the curves, the learning rates, the confusion matrix and the forgetting."""
@@ -80,10 +80,10 @@ def write_plots(
             folder / "learning_rates.png",
             num_layers=model.num_layers,
         ),
-        evals.plot_confusion(
-            test.targets, test.predictions, classes, folder / "confusion.png"
-        ),
     ]
+    if job.task.plot is not None:
+        to = folder / job.task.plot_name
+        drawn.append(job.task.plot(test.references, test.predictions, classes, to))
     if config.evals.forgetting is not None:
         drawn.append(
             evals.plot_forgetting(
@@ -108,8 +108,7 @@ def write_export(
         f"{model.family.model_type}-{name}",
         {name: value for name, value in scores.items() if name != "loss"},
         pipeline=job.task.pipeline,
-        description=f"A {model.family.heads[model.task]} that tells apart the "
-        f"{len(model.class_names)} classes of {name}.",
+        description=describe_model(job),
         dataset=name,
         data_description=describe_splits(job),
         base_model=base_name(config.model.pretrained),
@@ -132,6 +131,15 @@ def write_export(
         model_card=card,
         max_shard_size=config.export.max_shard_size,
     )
+
+
+def describe_model(job: build.Job) -> str:
+    """What the model is, in a sentence."""
+    head, name = job.model.family.heads[job.model.task], dataset_name(job.config.data)
+    if job.model.class_names and job.task.problem_type != "regression":
+        count = len(job.model.class_names)
+        return f"A {head} that tells apart the {count} classes of {name}."
+    return f"A {head} fine-tuned on {name} ({job.task.name.replace('_', ' ')})."
 
 
 def dataset_name(config: DataConfig) -> str:
@@ -166,7 +174,7 @@ def summarize(
     job: build.Job,
     result: train.FitResult,
     *,
-    test: evals.Evaluation,
+    test: tasks.Evaluation,
     forgetting: Mapping[str, Any] | None,
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:

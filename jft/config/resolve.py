@@ -16,7 +16,7 @@ from jft.config.schema import Config
 from jft.types import InputError
 
 # a resumed run may change these: none of them changes what is computed
-MAY_CHANGE = ("checkpoint.on_corrupt", "data.num_workers")
+MAY_CHANGE = ("checkpoint.on_corrupt", "data.cache", "data.num_workers")
 
 S = TypeVar("S")
 

@@ -42,7 +42,10 @@ Positive: TypeAlias = Annotated[float, Range(above=0)]
 NonNegative: TypeAlias = Annotated[float, Range(minimum=0)]
 Fraction: TypeAlias = Annotated[float, Range(minimum=0, below=1)]
 Dtype: TypeAlias = Literal["float32", "bfloat16", "float64"]
-Options: TypeAlias = Mapping[str, bool | int | float | str | tuple[str, ...] | None]
+Option: TypeAlias = (
+    bool | int | float | str | tuple[str, ...] | tuple[float, ...] | None
+)
+Options: TypeAlias = Mapping[str, Option | Mapping[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +53,24 @@ class DataConfig:
     """What goes in."""
 
     task: str  # a name in jft.tasks.TASKS
+    task_options: Options  # keyword arguments of the task's fields
     source: str  # a name in jft.data.SOURCES
-    path: str | None  # file or folder of the source
+    path: str | None  # file, folder or name of the source
     source_options: Options  # further keyword arguments of the source
-    split_paths: Mapping[str, str]  # split -> file or folder below path
+    columns: Mapping[str, str | int | tuple[str, ...]]  # field -> column of the source
+    class_names: tuple[str, ...]  # in the order of their ids; (): found in the data
+    split_paths: Mapping[str, str]  # split -> file or folder below path, or slice
     split_sizes: Mapping[str, int | float | str]  # split -> count, fraction or "rest"
     split_per_class: bool  # counts and fractions are of each class
+    split_stratify: bool  # every split has the classes in the same shares
+    split_group: str | None  # column whose equal values stay in one split
     split_seed: int
+    on_error: Literal["error", "skip"]  # of a row that cannot be read
     max_length: Count  # tokens a text
     global_batch_size: Count  # examples a step, over all devices and processes
+    batching: Literal["pad", "length", "pack"]  # how texts form a batch
+    num_lengths: Count  # the most shapes that are compiled for it
+    cache: str | None  # folder of tokenized texts
     augment: str | None  # a name in jft.data.AUGMENTATIONS
     num_workers: Whole  # processes that prepare batches; 0 uses threads
 
@@ -72,6 +84,8 @@ class ModelConfig:
     revision: str | None  # commit, branch or tag of a Hub id
     model_type: str  # a name in jft.models.MODELS; read where pretrained is None
     model_config: Mapping[str, Any]  # fields of config.json; likewise
+    tokenizer: str | None  # a folder of one, or "train"; likewise, of texts
+    tokenizer_options: Options  # of jft.data.train_tokenizer
     dtype: Dtype  # of the parameters
 
 
@@ -124,13 +138,24 @@ class MeshConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TeacherConfig:
+    """Whose logits are learned too."""
+
+    model: str | None  # folder or Hub id of a model of the same task; None: no teacher
+    weight: Annotated[float, Range(minimum=0, maximum=1)]  # of the teacher's part
+    temperature: Positive
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """One step, many steps."""
 
     num: Duration  # length of the run
     grad_accum_steps: Count  # parts that a batch is computed in
     compute_dtype: Dtype
-    label_smoothing: Fraction
+    loss_options: Options  # keyword arguments of the task's loss
+    r_drop: NonNegative  # weight of the divergence of two dropouts; 0: one pass
+    teacher: TeacherConfig
     mesh: MeshConfig
     phases: Literal["compiled", "gated"]  # one program a phase, or one for all
     max_nonfinite_steps: Count  # skipped steps in a row before the run stops
@@ -154,9 +179,11 @@ class EvalsConfig:
     """Is it any good?"""
 
     eval_every: Duration
-    metrics: tuple[str, ...]  # names in jft.evals.METRICS
-    metric: str  # of the validation split: picks the best, stops, opens on plateau
-    mode: Literal["max", "min"]
+    metrics: tuple[str, ...] | None  # of the task; None: its default ones
+    # of the validation split: picks the best, stops, opens on plateau; None: the first
+    metric: str | None
+    mode: Literal["max", "min"] | None  # None: as the metric is meant
+    generation: Options  # keyword arguments of jft.evals.generate, of tasks that write
     early_stop_patience: Count | None  # evaluations without progress
     forgetting: str | None  # source whose accuracy is measured before and after
     forgetting_options: Options  # its keyword arguments

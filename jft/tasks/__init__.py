@@ -30,21 +30,20 @@ from jft.tasks.score import (
 from jft.tasks.task import Task, call_with_options
 from jft.types import InputError
 
-_MODULES = (
-    causal_lm,
-    chat,
-    image_classification,
-    image_multilabel_classification,
-    masked_lm,
-    question_answering,
-    sentence_similarity,
-    sequence_to_sequence,
-    text_classification,
-    text_multilabel_classification,
-    text_regression,
-    token_classification,
-)
-TASKS: Mapping[str, Task] = {module.TASK.name: module.TASK for module in _MODULES}
+TASKS: Mapping[str, Task] = {
+    "causal_lm": causal_lm.TASK,
+    "chat": chat.TASK,
+    "image_classification": image_classification.TASK,
+    "image_multilabel_classification": image_multilabel_classification.TASK,
+    "masked_lm": masked_lm.TASK,
+    "question_answering": question_answering.TASK,
+    "sentence_similarity": sentence_similarity.TASK,
+    "sequence_to_sequence": sequence_to_sequence.TASK,
+    "text_classification": text_classification.TASK,
+    "text_multilabel_classification": text_multilabel_classification.TASK,
+    "text_regression": text_regression.TASK,
+    "token_classification": token_classification.TASK,
+}
 
 
 def get_task(name: str) -> Task:

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a config to what goes in: splits, tokens, and the streams of batches."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jft
+from jft import data
+from jft.config import Config, DataConfig
+from jft.tables import format_table
+from jft.tasks import Task, call_with_options, get_task
+from jft.types import Batch, InputError
+
+SPLITS = ("train", "validation", "test")
+Table = Any  # data.TokenTable, or data.Examples where there is nothing to tokenize
+
+
+# --- examples -------------------------------------------------------------------------
+def load_examples(config: Config) -> dict[str, data.Examples]:
+    """Load the splits train, validation and test, every row checked.
+
+    Raises:
+      InputError: if a row is wrong, or the splits overlap or do not fit the task.
+    """
+    settings, task = config.data, get_task(config.data.task)
+    named = {*settings.split_sizes, *settings.split_paths}
+    if named != set(SPLITS):
+        raise InputError(
+            f"data.split_sizes and data.split_paths name {sorted(named)}; expected "
+            f"exactly {sorted(SPLITS)}."
+        )
+    sources = data.load_splits(
+        settings.source,
+        settings.path,
+        options=settings.source_options,
+        columns=settings.columns,
+        split_paths=settings.split_paths,
+        sizes=settings.split_sizes,
+        seed=settings.split_seed,
+        per_class=settings.split_per_class,
+        stratify="targets" if settings.split_stratify else None,
+        group=settings.split_group,
+    )
+    train = read_examples(settings, sources["train"])
+    splits = {"train": train}
+    for name in SPLITS[1:]:
+        splits[name] = read_examples(
+            settings, sources[name], class_names=train.class_names
+        )
+    data.check_splits(
+        splits,
+        group=settings.split_group,
+        global_batch_size=settings.global_batch_size,
+        has_classes=task.target is not None and task.target.kind == "class",
+    )
+    return splits
+
+
+def read_examples(
+    config: DataConfig,
+    source: data.Source,
+    *,
+    class_names: tuple[str, ...] | None = None,
+) -> data.Examples:
+    """Check a source's rows as the task reads them."""
+    return data.make_examples(
+        source,
+        get_task(config.task).columns,
+        class_names=class_names or config.class_names or None,
+        on_error=config.on_error,
+    )
+
+
+def all_texts(task: Task, examples: data.Examples) -> Iterator[str]:
+    """Every text of the examples, read or written, to learn a tokenizer from."""
+    names = [column.name for column in task.columns if column.kind == "text"]
+    for name in names:
+        if name in examples.columns:
+            yield from examples.column(name)
+    if any(column.kind == "messages" for column in task.columns):
+        for messages in examples.column("messages"):
+            yield from (message["content"] for message in messages)
+
+
+# --- fields ---------------------------------------------------------------------------
+def make_fields(config: DataConfig, model: jft.Pretrained) -> Any:
+    """How an example becomes fields: as the model's processor does it."""
+    task = get_task(config.task)
+    most = model.family.max_positions(model.module.config)
+    if task.reads == "text" and most is not None and config.max_length > most:
+        raise InputError(
+            f"data.max_length is {config.max_length} tokens; the model has positions "
+            f"for at most {most}. Set it to {most} or less."
+        )
+    fields, _ = task_options(task, config.task_options)
+    return call_with_options(
+        task.make_fields,
+        model,
+        max_length=config.max_length,
+        options=fields,
+        what="data.task_options",
+    )
+
+
+def task_options(
+    task: Task, options: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Which of the options are of the fields, and which of the random change."""
+    of_augment = set()
+    if task.make_augment is not None:
+        of_augment = set(task.make_augment.__kwdefaults__ or ())
+    return (
+        {name: x for name, x in options.items() if name not in of_augment},
+        {name: x for name, x in options.items() if name in of_augment},
+    )
+
+
+def make_augment(config: DataConfig, model: jft.Pretrained) -> Any | None:
+    """The random change of every example that the task is about, if there is one."""
+    task = get_task(config.task)
+    if task.make_augment is None:
+        return None
+    _, options = task_options(task, config.task_options)
+    return task.make_augment(model, **options)
+
+
+def make_table(
+    config: DataConfig, examples: data.Examples, model: jft.Pretrained
+) -> Table:
+    """The tokens of a split, made once and kept; the examples themselves of images."""
+    if get_task(config.task).reads == "image":
+        return examples
+    return data.tokenize(
+        examples, make_fields(config, model), cache_dir=config.cache
+    )
+
+
+# --- batches --------------------------------------------------------------------------
+def make_train_loader(
+    config: Config, table: Table, model: jft.Pretrained
+) -> data.TrainLoader:
+    """The stream of training batches."""
+    settings, task = config.data, get_task(config.data.task)
+    common = {
+        "global_batch_size": settings.global_batch_size,
+        "seed": config.seed,
+        "num_workers": settings.num_workers,
+    }
+    if task.reads == "image":
+        name = settings.augment
+        return data.make_train_loader(
+            table,
+            fields_fn=make_fields(settings, model),
+            augment=None if name is None else data.get_augmentation(name),
+            **common,
+        )
+    if settings.batching == "pack":
+        check_packing(task, model)
+        table = data.pack(table, length=settings.max_length, seed=config.seed)
+    return data.make_train_loader(
+        table,
+        augment=make_augment(settings, model),
+        batching=settings.batching,
+        num_lengths=settings.num_lengths,
+        **common,
+    )
+
+
+def make_eval_batches(
+    config: DataConfig, table: Table, model: jft.Pretrained
+) -> data.EvalBatches:
+    """Every row of a split once."""
+    if get_task(config.task).reads == "image":
+        return data.make_eval_batches(
+            table,
+            global_batch_size=config.global_batch_size,
+            fields_fn=make_fields(config, model),
+        )
+    return data.make_eval_batches(
+        table,
+        global_batch_size=config.global_batch_size,
+        augment=make_augment(config, model),
+        num_lengths=config.num_lengths,
+    )
+
+
+def check_packing(task: Task, model: jft.Pretrained) -> None:
+    """Refuse to put several examples into a row where that is not exact."""
+    if not task.packs:
+        raise InputError(
+            f'data.batching is "pack", but the task {task.name!r} has one answer a '
+            'row; set it to "length".'
+        )
+    if not model.family.packs:
+        raise InputError(
+            f'data.batching is "pack", but {model.family.model_type} models cannot '
+            'keep the examples of a row apart; set it to "length".'
+        )
+
+
+class Stream:
+    """Placed batches from a step on, and the seconds that the run waited for them."""
+
+    def __init__(
+        self, loader: data.TrainLoader, place: Callable[[Batch], Batch]
+    ) -> None:
+        self._loader = loader
+        self._place = place
+        self._prefetch: data.Prefetch | None = None
+
+    def __call__(self, step: int) -> Iterator[Batch]:
+        """The batch of every step from ``step`` on."""
+        self._prefetch = data.prefetch_to_device(
+            self._loader.batches(step), self._place
+        )
+        return self._prefetch
+
+    @property
+    def wait_seconds(self) -> float:
+        """Seconds waited so far."""
+        return self._prefetch.wait_seconds if self._prefetch else 0.0
+
+    def close(self) -> None:
+        """Stop the threads or workers behind it."""
+        if self._prefetch:
+            self._prefetch.close()
+
+
+# --- report ---------------------------------------------------------------------------
+def report(
+    config: DataConfig, splits: Mapping[str, data.Examples], tables: Mapping[str, Table]
+) -> dict[str, Any]:
+    """What a run should know of its data, for the summary."""
+    texts = [c.name for c in get_task(config.task).inputs if c.kind != "image"]
+    shared = data.count_shared(splits, texts) if texts else {}
+    return {
+        "examples": {name: len(split) for name, split in splits.items()},
+        "rows": {name: len(table) for name, table in tables.items()},
+        "skipped": {name: len(split.skipped) for name, split in splits.items()},
+        "also_in_train": {
+            other: count for (one, other), count in shared.items() if one == "train"
+        },
+        "truncated": {
+            name: int(table.num_truncated)
+            for name, table in tables.items()
+            if hasattr(table, "num_truncated")
+        },
+    }
+
+
+def describe(report: Mapping[str, Any]) -> str:
+    """The same as a table for people."""
+    names = [name for name, counts in report.items() if any(counts.values())]
+    rows = [
+        [split, *(report[name].get(split, "") for name in names)] for split in SPLITS
+    ]
+    return format_table(rows, ["split", *(name.replace("_", " ") for name in names)])

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is minimised: the task's loss, and what a config adds to it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jft
+from jft import data, train
+from jft.config import Config
+from jft.tasks import Task, call_with_options, get_task
+from jft.types import ApplyFn, Batch, InputError, LossFn
+
+# These shape the training alone; an evaluation measures the plain loss.
+TRAINING_ONLY = ("label_smoothing", "focal_gamma", "class_weights")
+
+
+def train_loss(config: Config, examples: data.Examples) -> LossFn:
+    """The task's loss with the options of the config."""
+    options = dict(config.train.loss_options)
+    if (given := options.get("class_weights")) is not None:
+        options["class_weights"] = class_weights(given, examples)
+    return _make_loss(get_task(config.data.task), options)
+
+
+def eval_loss(config: Config) -> LossFn:
+    """The task's loss without what shapes the training."""
+    options = config.train.loss_options
+    kept = {name: x for name, x in options.items() if name not in TRAINING_ONLY}
+    return _make_loss(get_task(config.data.task), kept)
+
+
+def _make_loss(task: Task, options: Mapping[str, Any]) -> LossFn:
+    loss_fn: LossFn = call_with_options(
+        task.make_loss, options=options, what="train.loss_options"
+    )
+    return loss_fn
+
+
+def class_weights(given: Any, examples: data.Examples) -> np.ndarray:
+    """A weight a class: as given, or so that all classes weigh the same."""
+    names = examples.class_names
+    if given == "balanced":
+        return train.balanced_class_weights(examples.targets, num_classes=len(names))
+    if isinstance(given, str) or len(given) != len(names) or min(given) < 0:
+        raise InputError(
+            f"train.loss_options.class_weights is {given!r}; expected "
+            f'"balanced" or {len(names)} numbers of 0 or more, one for each of '
+            f"{list(names)}."
+        )
+    return np.asarray(given, np.float32)
+
+
+def make_objective(
+    config: Config, model: jft.Pretrained, examples: data.Examples
+) -> tuple[ApplyFn, LossFn]:
+    """The forward and the loss of the training step."""
+    task = get_task(config.data.task)
+    apply_fn, loss_fn = task.make_apply(model.apply_fn), train_loss(config, examples)
+    teacher = config.train.teacher
+    if teacher.model is not None:
+        loss_fn = train.distillation_loss(
+            loss_fn, weight=teacher.weight, temperature=teacher.temperature
+        )
+    if config.train.r_drop:
+        _check_logits(task, "train.r_drop")
+        apply_fn, loss_fn = train.make_r_drop(
+            apply_fn, loss_fn, alpha=config.train.r_drop
+        )
+    return apply_fn, loss_fn
+
+
+def add_teacher(
+    config: Config, model: jft.Pretrained, place: Callable[[Batch], Batch]
+) -> Callable[[Batch], Batch]:
+    """Place a batch and add ``teacher_logits``, where the config names a teacher."""
+    name = config.train.teacher.model
+    if name is None:
+        return place
+    task = get_task(config.data.task)
+    _check_logits(task, "train.teacher")
+    teacher = jft.load(name, task=task.head, dtype=jnp.dtype(config.train.compute_dtype))
+    _check_teacher(teacher, model)
+    apply_fn = task.make_apply(teacher.apply_fn)
+    forward = jax.jit(lambda params, batch: apply_fn(params, batch, key=None))
+
+    def place_with_teacher(batch: Batch) -> Batch:
+        placed = place(batch)
+        return {**placed, "teacher_logits": forward(teacher.params, placed)}
+
+    return place_with_teacher
+
+
+def _check_logits(task: Task, what: str) -> None:
+    if task.teacher == "none":
+        raise InputError(
+            f"{what} compares the logits of classes, which the task {task.name!r} has "
+            "not; leave it out."
+        )
+
+
+def _check_teacher(teacher: jft.Pretrained, model: jft.Pretrained) -> None:
+    """Refuse a teacher that means other classes or reads other tokens."""
+    if teacher.class_names != model.class_names:
+        raise InputError(
+            f"train.teacher.model knows the classes {list(teacher.class_names)}, the "
+            f"data has {list(model.class_names)}; use a teacher of the same task."
+        )
+    of_both = [getattr(m.processor, "get_vocab", dict)() for m in (teacher, model)]
+    if of_both[0] != of_both[1]:
+        raise InputError(
+            "train.teacher.model has another vocabulary than the model, and both read "
+            "the same tokens; use a teacher with the model's tokenizer."
+        )
