@@ -23,7 +23,15 @@ from jft.data.loader import (
 )
 from jft.data.prefetch import Prefetch, prefetch_to_device
 from jft.data.preprocess import ImageFields, make_image_fields
-from jft.data.sources import ArraySource, Example, Source
+from jft.data.sources import (
+    ArraySource,
+    ColumnView,
+    Example,
+    SelectedColumns,
+    Source,
+    digest,
+    select_columns,
+)
 from jft.data.splits import Subset, load_splits, split_source
 from jft.data.targets import target_fields
 from jft.data.text import TextSource
@@ -34,18 +42,21 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "SOURCES",
     "ArraySource",
+    "ColumnView",
     "EvalBatches",
     "Example",
     "FieldsFn",
     "ImageFields",
     "ImageFolderSource",
     "Prefetch",
+    "SelectedColumns",
     "Source",
     "Subset",
     "Table",
     "TextFields",
     "TextSource",
     "TrainLoader",
+    "digest",
     "get_augmentation",
     "load_csv_source",
     "load_digits_source",
@@ -62,6 +73,7 @@ __all__ = [
     "read_image",
     "read_table",
     "render_letters",
+    "select_columns",
     "split_source",
     "target_fields",
     "trim_padding",

@@ -29,8 +29,7 @@ def load_digits_source(path: str | None = None) -> ArraySource:
         {
             "image": np.rint(digits.images[..., None] * (255 / 16)).astype(np.uint8),
             "targets": digits.target,
-        },
-        class_names=tuple("0123456789"),
+        }
     )
 
 
@@ -40,7 +39,7 @@ def load_letters_source(
     """Printed letters A-Z a-z, rendered from fonts; see `render_letters`."""
     _refuse_path("letters", path)
     image, targets = render_letters(num_per_class, seed=seed)
-    return ArraySource({"image": image, "targets": targets}, class_names=LETTERS)
+    return ArraySource({"image": image, "targets": np.array(LETTERS)[targets]})
 
 
 def load_folder_source(
