@@ -130,9 +130,7 @@ def make_table(
     """The tokens of a split, made once and kept; the examples themselves of images."""
     if get_task(config.task).reads == "image":
         return examples
-    return data.tokenize(
-        examples, make_fields(config, model), cache_dir=config.cache
-    )
+    return data.tokenize(examples, make_fields(config, model), cache_dir=config.cache)
 
 
 # --- batches --------------------------------------------------------------------------

@@ -2,10 +2,8 @@
 """How good is it, during the run: evaluation, the source task, and the hooks."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
-
-import numpy as np
 
 import jft
 from experiments import build, feed, keep, objective
@@ -69,18 +67,30 @@ class Evaluator:
             stop_requested=self._stop_requested,
         )
 
-    def _write(self, params: Params, table: feed.Table) -> list[np.ndarray]:
+    def _write(self, params: Params, table: feed.Table) -> list[str]:
         """The text that the model writes for every row, in the order of the rows."""
         model = self._model._replace(params=params)
-        written: dict[int, str] = {}
-        for batch in feed.make_eval_batches(self._config.data, table, model):
-            if self._stop_requested():
-                raise Interrupted("a stop was requested during evaluation")
-            for index, text in zip(
-                batch["index"], write_texts(model, batch, self._config), strict=True
-            ):
-                written[int(index)] = text
-        return [np.asarray(written[row]) for row in range(len(table))]
+        batches = feed.make_eval_batches(self._config.data, table, model)
+        return write_all(
+            model, batches, self._config, stop_requested=self._stop_requested
+        )
+
+
+def write_all(
+    model: jft.Pretrained,
+    batches: Iterable[Batch],
+    config: Config,
+    *,
+    stop_requested: Callable[[], bool] = lambda: False,
+) -> list[str]:
+    """The text that the model writes for every row, in the order of ``index``."""
+    written: dict[int, str] = {}
+    for batch in batches:
+        if stop_requested():
+            raise Interrupted("a stop was requested during evaluation")
+        texts = write_texts(model, batch, config)
+        written |= dict(zip(batch["index"].tolist(), texts, strict=True))
+    return [written[index] for index in sorted(written) if index >= 0]
 
 
 def write_texts(model: jft.Pretrained, batch: Batch, config: Config) -> list[str]:
@@ -98,6 +108,26 @@ def write_texts(model: jft.Pretrained, batch: Batch, config: Config) -> list[str
         skip_special_tokens=True,
     )
     return texts
+
+
+def continue_texts(
+    task: tasks.Task, model: jft.Pretrained, examples: data.Examples, config: Config
+) -> list[str]:
+    """How a decoder goes on from each example."""
+    assert task.make_prompt is not None
+    prompts = [task.make_prompt(model, examples[i]) for i in range(len(examples))]
+    written: list[str] = []
+    size = config.data.global_batch_size
+    for start in range(0, len(prompts), size):
+        batch = model.processor(
+            prompts[start : start + size],
+            padding=True,
+            padding_side="left",
+            add_special_tokens=not task.inputs[0].kind == "messages",
+            return_tensors="np",
+        )
+        written += write_texts(model, dict(batch), config)
+    return written
 
 
 class SourceTask:

@@ -1,30 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Classify images or texts with a run's best checkpoint or an exported folder.
+"""Ask a run's best checkpoint, or an exported folder, about images or texts.
 
     python -m experiments.predict --model=…/export --images=photo.png --images=folder
     python -m experiments.predict --model=…/export --texts='so good' --texts='so bad'
     python -m experiments.predict --model=…/export --inputs=sentences.txt
+    python -m experiments.predict --model=…/export --inputs=questions.jsonl
 
-Writes one JSON object a line, in the order given: the file or the text, its class, and
-the probability of each class.
+Writes one JSON object a line, in the order given: what was asked, and the answer: the
+class and the probability of each, the tags of the words, the answer to the question,
+the text that the model writes. A text is a line, or what stands under the task's names
+in an object of a ``.jsonl`` file: ``text``, ``words``, ``question``, ``messages``, ….
 """
 
+import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
 import jax
-import numpy as np
 from absl import flags
 
 import jft
-from experiments import keep
-from jft import data
+from experiments import asked, build, feed, judge, keep
+from jft import data, evals, train
 from jft.config import Config, new_flags, run_without_config
-from jft.tasks import task_of_head
+from jft.tasks import Task, task_of_head
 from jft.types import Batch, InputError
 
 FLAGS = new_flags()
@@ -32,7 +35,11 @@ keep.define_model_flags(FLAGS)
 IMAGES = flags.DEFINE_multi_string("images", [], "Files, or folders of them.", FLAGS)
 TEXTS = flags.DEFINE_multi_string("texts", [], "A text; repeat it.", FLAGS)
 INPUTS = flags.DEFINE_string(
-    "inputs", None, "File of one text a line; - reads the standard input.", FLAGS
+    "inputs",
+    None,
+    "File of one text a line, or of one object a line (.jsonl); - reads the standard "
+    "input.",
+    FLAGS,
 )
 PAIRS = flags.DEFINE_boolean(
     "pairs", False, "Each text is two, with a tab between them.", flag_values=FLAGS
@@ -40,106 +47,92 @@ PAIRS = flags.DEFINE_boolean(
 MAX_LENGTH = flags.DEFINE_integer(
     "max_length", None, "Tokens a text; as in the run.", 1, flag_values=FLAGS
 )
+MAX_NEW_TOKENS = flags.DEFINE_integer(
+    "max_new_tokens", None, "Tokens to write; as in the run.", 1, flag_values=FLAGS
+)
 OUTPUT = flags.DEFINE_string("output", None, "File to write; None prints.", FLAGS)
 BATCH_SIZE = flags.DEFINE_integer(
     "batch_size", 64, "Examples at a time.", lower_bound=1, flag_values=FLAGS
 )
 
 LONGEST = 512  # tokens a text, where no run says how many
-Example = dict[str, Any]  # {"file"} of an image, or {"text"} and perhaps {"text_pair"}
 
 
 def main() -> None:
     """Write a line an example, in the order given."""
-    given = {
-        "image": [image for path in IMAGES.value for image in find_images(Path(path))],
-        "text": [make_text(text) for text in [*TEXTS.value, *read_lines(INPUTS.value)]],
-    }
-    if not any(given.values()):
+    images = [image for path in IMAGES.value for image in asked.find_images(Path(path))]
+    lines = [*TEXTS.value, *asked.read_lines(INPUTS.value)]
+    if not images and not lines:
         raise InputError(
-            "nothing to classify was given; name files or folders with --images, or "
+            "nothing to ask about was given; name files or folders with --images, or "
             "give texts with --texts or --inputs."
         )
     model, config = keep.load_trained(FLAGS)
-    task = task_of_head(model.task)
-    if [kind for kind in given if given[kind]] != [task.input]:
+    task = task_of(model, config)
+    given = {"image": images, "text": lines}
+    if [kind for kind in given if given[kind]] != [task.reads]:
         counts = ", ".join(f"{len(x)} {kind}s" for kind, x in given.items())
-        raise InputError(f"the model reads {task.input}s alone; {counts} were given.")
-    fields_fn = task.make_fields(
-        model.processor,
-        num_classes=len(model.class_names),
-        max_length=find_max_length(model, config),
+        raise InputError(f"the model reads {task.reads}s alone; {counts} were given.")
+    rows = images or asked.make_rows(lines, task, pairs=PAIRS.value)
+    examples = data.make_examples(
+        data.ArraySource(asked.by_column(rows)), task.inputs
     )
-    forward = jax.jit(lambda params, batch: model.apply_fn(params, batch, key=None))
-    examples = given[task.input]
+    answers = answer(task, model, examples, settings_of(task, model, config))
     with open_output(OUTPUT.value) as out:
-        for start in range(0, len(examples), BATCH_SIZE.value):
-            chunk = examples[start : start + BATCH_SIZE.value]
-            batch = make_batch([fields_fn(load(example)) for example in chunk])
-            logits = np.asarray(forward(model.params, batch), np.float32)
-            for example, row in zip(chunk, logits, strict=False):
-                line = example | task.write_prediction(row, model.class_names)
-                print(json.dumps(line, ensure_ascii=False), file=out, flush=True)
+        for row, said in zip(rows, answers, strict=True):
+            line = asked.readable(row) | said
+            print(json.dumps(line, ensure_ascii=False), file=out, flush=True)
 
 
-def find_images(path: Path) -> list[Example]:
-    """The file itself, or every image below the folder."""
-    if not path.exists():
-        raise InputError(f"there is no file or folder {path}; check --images.")
-    below = sorted(path.rglob("*")) if path.is_dir() else [path]
-    named = [file for file in below if file.suffix.lower() in data.IMAGE_SUFFIXES]
-    return [{"file": str(file)} for file in (named if path.is_dir() else below)]
-
-
-def read_lines(path: str | None) -> list[str]:
-    """The lines of a file of texts, or of the standard input."""
-    if path is None:
-        return []
-    try:
-        text = sys.stdin.read() if path == "-" else Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"--inputs={path} cannot be read: {error}. Give a UTF-8 file of one text a "
-            "line."
-        ) from error
-    return text.removesuffix("\n").split("\n")
-
-
-def make_text(text: str) -> Example:
-    """An example of one text, or of two."""
-    parts = text.split("\t") if PAIRS.value else [text]
-    if not all(part.strip() for part in parts) or len(parts) != 1 + PAIRS.value:
-        expected = "two texts with a tab between" if PAIRS.value else "a text"
-        raise InputError(
-            f"{text!r} was given to classify; expected {expected}. Correct --texts or "
-            "--inputs."
-        )
-    return dict(zip(("text", "text_pair"), parts, strict=False))
-
-
-def find_max_length(model: jft.Pretrained, config: Config | None) -> int:
-    """As many tokens as the run had, or, of a folder, as the model can take."""
-    if MAX_LENGTH.value is not None:
-        return int(MAX_LENGTH.value)
+def task_of(model: jft.Pretrained, config: Config | None) -> Task:
+    """The task of the run, or what a model with such a head is usually asked."""
     if config is not None:
-        return config.data.max_length
-    return min(getattr(model.processor, "model_max_length", LONGEST), LONGEST)
+        return feed.get_task(config.data.task)
+    return task_of_head(model.task, model.config.get("problem_type"))
 
 
-def load(example: Example) -> Example:
-    """What the task's fields are made of."""
-    if "file" in example:
-        return {"image": data.read_image(example["file"])}
-    return example
+def settings_of(task: Task, model: jft.Pretrained, config: Config | None) -> Config:
+    """The settings of the run, or of a folder the usual ones."""
+    if config is None:
+        most = min(getattr(model.processor, "model_max_length", LONGEST), LONGEST)
+        config = build.usual_config(task.name, max_length=most)
+    max_length = MAX_LENGTH.value or config.data.max_length
+    settings = dataclasses.replace(
+        config.data, max_length=max_length, global_batch_size=BATCH_SIZE.value
+    )
+    generation = dict(config.evals.generation)
+    if MAX_NEW_TOKENS.value is not None:
+        generation["max_new_tokens"] = MAX_NEW_TOKENS.value
+    asking = dataclasses.replace(config.evals, generation=generation)
+    return dataclasses.replace(config, data=settings, evals=asking)
 
 
-def make_batch(rows: Iterable[Mapping[str, np.ndarray]]) -> Batch:
-    """Stack rows to one of few shapes, so that the model is compiled once for each."""
-    rows = list(rows)
-    rows += rows[-1:] * (BATCH_SIZE.value - len(rows))
-    batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    text = "attention_mask" in batch
-    return data.trim_padding(batch, multiple=32) if text else batch
+def answer(
+    task: Task, model: jft.Pretrained, examples: data.Examples, config: Config
+) -> list[Mapping[str, Any]]:
+    """What the model says of each example, as a person reads it."""
+    if task.make_prompt is not None:
+        return [{"written": text} for text in judge.continue_texts(
+            task, model, examples, config
+        )]
+    table = feed.make_table(config.data, examples, model)
+    batches = feed.make_eval_batches(config.data, table, model)
+    if task.writes:
+        predictions: Sequence[Any] = judge.write_all(model, batches, config)
+    else:
+        eval_step = train.make_eval_step(
+            task.make_apply(model.apply_fn), no_loss, predict=task.predict
+        )
+        placed = map(jax.device_put, batches)
+        evaluated = evals.evaluate(eval_step, model.params, placed)
+        predictions = task.predictions(evaluated.rows, table)
+    return [task.write_prediction(one, model.class_names) for one in predictions]
+
+
+def no_loss(outputs: Any, batch: Batch) -> tuple[float, float]:
+    """Nothing is known to compare with."""
+    del outputs, batch
+    return 0.0, 0.0
 
 
 def open_output(path: str | None) -> AbstractContextManager[TextIO]:

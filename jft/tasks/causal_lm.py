@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Texts, each token predicted from those before it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from jft.data import Column, make_language_fields
@@ -12,6 +13,12 @@ from jft.tasks.texts import tokenizer_of
 def make_fields(model: Any, *, max_length: int) -> Any:
     """Documents in pieces of at most ``max_length`` tokens."""
     return make_language_fields(tokenizer_of(model), max_length=max_length)
+
+
+def make_prompt(model: Any, example: Mapping[str, Any]) -> str:
+    """The text itself."""
+    del model
+    return str(example["text"])
 
 
 TASK = Task(
@@ -31,4 +38,5 @@ TASK = Task(
     pipeline="text-generation",
     teacher="classes",
     packs=True,
+    make_prompt=make_prompt,
 )

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Conversations, of which the assistant's turns are learned."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from jft.data import Column, make_chat_fields
@@ -25,6 +26,14 @@ def make_fields(
     )
 
 
+def make_prompt(model: Any, example: Mapping[str, Any]) -> str:
+    """The conversation so far, and the beginning of the assistant's next turn."""
+    prompt: str = tokenizer_of(model).apply_chat_template(
+        example["messages"], tokenize=False, add_generation_prompt=True
+    )
+    return prompt
+
+
 TASK = Task(
     name="chat",
     inputs=(Column("messages", "messages"),),
@@ -42,4 +51,5 @@ TASK = Task(
     pipeline="text-generation",
     teacher="classes",
     packs=True,
+    make_prompt=make_prompt,
 )

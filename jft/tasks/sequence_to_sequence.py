@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A text in, a text out: translation, summaries."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jft.data import Column, make_seq2seq_fields
-from jft.evals import TEXT_METRICS, Rows
+from jft.evals import TEXT_METRICS
 from jft.tasks import language
 from jft.tasks.classification import examples_of
 from jft.tasks.task import Data, Task
@@ -42,10 +42,10 @@ def make_fields(
     )
 
 
-def predictions(rows: Rows, source: Data) -> list[str]:
-    """The texts that the model wrote."""
+def predictions(rows: Mapping[str, Any], source: Data) -> list[str]:
+    """The texts that the model wrote, which whoever evaluates adds to the rows."""
     del source
-    return [str(text) for text in rows["texts"]]
+    return list(rows["texts"])
 
 
 def references(source: Data) -> list[str]:

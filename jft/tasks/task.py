@@ -54,6 +54,8 @@ class Task:
     teacher: Literal["classes", "none"] = "none"  # what a teacher's logits compare
     writes: bool = False  # predictions are texts that the model writes
     packs: bool = False  # several examples may share a row
+    # (model, example) -> the text that the model goes on from, where it can write
+    make_prompt: Callable[[Any, Mapping[str, Any]], str] | None = None
     # (references, predictions, class names, file) -> the picture
     plot: Callable[[Any, Any, Sequence[str], Path], Path] | None = None
     plot_name: str = field(default="predictions.png")
