@@ -36,7 +36,8 @@ def get_config(arg: str | None = None) -> Any:
     config.data.task = "text_classification"
     config.data.source = "tsv"
     config.data.path = common.shared_data("sst2")
-    config.data.source_options = {"class_names": ("negative", "positive")}
+    config.data.columns = {"text": 0, "targets": 1}
+    config.data.class_names = ("negative", "positive")
     config.data.split_paths = {
         "train": "train.tsv",
         "validation": "dev.tsv",
