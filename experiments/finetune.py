@@ -130,7 +130,13 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
         "data_wait": stream.wait_seconds,
     }
     summary = outputs.summarize(
-        job, result, test=test, forgetting=forgetting, seconds=seconds
+        job,
+        result,
+        test=test,
+        forgetting=forgetting,
+        facts=facts,
+        eval_programs=evaluate.num_programs,
+        seconds=seconds,
     )
     evals.write_summary(workdir.summary_file, summary)
     print(outputs.closing_table(summary, workdir))

@@ -176,6 +176,8 @@ def summarize(
     *,
     test: tasks.Evaluation,
     forgetting: Mapping[str, Any] | None,
+    facts: Mapping[str, Any],
+    eval_programs: int,
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
     """The content of summary.json."""
@@ -193,6 +195,11 @@ def summarize(
             "trainable": partition.num_params(result.state.trainable),
         },
         "phases": [phase._asdict() for phase in result.phases],
+        "data": {**facts, "padding": job.loader.padding(step)},
+        "programs": {
+            "train": sum(phase.num_programs for phase in result.phases),
+            "evaluate": eval_programs,
+        },
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "forgetting": forgetting,
         "seed": config.seed,
@@ -213,6 +220,10 @@ def closing_table(summary: Mapping[str, Any], workdir: Workdir) -> str:
         values = f"{forgetting['before']:.4f} → {forgetting['after']:.4f}"
         rows.append((f"{forgetting['source']} {forgetting['metric']}", values))
     rows.append(("seconds", summary["seconds"]["total"]))
+    programs = summary["programs"]
+    rows.append(("programs compiled", sum(programs.values())))
+    if "share" in (padding := summary["data"]["padding"]):
+        rows.append(("padding", f"{padding['share']:.1%} of the tokens"))
     for name in ("export", "checkpoints", "plots", "summary_file"):
         path = getattr(workdir, name)
         if path.exists():
