@@ -2,21 +2,23 @@
 """Fine-tune one checkpoint by jft and by Hugging Face's Trainer, with equal settings.
 
     pip install -e '.[bench]'
-    python -m experiments.compare_trainer --model=minilm --epochs=1,3 --seeds=0,1,2
+    python -m experiments.compare_trainer --config=configs/sst2.py --model=minilm \
+        --config=configs/wikiann_ner.py --config=configs/xquad_qa.py --seeds=0,1,2
 
-The data and settings are those of ``configs/sst2.py``; both train in turn, in this
-process, in float32 (on a GPU without TF32). Each draws the new head, the order and the
-dropout from the seed in its own way; Trainer pads a batch to its longest text, jft to
-``data.max_length``. Seconds are from the files to a trained model: loading, tokenizing,
-compiling, every step. Prints means ± standard deviations over the seeds, and the
-difference in points of accuracy on the validation split; all runs go to a file.
+Data and settings are the config's. Both start from the same weights, a new head
+included, read the same tokens, and are scored by the same metric; they train in turn,
+in this process, in float32 (on a GPU without TF32). Each draws the order and the
+dropout from the seed in its own way; Trainer pads a batch to its longest text, jft puts
+texts of like length together (``--grouped`` lets Trainer do so too). Seconds are from
+the loaded model and its tokens to a trained model, compiling included. Prints means ±
+standard deviations over the seeds, and the difference in points; all runs go to a file.
 """
 
 import os
 import platform
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,8 +29,9 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import build, judge
-from jft import data, evals, train
+import jft
+from experiments import build, feed, judge
+from jft import data, evals, tasks, train
 from jft.config import (
     Config,
     apply_overrides,
@@ -41,30 +44,49 @@ from jft.tables import format_table
 from jft.types import InputError
 
 FLAGS = new_flags()
+CONFIGS = flags.DEFINE_multi_string("config", [], "A config; repeat it.", FLAGS)
 MODEL = flags.DEFINE_string("model", None, "Folder of a checkpoint.", FLAGS)
-DATA = flags.DEFINE_string("data", None, "Folder of the data; the config's.", FLAGS)
-EPOCHS = flags.DEFINE_list("epochs", ["1", "3"], "Lengths of the runs.", FLAGS)
+DATA = flags.DEFINE_string("data", None, "Path of the data; the config's.", FLAGS)
+EPOCHS = flags.DEFINE_integer("epochs", None, "Instead of the config's.", 1, None, FLAGS)
 SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "A run of each for each.", FLAGS)
+SPLIT = flags.DEFINE_enum(
+    "split", "validation", ["validation", "test"], "What is scored.", FLAGS
+)
+GROUPED = flags.DEFINE_boolean("grouped", False, "Trainer groups by length.", FLAGS)
 DEVICE = flags.DEFINE_enum("device", "cpu", ["cpu", "gpu"], "Where to run.", FLAGS)
 OUTPUT = flags.DEFINE_string("output", "compare.json", "File to write.", FLAGS)
 
-CONFIG = Path(__file__).parents[1] / "configs" / "sst2.py"
 PACKAGES = ("jax", "flax", "optax", "torch", "transformers", "accelerate")
-Run = dict[str, Any]  # what was run; accuracy, seconds, steps
+# what Trainer's models call the targets of a row
+TARGET_NAMES: Mapping[str, Callable[[np.ndarray], dict[str, Any]]] = {
+    "text_classification": lambda targets: {"labels": targets},
+    "token_classification": lambda targets: {"labels": targets},
+    "question_answering": lambda targets: {
+        "start_positions": targets[0],
+        "end_positions": targets[1],
+    },
+}
+Run = dict[str, Any]  # what was run; score, seconds, steps
 
 
 def main() -> None:
     """Run both in turn, then print and write the table."""
-    if MODEL.value is None:
-        raise InputError("--model is missing; name the folder of a checkpoint.")
+    if MODEL.value is None or not CONFIGS.value:
+        raise InputError(
+            "--model and --config are both needed: the folder of a checkpoint, and "
+            f"what to fine-tune it on; got --model={MODEL.value} and "
+            f"--config={CONFIGS.value}."
+        )
     jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[DEVICE.value])
     jax.config.update("jax_default_matmul_precision", "highest")
     runs: list[Run] = []
-    for epochs in map(int, EPOCHS.value):
-        for config in (load_config(epochs, int(seed)) for seed in SEEDS.value):
-            for name, run in {"jft": run_jft, "Trainer": run_trainer}.items():
-                which = {"by": name, "epochs": epochs, "seed": config.seed}
-                runs.append(which | run(config))
+    for name in CONFIGS.value:
+        for seed in map(int, SEEDS.value):
+            config = load_config(name, seed)
+            job = build.make_job(config)
+            which = {"config": Path(name).stem, "metric": config.evals.metric}
+            for by, run in {"jft": run_jft, "Trainer": run_trainer}.items():
+                runs.append({**which, "by": by, "seed": seed} | run(job))
                 print(runs[-1], flush=True)
     print(describe(runs))
     machine = {
@@ -78,18 +100,27 @@ def main() -> None:
     evals.write_summary(OUTPUT.value, facts)
 
 
-def load_config(epochs: int, seed: int) -> Config:
+def load_config(name: str, seed: int) -> Config:
     """The config of a run."""
-    _, config = load_config_file(f"{CONFIG}:pretrained={MODEL.value},epochs={epochs}")
-    here = {} if DATA.value is None else {"data.path": DATA.value}
-    return resolve(apply_overrides(config, {"seed": seed, **here}))
+    _, config = load_config_file(f"{name}:pretrained={MODEL.value}")
+    here: dict[str, Any] = {"seed": seed}
+    if DATA.value is not None:
+        here["data.path"] = DATA.value
+    if EPOCHS.value is not None:
+        here["train.num_epochs"] = EPOCHS.value
+    config = build.complete(resolve(apply_overrides(config, here)))
+    if config.data.task not in TARGET_NAMES:
+        raise InputError(
+            f"{name} is of the task {config.data.task!r}; this script compares "
+            f"{sorted(TARGET_NAMES)}."
+        )
+    return config
 
 
-def run_jft(config: Config) -> Run:
+def run_jft(job: build.Job) -> Run:
     """Fine-tune and score by jft."""
     before = time.perf_counter()
-    job = build.make_job(config)
-    stream = build.Stream(job.loader, jax.device_put)
+    stream = feed.Stream(job.loader, jax.device_put)
     result = train.fit(
         build.init_state(job),
         build.make_train_step(job, state_shardings=None),
@@ -98,83 +129,125 @@ def run_jft(config: Config) -> Run:
     )
     seconds = time.perf_counter() - before
     stream.close()
-    evaluate = judge.Evaluator(config, job.model, place=jax.device_put)
-    scores = evaluate(result.state.trainable, job.splits["validation"]).scores
+    evaluate = judge.Evaluator(job.config, job.model, place=jax.device_put)
+    evaluation = evaluate(result.state.params, job.tables[SPLIT.value])
     return {
-        "accuracy": scores["accuracy"],
+        "score": evaluation.scores[job.config.evals.metric],
         "seconds": seconds,
         "compile_seconds": sum(phase.compile_seconds for phase in result.phases),
         "steps": job.plan.num_steps,
     }
 
 
-def run_trainer(config: Config) -> Run:
+def run_trainer(job: build.Job) -> Run:
     """Fine-tune and score by Trainer; what is not given here is its default."""
     import transformers
 
-    before = time.perf_counter()
-    splits = build.load_splits(config.data)
-    transformers.set_seed(config.seed)  # of the new head
-    model = transformers.AutoModelForSequenceClassification.from_pretrained(
-        MODEL.value, num_labels=len(splits["train"].class_names)
-    )
-    tokenizer = transformers.AutoTokenizer.from_pretrained(MODEL.value)
-    rows = {
-        name: tokenize(tokenizer, source, config.data.max_length)
-        for name, source in splits.items()
-    }
+    config, head = job.config, job.model.family.heads[job.model.task]
     with tempfile.TemporaryDirectory() as folder:
+        jft.save(folder, job.model)
+        model = getattr(transformers, head).from_pretrained(folder)
         arguments = transformers.TrainingArguments(
             output_dir=folder,
             num_train_epochs=config.train.num.amount,
             per_device_train_batch_size=config.data.global_batch_size,
             learning_rate=config.optim.learning_rate,
             lr_scheduler_type=config.optim.schedule,
+            warmup_steps=warmup_steps(job),
             weight_decay=config.optim.weight_decay,
             max_grad_norm=config.optim.clip_norm,
             seed=config.seed,
+            train_sampling_strategy="group_by_length" if GROUPED.value else "random",
             use_cpu=DEVICE.value == "cpu",
             save_strategy="no",
             logging_strategy="no",
             report_to="none",
             disable_tqdm=True,
         )
+        before = time.perf_counter()
         trainer = transformers.Trainer(
             model=model,
             args=arguments,
-            train_dataset=rows["train"],
-            data_collator=transformers.DataCollatorWithPadding(tokenizer),
+            train_dataset=make_rows(job.tables["train"], config.data.task),
+            data_collator=Collator(job.tables["train"].padding),
         )
         steps = trainer.train().global_step
         seconds = time.perf_counter() - before
-        logits = trainer.predict(rows["validation"]).predictions
-    right = np.argmax(logits, axis=-1) == splits["validation"].targets
-    return {"accuracy": float(right.mean()), "seconds": seconds, "steps": steps}
+        table = job.tables[SPLIT.value]
+        outputs = trainer.predict(make_rows(table, config.data.task)).predictions
+    evaluation = score(job, table, outputs)
+    return {"score": evaluation, "seconds": seconds, "steps": steps}
 
 
-def tokenize(tokenizer: Any, source: data.Source, max_length: int) -> list[Any]:
-    """The rows that Trainer's collator pads."""
-    texts = [source[i]["text"] for i in range(len(source))]
-    columns = dict(tokenizer(texts, truncation=True, max_length=max_length))
-    columns["labels"] = source.targets.tolist()
-    rows = zip(*columns.values(), strict=True)
-    return [dict(zip(columns, row, strict=True)) for row in rows]
+def warmup_steps(job: build.Job) -> int:
+    """As many as jft takes."""
+    warmup = job.config.optim.warmup
+    if warmup.unit == "percent":
+        return round(job.plan.num_steps * warmup.amount / 100)
+    return int(warmup.amount)
+
+
+def make_rows(table: feed.Table, task: str) -> list[dict[str, Any]]:
+    """The rows of a table as Trainer takes them."""
+    rows = []
+    for i in range(len(table)):
+        row = table[i]
+        inputs = {name: row[name] for name in table.padding if name != "targets"}
+        rows.append(inputs | TARGET_NAMES[task](row["targets"]))
+    return rows
+
+
+class Collator:
+    """Pads the rows of a batch to the longest of them."""
+
+    def __init__(self, padding: Mapping[str, data.Pad]) -> None:
+        self._values = {name: pad.value for name, pad in padding.items()}
+        self._values["labels"] = data.IGNORED
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Make a batch of tensors."""
+        import torch
+
+        batch = {}
+        for name in rows[0]:
+            values = [np.atleast_1d(np.asarray(row[name])) for row in rows]
+            longest = max(map(len, values))
+            fill = self._values.get(name, 0)
+            padded = [
+                np.pad(x, (0, longest - len(x)), constant_values=fill) for x in values
+            ]
+            stacked = torch.from_numpy(np.stack(padded).astype(np.int64))
+            batch[name] = stacked if np.ndim(rows[0][name]) else stacked[:, 0]
+        return batch
+
+
+def score(job: build.Job, table: feed.Table, outputs: Any) -> float:
+    """Score torch's logits as jft's own are scored."""
+    logits = np.stack(outputs, axis=-1) if isinstance(outputs, tuple) else outputs
+    rows = {k: np.asarray(x) for k, x in job.task.predict(logits, {}).items()}
+    evaluated = evals.Evaluated(
+        loss=float("nan"),
+        rows={name: list(values) for name, values in rows.items()},
+        index=np.arange(len(table)),
+    )
+    metric = job.config.evals.metric
+    return tasks.score(job.task, evaluated, table, metric_names=[metric]).scores[metric]
 
 
 def describe(runs: Sequence[Run]) -> str:
-    """The table as text, a row a length."""
+    """The table as text, a row a config."""
     rows = []
-    for epochs in dict.fromkeys(run["epochs"] for run in runs):
-        here = [run for run in runs if run["epochs"] == epochs]
-        by = [[run for run in here if run["by"] == name] for name in ("jft", "Trainer")]
-        points = [np.array([100 * run["accuracy"] for run in one]) for one in by]
+    for name in dict.fromkeys(run["config"] for run in runs):
+        here = [run for run in runs if run["config"] == name]
+        by = [[run for run in here if run["by"] == who] for who in ("jft", "Trainer")]
+        points = [np.array([100 * run["score"] for run in one]) for one in by]
         seconds = [np.array([run["seconds"] for run in one]) for one in by]
         difference = f"{points[0].mean() - points[1].mean():+.2f}"
         ratio = f"{seconds[0].mean() / seconds[1].mean():.2f}"
         cells = [*map(spread, points), difference, *map(spread, seconds), ratio]
-        rows.append([epochs, *cells])
+        rows.append([name, here[0]["metric"], *cells])
     headers = ["jft %", "Trainer %", "difference", "jft s", "Trainer s", "ratio"]
-    return format_table(rows, ["epochs", *headers])
+    return format_table(rows, ["config", "metric", *headers])
 
 
 def spread(values: np.ndarray) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import finetune
+from experiments import build, finetune
 from jft import evals
 from jft.config import (
     Config,
@@ -75,7 +75,9 @@ def load(args: str, seed: int) -> Config:
     overrides, rest = split_overrides([f"--config.{word}" for word in SET.value])
     assert not rest, rest
     seeded = {"seed": seed, "data.split_seed": seed, **overrides}
-    return resolve(apply_overrides(load_config_file(spec)[1], seeded))
+    return build.complete(
+        resolve(apply_overrides(load_config_file(spec)[1], seeded))
+    )
 
 
 def run_once(workdir: Path, args: str, seed: int, config: Config) -> dict[str, Any]:
