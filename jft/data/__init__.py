@@ -11,7 +11,6 @@ from jft.data.catalog import (
     load_source,
     load_tsv_source,
 )
-from jft.data.delimited import Table, read_table
 from jft.data.folder import IMAGE_SUFFIXES, ImageFolderSource, read_image
 from jft.data.letters import render_letters
 from jft.data.loader import (
@@ -34,7 +33,6 @@ from jft.data.sources import (
 )
 from jft.data.splits import Subset, load_splits, split_source
 from jft.data.targets import target_fields
-from jft.data.text import TextSource
 from jft.data.tokens import TextFields, make_text_fields, trim_padding
 
 __all__ = [
@@ -52,9 +50,7 @@ __all__ = [
     "SelectedColumns",
     "Source",
     "Subset",
-    "Table",
     "TextFields",
-    "TextSource",
     "TrainLoader",
     "digest",
     "get_augmentation",
@@ -71,7 +67,6 @@ __all__ = [
     "make_train_loader",
     "prefetch_to_device",
     "read_image",
-    "read_table",
     "render_letters",
     "select_columns",
     "split_source",
