@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What goes in? Sources, splits, augmentation, fields and the loader."""
 
-from jft.data.augment import AUGMENTATIONS, get_augmentation
+from jft.data.augment import AUGMENTATIONS, AugmentImage, get_augmentation
+from jft.data.batching import BATCHINGS, make_token_loader
 from jft.data.cache import cache_folder
 from jft.data.catalog import (
     SOURCES,
@@ -9,23 +10,23 @@ from jft.data.catalog import (
     load_letters_source,
     load_source,
 )
+from jft.data.collate import pad_rows
 from jft.data.conll import load_conll
 from jft.data.delimited import load_delimited
+from jft.data.eval_batches import EvalBatches, make_eval_batches
 from jft.data.folder import IMAGES, FolderSource, Media
 from jft.data.images import IMAGE_SUFFIXES, read_image
 from jft.data.jsonl import load_jsonl
+from jft.data.lengths import Lengths, choose_lengths
 from jft.data.letters import render_letters
 from jft.data.lines import LinesSource
-from jft.data.loader import (
-    EvalBatches,
-    FieldsFn,
-    TrainLoader,
-    make_eval_batches,
-    make_train_loader,
-)
+from jft.data.loader import TrainLoader, make_train_loader
 from jft.data.mapped import FileSource
+from jft.data.packing import PackedTable, pack
+from jft.data.padding import IGNORED, Pad
 from jft.data.prefetch import Prefetch, prefetch_to_device
 from jft.data.preprocess import ImageFields, make_image_fields
+from jft.data.reading import Augment, FieldsFn
 from jft.data.sources import (
     ArraySource,
     ColumnView,
@@ -38,14 +39,19 @@ from jft.data.sources import (
 from jft.data.splits import Subset, load_splits, split_source
 from jft.data.squad import load_squad
 from jft.data.targets import target_fields
+from jft.data.token_table import TextFieldsFn, TokenTable, tokenize
 from jft.data.tokens import TextFields, make_text_fields, trim_padding
 
 __all__ = [
     "AUGMENTATIONS",
+    "BATCHINGS",
+    "IGNORED",
     "IMAGES",
     "IMAGE_SUFFIXES",
     "SOURCES",
     "ArraySource",
+    "Augment",
+    "AugmentImage",
     "ColumnView",
     "EvalBatches",
     "Example",
@@ -53,15 +59,21 @@ __all__ = [
     "FileSource",
     "FolderSource",
     "ImageFields",
+    "Lengths",
     "LinesSource",
     "Media",
+    "PackedTable",
+    "Pad",
     "Prefetch",
     "SelectedColumns",
     "Source",
     "Subset",
     "TextFields",
+    "TextFieldsFn",
+    "TokenTable",
     "TrainLoader",
     "cache_folder",
+    "choose_lengths",
     "digest",
     "get_augmentation",
     "load_conll",
@@ -75,12 +87,16 @@ __all__ = [
     "make_eval_batches",
     "make_image_fields",
     "make_text_fields",
+    "make_token_loader",
     "make_train_loader",
+    "pack",
+    "pad_rows",
     "prefetch_to_device",
     "read_image",
     "render_letters",
     "select_columns",
     "split_source",
     "target_fields",
+    "tokenize",
     "trim_padding",
 ]

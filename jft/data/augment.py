@@ -2,15 +2,21 @@
 """Random changes of an image that keep its class; numpy only.
 
 Each is ``(image, generator) -> image`` on uint8 [height, width, channels]; the
-generator is consumed, and the same generator state gives the same image.
+generator is consumed, and the same generator state gives the same image. A loader
+takes them as changes of an example: `get_augmentation`.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
+from jft.data.sources import Example
 from jft.types import InputError
+
+ImageChange = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 def small_affine(
@@ -99,7 +105,7 @@ def photograph(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return brightness_contrast(crop_flip(image, generator), generator)
 
 
-AUGMENTATIONS: Mapping[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
+AUGMENTATIONS: Mapping[str, ImageChange] = {
     "small_affine": small_affine,
     "crop_flip": crop_flip,
     "brightness_contrast": brightness_contrast,
@@ -107,13 +113,30 @@ AUGMENTATIONS: Mapping[str, Callable[[np.ndarray, np.random.Generator], np.ndarr
 }
 
 
-def get_augmentation(
-    name: str | None,
-) -> Callable[[np.ndarray, np.random.Generator], np.ndarray] | None:
-    """Look an augmentation up; None is none.
+@dataclass(frozen=True)
+class AugmentImage:
+    """``(example, generator) -> example`` with another ``image``."""
+
+    change: ImageChange
+
+    def __call__(
+        self, example: Example, generator: np.random.Generator
+    ) -> dict[str, Any]:
+        """Change a copy of the example."""
+        return {**example, "image": self.change(example["image"], generator)}
+
+
+def get_augmentation(name: str | None) -> AugmentImage | None:
+    """Look an augmentation up, as a change of an example; None is none.
 
     Raises:
       InputError: if there is none of that name; lists the known ones.
+
+    Example:
+      >>> image = np.full((1, 1, 1), 100, np.uint8)
+      >>> augment = get_augmentation("brightness_contrast")
+      >>> augment({"image": image, "targets": 3}, np.random.default_rng(0))
+      {'image': array([[[77]]], dtype=uint8), 'targets': 3}
     """
     if name is None:
         return None
@@ -122,7 +145,7 @@ def get_augmentation(
             f"unknown augmentation {name!r}; expected one of {sorted(AUGMENTATIONS)} "
             "or None. Set data.augment."
         )
-    return AUGMENTATIONS[name]
+    return AugmentImage(AUGMENTATIONS[name])
 
 
 @lru_cache(maxsize=16)

@@ -1,30 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches: an endless training stream that any step can start, and whole evaluations.
+"""The training stream: endless, and any step can start it.
 
-Batch ``i`` of the training stream is a pure function of (source, seed, batch size, i):
-not of the number of workers, of processes or of resumes.
+Batch ``i`` is a pure function of (source, seed, batch size, i): not of the number of
+workers, of processes or of resumes.
 """
 
-import os
+import json
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
-import jax
 import numpy as np
 
-from jft.data.sources import Example, Source
+from jft.data.collate import loss_mask, stack_rows
+from jft.data.lengths import Lengths, total_lengths
+from jft.data.order import RowOrder, epoch_order
+from jft.data.packing import PackedTable
+from jft.data.reading import (
+    Augment,
+    FieldsFn,
+    Indexed,
+    check_fields_fn,
+    read_batches,
+    share_of,
+)
+from jft.data.sources import Example
+from jft.data.token_batches import TrainBatch, TrainPlan, table_shapes
+from jft.data.token_table import Readable, TokenTable
 from jft.types import Batch, InputError
-
-FieldsFn = Callable[[Example], dict[str, Any]]
-Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-
-# Each thread prepares a batch. Decoding releases the GIL, small numpy work does not,
-# so more threads than cores would only wait for one another.
-READ_THREADS = min(8, os.cpu_count() or 1)
-READ_AHEAD = 2 * READ_THREADS  # batches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,15 +37,37 @@ class TrainLoader:
 
     pipeline: Any  # grain.MapDataset: batch of this process by step
     settings: dict[str, Any]  # what the stream depends on
-    steps_per_epoch: float  # examples / global_batch_size, not rounded
+    steps_per_epoch: float  # rows / global_batch_size, not rounded
     num_workers: int
+    plan: TrainPlan | None = None  # of rows of tokens
+
+    @property
+    def shapes(self) -> tuple[Lengths, ...]:
+        """The lengths that batches of tokens have, ascending; none for images."""
+        return self.plan.shapes if self.plan else ()
 
     def batches(self, start_step: int = 0) -> Generator[Batch, None, None]:
         """Yield the batch of every step from ``start_step`` on, without end.
 
         Close the generator to stop its threads or worker processes.
         """
-        return _read(self.pipeline[start_step:], num_workers=self.num_workers)
+        return read_batches(self.pipeline[start_step:], num_workers=self.num_workers)
+
+    def padding(self, num_steps: int | None = None) -> dict[str, Any]:
+        """Count the padding of the first steps, without making their batches.
+
+        Args:
+          num_steps: None is one epoch.
+
+        Returns:
+          ``share``, of padding in all tokens; ``real_tokens`` and ``all_tokens``; and
+          ``shapes``, each with its lengths and its number of batches. What is fed to
+          an encoder and to a decoder counts alike. Images have no tokens.
+        """
+        if self.plan is None:
+            return {"share": 0.0, "real_tokens": 0, "all_tokens": 0, "shapes": []}
+        epoch = int(np.ceil(self.steps_per_epoch))
+        return self.plan.padding(epoch if num_steps is None else num_steps)
 
     def state(self, next_step: int) -> dict[str, Any]:
         """Return what a checkpoint keeps: JSON, and the same in every process."""
@@ -70,12 +96,14 @@ class TrainLoader:
 
 
 def make_train_loader(
-    source: Source,
+    source: Readable,
     *,
     global_batch_size: int,
     seed: int,
-    fields_fn: FieldsFn,
+    fields_fn: FieldsFn | None = None,
     augment: Augment | None = None,
+    group_by_length: bool = False,
+    shapes: Sequence[Mapping[str, int]] | None = None,
     num_workers: int = 0,
     process_index: int | None = None,
     process_count: int | None = None,
@@ -87,217 +115,110 @@ def make_train_loader(
     gets the ``p``-th of ``P`` equal blocks of rows of each global batch.
 
     Args:
-      source: examples by position.
-      global_batch_size: examples a step, over all processes.
+      source: examples by position; or rows of tokens, a `TokenTable` or a
+        `PackedTable`, which are padded to the first of ``shapes`` that holds all rows
+        of the global batch.
+      global_batch_size: rows a step, over all processes.
       seed: of order and augmentation, from 0 to 2**32 - 1.
       fields_fn: ``example -> fields``; the example has its position as ``index``.
-        Its attribute ``settings``, if it has one, becomes part of the loader's.
-      augment: ``(image, generator) -> image``, applied to ``image`` before
-        ``fields_fn``; its draws depend on the seed and the place in the stream.
+        Its attribute ``settings``, if it has one, becomes part of the loader's. Not
+        for rows of tokens, which are fields already.
+      augment: ``(example, generator) -> example``, applied before ``fields_fn``, or to
+        each unpadded row of tokens; its draws depend on the seed and the place in the
+        stream. It must not write into the arrays that it is given.
+      group_by_length: put rows of about one length into a batch; rows of tokens only.
+      shapes: ``({group: tokens}, …)``, ascending, as `choose_lengths` gives them, for
+        a `TokenTable`; None is one shape, that of the longest row.
       num_workers: processes that prepare batches; 0 uses threads. Each worker is a
         fresh Python, and everything given here must be picklable.
       process_index: of this process; None asks jax.
       process_count: likewise.
 
     Returns:
-      A `TrainLoader`; its batches have the fields and ``loss_mask`` float32 [B].
+      A `TrainLoader`; its batches have the fields and ``loss_mask`` float32 [B], those
+      of tokens ``index`` int32 [B] too, the number of the row.
 
     Raises:
-      InputError: if the source is empty, the seed out of range, or the batch size
-        does not divide over the processes.
+      InputError: if the source is empty, the seed out of range, the batch size does
+        not divide over the processes, or an option is not one of such a source.
     """
     import grain
 
-    rows, process, count = _shard(
+    rows, process, count = share_of(
         source, global_batch_size, process_index=process_index, count=process_count
     )
     if not 0 <= seed < 2**32:
         raise InputError(f"the data seed must be from 0 to 2**32 - 1; got {seed}.")
-    pipeline = (
-        grain.MapDataset.range(sys.maxsize)
-        .seed(seed)
-        .random_map(_Prepare(_Indexed(source), seed, fields_fn, augment))
-        .batch(rows, drop_remainder=True, batch_fn=_collate)
-    )
+    check_fields_fn(source, fields_fn)
+    places, plan = grain.MapDataset.range(sys.maxsize), None
+    if isinstance(source, TokenTable | PackedTable):
+        order = RowOrder(
+            len(source),
+            seed=seed,
+            batch_size=global_batch_size,
+            lengths=total_lengths(source.lengths) if group_by_length else None,
+        )
+        plan = TrainPlan(
+            order=order,
+            row_lengths=source.lengths,
+            shapes=table_shapes(source, shapes),
+        )
+        block = slice(process * rows, (process + 1) * rows)
+        batch_fn = TrainBatch(
+            table=source, plan=plan, seed=seed, augment=augment, block=block
+        )
+        pipeline = places.map(batch_fn)
+        settings = {"group_by_length": group_by_length, "shapes": plan.shapes}
+        settings |= source.settings
+    else:
+        _check_examples(group_by_length, shapes)
+        assert fields_fn is not None  # as checked
+        prepare = _Prepare(Indexed(source), seed, fields_fn, augment)
+        examples = places.seed(seed).random_map(prepare)
+        batched = examples.batch(rows, drop_remainder=True, batch_fn=_collate)
+        pipeline = batched[process::count]
+        settings = dict(getattr(fields_fn, "settings", {}))
+    settings |= {
+        "source": repr(source),
+        "seed": seed,
+        "global_batch_size": global_batch_size,
+    }
     return TrainLoader(
-        pipeline=pipeline[process::count],
-        settings={
-            "source": repr(source),
-            "seed": seed,
-            "global_batch_size": global_batch_size,
-            **getattr(fields_fn, "settings", {}),
-        },
+        pipeline=pipeline,
+        settings=json.loads(json.dumps(settings)),  # as a checkpoint gives it back
         steps_per_epoch=len(source) / global_batch_size,
         num_workers=num_workers,
+        plan=plan,
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvalBatches:
-    """Every example once, in order; iterate as often as wanted."""
-
-    source: Source
-    fields_fn: FieldsFn
-    rows: int  # of a batch, in this process
-    process_index: int
-    process_count: int
-
-    def __len__(self) -> int:
-        return -(-len(self.source) // (self.rows * self.process_count))
-
-    def __iter__(self) -> Iterator[Batch]:
-        import grain
-
-        return _read(grain.MapDataset.range(len(self)).map(self._batch))
-
-    def _batch(self, number: int) -> Batch:
-        start = (number * self.process_count + self.process_index) * self.rows
-        stop = min(start + self.rows, len(self.source))
-        source = _Indexed(self.source)
-        fields = [self.fields_fn(source[i]) for i in range(start, stop)]
-        if len(fields) == self.rows:
-            return _collate(fields)
-        blank = _blank(fields[0] if fields else self.fields_fn(source[0]))
-        return _collate([*fields, *[blank] * (self.rows - len(fields))], len(fields))
-
-
-def make_eval_batches(
-    source: Source,
-    *,
-    global_batch_size: int,
-    fields_fn: FieldsFn,
-    process_index: int | None = None,
-    process_count: int | None = None,
-) -> EvalBatches:
-    """Build the batches of an evaluation: every real example exactly once.
-
-    The last batch has its full shape; rows that are padding have ``loss_mask`` 0,
-    ``index`` -1 and zeros. All processes get equally many batches.
-
-    Args:
-      source: examples by position.
-      global_batch_size: rows a batch, over all processes.
-      fields_fn: ``example -> fields``; the example has its position as ``index``.
-      process_index: of this process; None asks jax.
-      process_count: likewise.
-
-    Raises:
-      InputError: if the source is empty or the batch size does not divide over the
-        processes.
-    """
-    rows, process, count = _shard(
-        source, global_batch_size, process_index=process_index, count=process_count
-    )
-    return EvalBatches(
-        source=source,
-        fields_fn=fields_fn,
-        rows=rows,
-        process_index=process,
-        process_count=count,
-    )
-
-
-@dataclass(frozen=True)
-class _Indexed:
-    """A source whose examples know their position."""
-
-    source: Source
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {**self.source[index], "index": index}
 
 
 @dataclass(frozen=True)
 class _Prepare:
     """The fields of one place in the endless stream."""
 
-    source: _Indexed
+    source: Indexed
     seed: int
     fields_fn: FieldsFn
     augment: Augment | None
 
     def __call__(self, place: int, generator: np.random.Generator) -> dict[str, Any]:
         epoch, place_in_epoch = divmod(place, len(self.source))
-        order = _epoch_order(len(self.source), self.seed, epoch)
-        example = self.source[int(order[place_in_epoch])]
+        order = epoch_order(len(self.source), self.seed, epoch)
+        example: Example = self.source[int(order[place_in_epoch])]
         if self.augment is not None:
-            image = self.augment(example["image"], generator)
-            example = {**example, "image": image}
+            example = self.augment(example, generator)
         return self.fields_fn(example)
 
 
-@lru_cache(maxsize=4)
-def _epoch_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
-    """A permutation; grain's own shuffle takes 0.25 ms an example of a small source."""
-    return np.random.default_rng((seed, epoch)).permutation(num_examples)
+def _collate(fields: Sequence[dict[str, Any]]) -> Batch:
+    return {**stack_rows(fields), "loss_mask": loss_mask(len(fields), len(fields))}
 
 
-def _collate(fields: Sequence[dict[str, Any]], num_real: int | None = None) -> Batch:
-    """Stack fields to a batch whose first ``num_real`` rows are real."""
-    shapes = {name: {np.shape(row[name]) for row in fields} for name in fields[0]}
-    uneven = {name: sorted(found) for name, found in shapes.items() if len(found) > 1}
-    if uneven:
+def _check_examples(
+    group_by_length: bool, shapes: Sequence[Mapping[str, int]] | None
+) -> None:
+    if group_by_length or shapes is not None:
         raise InputError(
-            f"examples of different shapes cannot form a batch: {uneven}. Resize or "
-            "pad them to one shape in fields_fn."
+            f"group_by_length={group_by_length} and shapes={shapes} are options of "
+            "rows of tokens; examples have no lengths. Leave them out, or tokenize."
         )
-    batch = {name: np.stack([row[name] for row in fields]) for name in fields[0]}
-    real = len(fields) if num_real is None else num_real
-    return {**batch, "loss_mask": (np.arange(len(fields)) < real).astype(np.float32)}
-
-
-def _blank(fields: dict[str, Any]) -> dict[str, Any]:
-    blank = {name: np.zeros_like(value) for name, value in fields.items()}
-    return {**blank, "index": np.asarray(-1, np.int32)} if "index" in blank else blank
-
-
-def _shard(
-    source: Source,
-    global_batch_size: int,
-    *,
-    process_index: int | None,
-    count: int | None,
-) -> tuple[int, int, int]:
-    """Return rows a process, this process, and the number of processes."""
-    process_index = jax.process_index() if process_index is None else process_index
-    count = jax.process_count() if count is None else count
-    if not len(source):
-        raise InputError(f"{source!r} holds no example to make batches of.")
-    if global_batch_size < 1 or global_batch_size % count:
-        raise InputError(
-            f"the global batch size {global_batch_size} does not divide over {count} "
-            f"processes. Choose a multiple of {count}."
-        )
-    return global_batch_size // count, process_index, count
-
-
-def _read(dataset: Any, *, num_workers: int = 0) -> Generator[Batch, None, None]:
-    """Yield the elements of a grain.MapDataset, read ahead, in its order."""
-    import grain
-
-    options = grain.ReadOptions(
-        num_threads=READ_THREADS, prefetch_buffer_size=READ_AHEAD
-    )
-    stream = dataset.to_iter_dataset(options)
-    if num_workers:
-        _mark_flags_as_parsed()
-        workers = grain.MultiprocessingOptions(num_workers=num_workers)
-        stream = stream.mp_prefetch(workers)
-    iterator = iter(stream)
-    try:
-        for batch in iterator:
-            # Workers hand over shared memory, which must not outlive them.
-            yield jax.tree.map(np.array, batch) if num_workers else batch
-    finally:
-        iterator.close()
-
-
-def _mark_flags_as_parsed() -> None:
-    """Let grain start workers where absl did not start the program (notebooks)."""
-    from absl import flags
-
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()

@@ -25,8 +25,14 @@ def test_contract(name, shape):
     augment = get_augmentation(name)
     image = make_image(shape)
     kept = image.copy()
-    found = [augment(image, np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    example = {"image": image, "targets": 2, "id": "a"}
+    changed = [augment(example, np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    assert example["image"] is image
+    assert all(x | {"image": image} == example for x in changed)
+    found = [x["image"] for x in changed]
     np.testing.assert_array_equal(image, kept)
+    same = AUGMENTATIONS[name](image, np.random.default_rng(1))
+    np.testing.assert_array_equal(found[0], same)
     np.testing.assert_array_equal(found[0], found[1])
     assert found[0].shape != found[2].shape or (found[0] != found[2]).any()
     for result in found:
