@@ -12,7 +12,9 @@ from jft.data.catalog import (
     load_tsv_source,
 )
 from jft.data.delimited import Table, read_table
+from jft.data.examples import Examples, make_examples
 from jft.data.folder import IMAGE_SUFFIXES, ImageFolderSource, read_image
+from jft.data.kinds import KINDS, Column, Kind
 from jft.data.letters import render_letters
 from jft.data.loader import (
     EvalBatches,
@@ -24,7 +26,9 @@ from jft.data.loader import (
 from jft.data.prefetch import Prefetch, prefetch_to_device
 from jft.data.preprocess import ImageFields, make_image_fields
 from jft.data.sources import ArraySource, Example, Source
-from jft.data.splits import Subset, load_splits, split_source
+from jft.data.split_checks import check_splits, count_shared
+from jft.data.split_files import load_splits
+from jft.data.splits import Subset, split_source
 from jft.data.targets import target_fields
 from jft.data.text import TextSource
 from jft.data.tokens import TextFields, make_text_fields, trim_padding
@@ -32,13 +36,17 @@ from jft.data.tokens import TextFields, make_text_fields, trim_padding
 __all__ = [
     "AUGMENTATIONS",
     "IMAGE_SUFFIXES",
+    "KINDS",
     "SOURCES",
     "ArraySource",
+    "Column",
     "EvalBatches",
     "Example",
+    "Examples",
     "FieldsFn",
     "ImageFields",
     "ImageFolderSource",
+    "Kind",
     "Prefetch",
     "Source",
     "Subset",
@@ -46,6 +54,8 @@ __all__ = [
     "TextFields",
     "TextSource",
     "TrainLoader",
+    "check_splits",
+    "count_shared",
     "get_augmentation",
     "load_csv_source",
     "load_digits_source",
@@ -55,6 +65,7 @@ __all__ = [
     "load_splits",
     "load_tsv_source",
     "make_eval_batches",
+    "make_examples",
     "make_image_fields",
     "make_text_fields",
     "make_train_loader",
