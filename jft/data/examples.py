@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from jft.data.classes import given_classes
-from jft.data.encode import Encoded, Ragged
-from jft.data.faults import Faults
+from jft.data.encoding import Encoded, Ragged
+from jft.data.bad_rows import BadRows
 from jft.data.kinds import KINDS, Column, read_classes
-from jft.data.labels import HEADER, choose_classes, encode_labels
+from jft.data.class_ids import HEADER, choose_classes, encode_labels
 from jft.data.sources import Source, digest
 from jft.data.splits import Subset
 from jft.data.values import BadValueError, plain
@@ -63,7 +63,8 @@ class Examples:
     @property
     def targets(self) -> np.ndarray | None:
         """All targets where they have one shape: int32 [N], float32 [N] or [N, C]."""
-        targets = self.encoded.get("targets")
+        names = [column.name for column in self.fields if column.is_target]
+        targets = self.encoded.get(names[0]) if names else None
         return targets if isinstance(targets, np.ndarray) else None
 
     def column(self, name: str) -> Sequence[Any]:
@@ -78,8 +79,8 @@ class Examples:
         return self.source.where(index, column)
 
     def _place(self, index: int) -> str:
-        names = self.columns
-        return self.where(index, "targets" if "targets" in names else names[0])
+        column = next((c for c in self.fields if c.is_target), self.fields[0])
+        return self.where(index, column.name)
 
     @cached_property
     def _digest(self) -> str:
@@ -120,8 +121,8 @@ def make_examples(
       on_error: at a row that cannot be used, ``"error"``, or ``"skip"`` to leave it
         out and keep a message in ``skipped``.
       separator: between the classes of a row, where they are one text.
-      need_targets: False to predict: ``targets`` may be absent, and a conversation
-        may wait for its answer.
+      need_targets: False to predict: targets may be absent, and a conversation may
+        wait for its answer.
 
     Returns:
       `Examples` of the rows in their order.
@@ -140,23 +141,23 @@ def make_examples(
       (('no', 'yes'), array([1, 0], dtype=int32))
     """
     fields = _present(source, columns, need_targets=need_targets)
-    faults = Faults(source, on_error)
+    bad = BadRows(source, on_error)
     values = {
         column.name: _read(
-            source, column, faults, separator=separator, need_targets=need_targets
+            source, column, bad, separator=separator, need_targets=need_targets
         )
         for column in fields
     }
-    faults.settle()
+    bad.settle()
     names = _given_names(columns, class_names)
     for column in fields:
         if KINDS[column.kind].order is not None:
             labels = values[column.name]
-            classes = choose_classes(column, labels, class_names, faults)
-            values[column.name] = encode_labels(column, labels, classes, faults)
+            classes = choose_classes(column, labels, class_names, bad)
+            values[column.name] = encode_labels(column, labels, classes, bad)
             names = classes.names
-    faults.settle()
-    kept = faults.kept()
+    bad.settle()
+    kept = bad.kept()
     encoded = {
         column.name: encode([values[column.name][row] for row in kept], len(names))
         for column in fields
@@ -167,7 +168,7 @@ def make_examples(
         fields=fields,
         class_names=names,
         encoded=encoded,
-        skipped=faults.messages(),
+        skipped=bad.messages(),
     )
 
 
@@ -183,7 +184,7 @@ def _present(
         for column in columns
         if column not in present
         and not column.optional
-        and (need_targets or column.name != "targets")
+        and (need_targets or not column.is_target)
     ]
     if absent or not present:
         raise InputError(
@@ -197,7 +198,7 @@ def _present(
 def _read(
     source: Source,
     column: Column,
-    faults: Faults,
+    bad: BadRows,
     *,
     separator: str,
     need_targets: bool,
@@ -222,7 +223,7 @@ def _read(
                 _check_type(value, first_type)
         except BadValueError as error:
             named = row == 0 and column.kind == "number" and isinstance(value, str)
-            faults.add(row, name, f"{error} {HEADER}" if named else error)
+            bad.add(row, name, f"{error} {HEADER}" if named else error)
         if kind.encode is not None:
             values.append(result)
     return values

@@ -12,16 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from jft.data.answers import check_answers, read_answers
 from jft.data.classes import sort_names, sort_tags
-from jft.data.encode import (
+from jft.data.encoding import (
     Encoded,
     encode_ids,
     encode_numbers,
     encode_rows,
     encode_sets,
 )
-from jft.data.messages import check_assistant, read_messages
+from jft.data.record_kinds import (
+    check_answers,
+    check_assistant,
+    read_answers,
+    read_messages,
+)
 from jft.data.values import (
     BadValueError,
     check_characters,
@@ -43,6 +47,7 @@ class Kind:
     beside: str | None = None  # the field that values are checked against
     check: Callable[[Any, Any], None] | None = None  # (value, raw value beside it)
     check_target: Callable[[Any], None] | None = None  # to learn from, not to predict
+    is_target: bool = False
     one_type: bool = False  # whether texts beside numbers in a column are a mistake
     order: Callable[[Iterable[str]], tuple[str, ...]] | None = None  # of found classes
     encode: Callable[[Sequence[Any], int], Encoded] | None = None  # all, by num_classes
@@ -174,19 +179,34 @@ KINDS: Mapping[str, Kind] = {
     "text": Kind(read=read_text),
     "image": Kind(read=read_image),
     "words": Kind(read=read_words),
-    "class": Kind(read=read_class, one_type=True, order=sort_names, encode=encode_ids),
-    "classes": Kind(
-        read=read_classes, one_type=True, order=sort_names, encode=encode_sets
+    "class": Kind(
+        read=read_class,
+        is_target=True,
+        one_type=True,
+        order=sort_names,
+        encode=encode_ids,
     ),
-    "number": Kind(read=read_number, one_type=True, encode=encode_numbers),
+    "classes": Kind(
+        read=read_classes,
+        is_target=True,
+        one_type=True,
+        order=sort_names,
+        encode=encode_sets,
+    ),
+    "number": Kind(
+        read=read_number, is_target=True, one_type=True, encode=encode_numbers
+    ),
     "tags": Kind(
         read=read_tags,
         beside="words",
         check=check_tags,
+        is_target=True,
         order=sort_tags,
         encode=encode_rows,
     ),
-    "answers": Kind(read=read_answers, beside="context", check=check_answers),
+    "answers": Kind(
+        read=read_answers, beside="context", check=check_answers, is_target=True
+    ),
     "messages": Kind(read=read_messages, check_target=check_assistant),
 }
 
@@ -205,3 +225,8 @@ class Column:
                 f"the column {self.name!r} is of the kind {self.kind!r}; expected one "
                 f"of {sorted(KINDS)}."
             )
+
+    @property
+    def is_target(self) -> bool:
+        """Whether it is what a model learns to give, which prediction does without."""
+        return self.name == "targets" or KINDS[self.kind].is_target

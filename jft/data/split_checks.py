@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from jft.data.encode import Ragged
+from jft.data.encoding import Ragged
 from jft.data.examples import Examples
 from jft.data.kinds import KINDS
 from jft.data.sources import Source, digest

@@ -2,7 +2,6 @@
 """Splits from files of their own, or from the parts that a data set names."""
 
 import os
-import re
 from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
@@ -11,8 +10,6 @@ from jft.data.catalog import load_source
 from jft.data.sources import Source
 from jft.data.splits import TRAIN, Size, split_source
 from jft.types import InputError
-
-_PART = re.compile(r"(?P<name>[^\[\]+]+)(\[(?P<start>\d+%?)?:(?P<stop>\d+%?)?\])?")
 
 
 def load_splits(
@@ -55,7 +52,7 @@ def load_splits(
     Raises:
       InputError: if a split other than ``train`` has both a path and a size, if
         ``train`` lacks what it needs, or if two splits read the same file or
-        overlapping parts; and as `load_source` and `split_source`.
+        part; and as `load_source` and `split_source`.
     """
     options = dict(options or {})
     rule: dict[str, Any] = {
@@ -89,14 +86,12 @@ def load_splits(
     places = dict(split_paths)
     if split_option is None:
         places = {key: os.path.join(path or "", x) for key, x in places.items()}
-        _check_files(places)
-    else:
-        if split_option in options:
-            raise InputError(
-                f"the option {split_option!r} of the source is set by split_paths, "
-                f"{dict(split_paths)}; leave it out of the options."
-            )
-        _check_parts(places)
+    elif split_option in options:
+        raise InputError(
+            f"the option {split_option!r} of the source is set by split_paths, "
+            f"{dict(split_paths)}; leave it out of the options."
+        )
+    _check_places(places)
     train = load(places.pop(TRAIN), is_drawn=bool(sizes))
     splits: dict[str, Source] = {TRAIN: train}
     if sizes:
@@ -122,44 +117,11 @@ def _check_sizes(paths: Mapping[str, str], sizes: Mapping[str, Size]) -> None:
         )
 
 
-def _check_files(files: Mapping[str, str]) -> None:
-    for one, other in combinations(files, 2):
-        if os.path.realpath(files[one]) == os.path.realpath(files[other]):
+def _check_places(places: Mapping[str, str]) -> None:
+    for one, other in combinations(places, 2):
+        if os.path.realpath(places[one]) == os.path.realpath(places[other]):
             raise InputError(
-                f"the splits {one!r} and {other!r} read the same file, {files[one]}; a "
-                "model must be tested on other examples. Give them a size instead of "
-                "a path to draw them from the file of 'train'."
+                f"the splits {one!r} and {other!r} both read {places[one]}; a model "
+                "must be tested on other examples. Give them a size instead of a path "
+                "to draw them from the file of 'train'."
             )
-
-
-def _check_parts(parts: Mapping[str, str]) -> None:
-    for one, other in combinations(parts, 2):
-        if _overlap(parts[one], parts[other]):
-            raise InputError(
-                f"the splits {one!r} and {other!r} are the parts {parts[one]!r} and "
-                f"{parts[other]!r}, which share examples. Choose parts that do not, "
-                "such as 'train[:90%]' and 'train[90%:]'."
-            )
-
-
-def _overlap(one: str, other: str) -> bool:
-    """Tell whether two parts share examples, as far as their names tell."""
-    return one == other or any(
-        _pieces_overlap(a, b) for a in one.split("+") for b in other.split("+")
-    )
-
-
-def _pieces_overlap(one: str, other: str) -> bool:
-    a, b = _PART.fullmatch(one.strip()), _PART.fullmatch(other.strip())
-    if a is None or b is None or a["name"] != b["name"]:
-        return False
-    bounds = [m[key] for m in (a, b) for key in ("start", "stop") if m[key]]
-    if len({bound.endswith("%") for bound in bounds}) > 1:
-        return False  # percent and counts cannot be compared before reading
-    (start_a, stop_a), (start_b, stop_b) = (_bounds(m) for m in (a, b))
-    return max(start_a, start_b) < min(stop_a, stop_b)
-
-
-def _bounds(part: re.Match[str]) -> tuple[float, float]:
-    start, stop = part["start"] or "0", part["stop"] or "inf"
-    return float(start.rstrip("%")), float(stop.rstrip("%"))

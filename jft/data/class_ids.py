@@ -6,7 +6,7 @@ from itertools import chain
 from typing import Any
 
 from jft.data.classes import Classes, found_classes, given_classes, is_header
-from jft.data.faults import Faults
+from jft.data.bad_rows import BadRows
 from jft.data.kinds import KINDS, Column
 from jft.data.values import BadValueError, plain
 from jft.types import InputError
@@ -18,7 +18,7 @@ def choose_classes(
     column: Column,
     values: Sequence[Any],
     class_names: Sequence[str] | None,
-    faults: Faults,
+    bad: BadRows,
 ) -> Classes:
     """Return the classes that are given, or those of the rows without a fault.
 
@@ -26,15 +26,15 @@ def choose_classes(
       column: of a kind with classes.
       values: a label, several, or ``{label: bool}`` a row, as the kind reads them.
       class_names: in the order of their ids; None finds them.
-      faults: of the rows so far; labels that are none are added.
+      bad: of the rows so far; labels that are none are added.
 
     Raises:
-      InputError: for fewer than two classes; and as `Faults.settle`.
+      InputError: for fewer than two classes; and as `BadRows.settle`.
     """
     if class_names is None and column.kind == "class":
-        _refuse_found(column, values, faults)
-        faults.settle()
-    rows = [value for row, value in enumerate(values) if row not in faults.rows]
+        _refuse_found(column, values, bad)
+        bad.settle()
+    rows = [value for row, value in enumerate(values) if row not in bad.rows]
     labels = dict.fromkeys(chain.from_iterable(map(_labels, rows)))
     if class_names is not None:
         return given_classes(class_names, labels)
@@ -43,7 +43,7 @@ def choose_classes(
     # columns of 0 and 1 have an order of their own
     names = tuple(labels) if isinstance(rows[0], dict) else order(labels)
     if len(names) < 2:
-        where = faults.source.where(int(faults.kept()[0]), column.name)
+        where = bad.source.where(int(bad.kept()[0]), column.name)
         found = f"only the class {names[0]!r}" if names else "no class"
         raise InputError(
             f"{where} and all other rows have {found}; expected at least two classes. "
@@ -53,7 +53,7 @@ def choose_classes(
 
 
 def encode_labels(
-    column: Column, values: Sequence[Any], classes: Classes, faults: Faults
+    column: Column, values: Sequence[Any], classes: Classes, bad: BadRows
 ) -> list[Any]:
     """Return the class id, or ids, of each row; None where it cannot be used.
 
@@ -61,29 +61,29 @@ def encode_labels(
       column: of a kind with classes.
       values: as in `choose_classes`.
       classes: by label.
-      faults: of the rows so far; rows with an unknown label are added.
+      bad: of the rows so far; rows with an unknown label are added.
     """
-    words = faults.source.column("words") if column.kind == "tags" else None
+    words = bad.source.column("words") if column.kind == "tags" else None
     ids: list[Any] = [None] * len(values)
     for row, value in enumerate(values):
-        if row in faults.rows:
+        if row in bad.rows:
             continue
         try:
             ids[row] = _row_ids(value, classes, None if words is None else words[row])
         except BadValueError as error:
             named = row == 0 and column.kind == "class" and _has_header(values)
-            faults.add(row, column.name, f"{error} {HEADER}" if named else error)
+            bad.add(row, column.name, f"{error} {HEADER}" if named else error)
     return ids
 
 
-def _refuse_found(column: Column, labels: Sequence[Any], faults: Faults) -> None:
+def _refuse_found(column: Column, labels: Sequence[Any], bad: BadRows) -> None:
     """Find labels that are no classes, unless they are named as such."""
     if _has_header(labels):
         what = f"has the label {labels[0]!r}, while all others are whole numbers."
-        faults.add(0, column.name, f"{what} {HEADER}")
+        bad.add(0, column.name, f"{what} {HEADER}")
     for row, label in enumerate(labels):
         if label is not None and label.lower() == "nan":
-            faults.add(
+            bad.add(
                 row,
                 column.name,
                 f"has the label {label!r}, which often marks a row without one. Fill "

@@ -9,7 +9,7 @@ from jft.types import InputError
 ON_ERROR = ("error", "skip")
 
 
-class Faults:
+class BadRows:
     """What is wrong with the rows of a source; of each row what was found first.
 
     Args:
