@@ -14,9 +14,11 @@ from jft.data.collate import pad_rows
 from jft.data.conll import load_conll
 from jft.data.delimited import load_delimited
 from jft.data.eval_batches import EvalBatches, make_eval_batches
+from jft.data.examples import Examples, make_examples
 from jft.data.folder import IMAGES, FolderSource, Media
 from jft.data.images import IMAGE_SUFFIXES, read_image
 from jft.data.jsonl import load_jsonl
+from jft.data.kinds import KINDS, Column, Kind
 from jft.data.lengths import Lengths, choose_lengths
 from jft.data.letters import render_letters
 from jft.data.lines import LinesSource
@@ -36,7 +38,9 @@ from jft.data.sources import (
     digest,
     select_columns,
 )
-from jft.data.splits import Subset, load_splits, split_source
+from jft.data.split_checks import check_splits, count_shared
+from jft.data.split_files import load_splits
+from jft.data.splits import Subset, split_source
 from jft.data.squad import load_squad
 from jft.data.targets import target_fields
 from jft.data.token_table import TextFieldsFn, TokenTable, tokenize
@@ -48,17 +52,21 @@ __all__ = [
     "IGNORED",
     "IMAGES",
     "IMAGE_SUFFIXES",
+    "KINDS",
     "SOURCES",
     "ArraySource",
     "Augment",
     "AugmentImage",
+    "Column",
     "ColumnView",
     "EvalBatches",
     "Example",
+    "Examples",
     "FieldsFn",
     "FileSource",
     "FolderSource",
     "ImageFields",
+    "Kind",
     "Lengths",
     "LinesSource",
     "Media",
@@ -73,7 +81,9 @@ __all__ = [
     "TokenTable",
     "TrainLoader",
     "cache_folder",
+    "check_splits",
     "choose_lengths",
+    "count_shared",
     "digest",
     "get_augmentation",
     "load_conll",
@@ -85,6 +95,7 @@ __all__ = [
     "load_splits",
     "load_squad",
     "make_eval_batches",
+    "make_examples",
     "make_image_fields",
     "make_text_fields",
     "make_token_loader",
