@@ -1,6 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """One step, many steps: state, losses, step, phases, sharding, hooks, `fit`."""
 
+from jft.train.contrastive import (
+    cosine_regression,
+    cosine_similarity,
+    in_batch_contrastive,
+)
+from jft.train.distill import distillation_loss
+from jft.train.divergence import DIVERGENCES, DivergenceFn
 from jft.train.hooks import (
     NonFiniteError,
     ProgressBar,
@@ -13,7 +20,14 @@ from jft.train.hooks import (
     stop_on_nonfinite,
 )
 from jft.train.loop import FitResult, History, Hook, Moment, PhaseReport, Record, fit
-from jft.train.losses import count_correct, softmax_cross_entropy
+from jft.train.losses import (
+    balanced_class_weights,
+    count_correct,
+    sigmoid_cross_entropy,
+    softmax_cross_entropy,
+    span_cross_entropy,
+    squared_error,
+)
 from jft.train.phases import Phase, groups_at, phases
 from jft.train.pmap import (
     make_pmap_train_step,
@@ -21,6 +35,7 @@ from jft.train.pmap import (
     split_over_devices,
     unreplicate,
 )
+from jft.train.r_drop import make_r_drop, on_first_draw
 from jft.train.sharding import (
     batch_sharding,
     check_batch_size,
@@ -34,7 +49,9 @@ from jft.train.state import TrainState, cast_floating, init_state
 from jft.train.step import CompiledStep, TrainStep, make_eval_step, make_train_step
 
 __all__ = [
+    "DIVERGENCES",
     "CompiledStep",
+    "DivergenceFn",
     "FitResult",
     "History",
     "Hook",
@@ -46,20 +63,27 @@ __all__ = [
     "Record",
     "TrainState",
     "TrainStep",
+    "balanced_class_weights",
     "batch_sharding",
     "best_record",
     "cast_floating",
     "check_batch_size",
+    "cosine_regression",
+    "cosine_similarity",
     "count_correct",
+    "distillation_loss",
     "evaluate_every",
     "fit",
     "groups_at",
+    "in_batch_contrastive",
     "init_state",
     "log_metrics",
     "make_eval_step",
     "make_mesh",
     "make_pmap_train_step",
+    "make_r_drop",
     "make_train_step",
+    "on_first_draw",
     "param_shardings",
     "phases",
     "place_state",
@@ -67,8 +91,11 @@ __all__ = [
     "save_best",
     "save_every",
     "shard_batch",
+    "sigmoid_cross_entropy",
     "softmax_cross_entropy",
+    "span_cross_entropy",
     "split_over_devices",
+    "squared_error",
     "state_shardings",
     "stop_early",
     "stop_on_nonfinite",
