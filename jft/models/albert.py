@@ -25,6 +25,7 @@ from jft.models.family import Family, make_layer_index
 from jft.models.fields import check_heads, check_token_id, read_fields
 from jft.models.layers import Blocks, LayerNorm, activate, along_last, dense, dropout
 from jft.models.model import TextModel
+from jft.models.packing import heads_of_tokens
 from jft.models.stages import Stages
 from jft.types import Batch, InputError, LayerIndex
 
@@ -325,6 +326,7 @@ FAMILY = Family(
         r"predictions/(?:bias|decoder/.*)",
     ),
     max_positions=lambda config: config.max_position_embeddings,
+    packed_heads=heads_of_tokens,
     variants={
         "albert-base-v2": _variant(768, 12, 12),
         "albert-large-v2": _variant(1024, 24, 16),

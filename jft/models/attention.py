@@ -2,6 +2,7 @@
 """Attention of all families: who may look at whom, the product, and the cache.
 
 A mask is boolean ``[B or 1, 1, L, S]``, true where query ``l`` may look at key ``s``.
+In packed rows (`jft.models.packing`) that is never a key of another text.
 
 Decoding: a batch with the field ``cache_mask [B, S]`` (1 where a slot of the cache
 holds a token, those of this call included) and ``cache_index []`` (the slot of its
@@ -29,11 +30,18 @@ import numpy as np
 from flax import linen as nn
 
 from jft.models.layers import Init, at_least_float32, dense, dropout
+from jft.models.packing import is_packed, same_text
 from jft.types import InputError
 
 
 def padding_mask(batch: Mapping[str, Any], name: str = "attention_mask") -> Any:
-    """Every query looks at the keys that are no padding: ``[B, 1, 1, S]`` or None."""
+    """Every query looks at the keys that are no padding: ``[B, 1, 1, S]`` or None.
+
+    In packed rows it looks at the keys of its own text, padding at padding:
+    ``[B, 1, L, L]``.
+    """
+    if is_packed(batch):
+        return same_text(batch)
     if name not in batch:
         return None
     return jnp.asarray(batch[name]).astype(bool)[:, None, None, :]
@@ -49,8 +57,8 @@ def causal_mask(
     """Each token looks at itself and those before it: ``[B or 1, 1, L, S]``.
 
     Args:
-      batch: the field ``ids [B, L]``; optionally ``padding [B, L]``, or the cache's
-        fields.
+      batch: the field ``ids [B, L]``; optionally ``padding [B, L]``, the fields of
+        packed rows, or the cache's.
       window: how many tokens a query sees, itself included; None for all.
       ids: the field that has the tokens.
       padding: the field that is 0 at padding.

@@ -30,6 +30,7 @@ from jft.models.layers import (
     ids_or,
 )
 from jft.models.model import TextModel
+from jft.models.packing import heads_of_tokens
 from jft.models.positions import check_length
 from jft.models.stages import Stages
 from jft.types import Batch, LayerIndex
@@ -349,5 +350,6 @@ FAMILY = Family(
         r"cls/predictions/(?:bias|decoder/.*)",
     ),
     max_positions=lambda config: config.max_position_embeddings,
+    packed_heads=heads_of_tokens,
     variants=VARIANTS,
 )

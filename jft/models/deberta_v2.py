@@ -31,6 +31,12 @@ from jft.models.layers import (
     ids_or,
 )
 from jft.models.model import TextModel
+from jft.models.packing import (
+    HEADS_OF_TOKENS,
+    is_packed,
+    refuse_packed,
+    same_text,
+)
 from jft.models.positions import check_length
 from jft.models.stages import Stages
 from jft.types import Batch, LayerIndex
@@ -77,16 +83,26 @@ class Embeddings(nn.Module):
 
 def at_real_tokens(x: jax.Array, batch: Batch) -> jax.Array:
     """Set ``[B, L, D]`` to zero at padding."""
+    real = real_tokens(batch)
+    return x if real is None else x * real.astype(x.dtype)[..., None]
+
+
+def real_tokens(batch: Batch) -> jax.Array | None:
+    """Say which tokens are no padding, ``[B, L]``; None: all."""
+    if is_packed(batch):
+        return jnp.asarray(batch["segment_ids"]) > 0
     if "attention_mask" not in batch:
-        return x
-    return x * jnp.asarray(batch["attention_mask"]).astype(x.dtype)[..., None]
+        return None
+    return jnp.asarray(batch["attention_mask"]).astype(bool)
 
 
 def pair_mask(batch: Batch) -> Any:
     """Real tokens look at real tokens; padding at all alike: ``[B, 1, L, L]``."""
-    if "attention_mask" not in batch:
+    if is_packed(batch):
+        return same_text(batch)
+    real = real_tokens(batch)
+    if real is None:
         return None
-    real = jnp.asarray(batch["attention_mask"]).astype(bool)
     return jnp.logical_and(real[:, None, :, None], real[:, None, None, :])
 
 
@@ -166,6 +182,8 @@ class Encoder(nn.Module):
             if cfg.normed:
                 table = LayerNorm(cfg.layer_norm_eps, name="LayerNorm")(table)
         layers = Blocks(lambda i: Block(cfg, name=str(i)), name="layer")
+        if cfg.conv_kernel_size:
+            refuse_packed(batch, "conv_kernel_size mixes a token with its neighbours")
         if cfg.conv_kernel_size and 0 in blocks:
             first = layers(x, range(1), table, mask, deterministic=deterministic)
             conv = ConvLayer(cfg, name="conv")
@@ -378,6 +396,8 @@ FAMILY = Family(
         r"cls/predictions/(?:bias|decoder/.*)",
         r"lm_predictions/lm_head/bias",
     ),
+    # its convolution would mix the last token of a text with the next text's first
+    packed_heads=lambda config: () if config.conv_kernel_size else HEADS_OF_TOKENS,
     max_positions=lambda config: (
         config.max_position_embeddings if config.position_biased_input else None
     ),

@@ -32,6 +32,7 @@ from jft.models.layers import (
     dropout,
 )
 from jft.models.model import TextModel
+from jft.models.packing import heads_of_tokens
 from jft.models.rotary import Rope, rotary_tables, rotate
 from jft.models.stages import Stages
 from jft.types import Batch, InputError, LayerIndex
@@ -307,6 +308,7 @@ def make_family(
         make_module=Decoder,
         layer_index=layer_index,
         num_layers=lambda config: config.num_hidden_layers,
+        packed_heads=heads_of_tokens,
         final_norm=r"model/norm/.+",
         head_rules=HEAD_RULES.__getitem__,
         shared_rules=(r"model/embed_tokens/.*",),

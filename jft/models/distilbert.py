@@ -30,6 +30,7 @@ from jft.models.layers import (
     normal,
 )
 from jft.models.model import TextModel
+from jft.models.packing import heads_of_tokens
 from jft.models.positions import check_length
 from jft.models.stages import Stages
 from jft.types import Batch, LayerIndex
@@ -309,6 +310,7 @@ FAMILY = Family(
         r"vocab_projector/.*",
     ),
     max_positions=lambda config: config.max_position_embeddings,
+    packed_heads=heads_of_tokens,
     variants={
         "distilbert-base-uncased": DistilBertConfig(),
         "distilbert-base-cased": DistilBertConfig(vocab_size=28996),

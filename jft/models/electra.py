@@ -23,6 +23,7 @@ from jft.models.family import Family, make_layer_index
 from jft.models.fields import check_heads, check_token_id, read_fields
 from jft.models.layers import LayerNorm, activate, dense
 from jft.models.model import TextModel
+from jft.models.packing import heads_of_tokens
 from jft.models.roberta import ClassificationHead
 from jft.models.stages import Stages
 from jft.types import Batch, LayerIndex
@@ -200,6 +201,7 @@ FAMILY = Family(
         r"generator_lm_head/.*",
     ),
     max_positions=lambda config: config.max_position_embeddings,
+    packed_heads=heads_of_tokens,
     variants={
         "electra-small-discriminator": _variant(128, 256),
         "electra-base-discriminator": _variant(768, 768),

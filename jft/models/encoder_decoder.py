@@ -18,6 +18,7 @@ from flax import linen as nn
 from jft.models import heads
 from jft.models.family import Shapes
 from jft.models.layers import Embed, Init, dense, dropout
+from jft.models.packing import refuse_packed
 from jft.models.stages import Stages
 from jft.types import Batch, InputError
 
@@ -67,8 +68,10 @@ def run_stages(
       deterministic: False drops out.
 
     Raises:
-      InputError: if the decoder is to run and there are no tokens for it.
+      InputError: if the decoder is to run and there are no tokens for it, or the rows
+        are packed.
     """
+    refuse_packed(batch, "an encoder-decoder reads one text a row")
     encoder_blocks = stages.part(0, num_layers[0])
     decoder_blocks = stages.part(*num_layers)
     options = {"deterministic": deterministic}

@@ -46,6 +46,11 @@ def no_limit(config: Any) -> int | None:
     return None
 
 
+def no_packing(config: Any) -> tuple[str, ...]:
+    """A family whose rows hold one text each."""
+    return ()
+
+
 def text_example(config: Any, task: str) -> Shapes:
     """One text of four tokens."""
     return {"input_ids": jax.ShapeDtypeStruct((1, 4), jnp.int32)}
@@ -88,6 +93,8 @@ class Family:
         encoder's of an encoder-decoder; 0 for all other models.
       max_positions: config -> the most tokens of a text where positions are rows of a
         table; else None.
+      packed_heads: config -> the tasks whose heads read packed rows exactly, see
+        `jft.models.packing`; the family may lack some of them.
     """
 
     model_type: str
@@ -110,6 +117,7 @@ class Family:
     )
     num_encoder_layers: Callable[[Any], int] = no_encoder
     max_positions: Callable[[Any], int | None] = no_limit
+    packed_heads: Callable[[Any], tuple[str, ...]] = no_packing
 
     def checkpoint_prefix(self, task: str) -> str:
         """Return the first key of the backbone in the checkpoints of that task."""

@@ -39,6 +39,7 @@ from jft.models.layers import (
     normal,
 )
 from jft.models.model import TextModel
+from jft.models.packing import heads_of_tokens
 from jft.models.positions import check_length
 from jft.models.stages import Stages
 from jft.types import Batch, LayerIndex
@@ -308,6 +309,7 @@ FAMILY = Family(
     layer_index=layer_index,
     num_layers=lambda config: config.n_layer,
     max_positions=lambda config: config.n_positions,
+    packed_heads=heads_of_tokens,
     final_norm=r"transformer/ln_f/.+",
     head_rules=HEAD_RULES.__getitem__,
     shared_rules=(r"transformer/wte/.*",),

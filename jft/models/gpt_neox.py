@@ -38,6 +38,7 @@ from jft.models.layers import (
     normal,
 )
 from jft.models.model import TextModel
+from jft.models.packing import heads_of_tokens
 from jft.models.rotary import Rope, read_rope, rotary_tables, rotate
 from jft.models.stages import Stages
 from jft.types import Batch, LayerIndex
@@ -293,6 +294,7 @@ FAMILY = Family(
     make_module=GPTNeoX,
     layer_index=layer_index,
     num_layers=lambda config: config.num_hidden_layers,
+    packed_heads=heads_of_tokens,
     final_norm=r"gpt_neox/final_layer_norm/.+",
     head_rules=HEAD_RULES.__getitem__,
     shared_rules=(r"gpt_neox/embed_in/.*",),  # where they are tied

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from jft.models.packing import check_packed
 from jft.models.stages import make_stages
 from jft.types import Batch
 
@@ -47,8 +48,8 @@ class TextModel(nn.Module):
           batch: ``input_ids [B, L]``; optionally ``attention_mask`` (1 real, 0
             padding), ``position_ids`` and, where the family has them,
             ``token_type_ids``, all ``[B, L]``. Positions count from the first slot,
-            padding included, unless the family counts tokens. For a decoder's cache
-            see `jft.models.attention`.
+            padding included, unless the family counts tokens. For packed rows see
+            `jft.models.packing`, for a decoder's cache `jft.models.attention`.
           hidden: for ``start`` above 0, what a call with ``stop=start`` returned.
           start: the first stage to run.
           stop: the stage to stop before; None runs the head.
@@ -57,6 +58,7 @@ class TextModel(nn.Module):
         Returns:
           Hidden states ``[B, L, D]`` at boundary ``stop``, or what the head answers.
         """
+        check_packed(batch, self.task)
         stages = make_stages(start, stop, num_layers=self.num_layers())
         backbone = self.make_backbone()
         x = backbone(batch, hidden, stages, deterministic=deterministic)

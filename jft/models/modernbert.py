@@ -38,6 +38,7 @@ from jft.models.modernbert_config import (
     ModernBertConfig,
     config_from_dict,
 )
+from jft.models.packing import heads_of_tokens
 from jft.models.rotary import rotary_tables, rotate
 from jft.models.stages import Stages
 from jft.types import Batch, LayerIndex
@@ -303,6 +304,7 @@ FAMILY = Family(
     make_module=ModernBert,
     layer_index=layer_index,
     num_layers=lambda config: config.num_hidden_layers,
+    packed_heads=heads_of_tokens,
     final_norm=r"model/final_norm/.*",
     head_rules=HEAD_RULES.__getitem__,
     # kept with another classifier; checkpoints of masked language models have it

@@ -34,6 +34,7 @@ from jft.models.layers import (
     ids_or,
 )
 from jft.models.model import TextModel
+from jft.models.packing import heads_of_tokens, is_packed
 from jft.models.positions import check_length
 from jft.types import Batch, LayerIndex
 
@@ -88,10 +89,9 @@ class Embeddings(nn.Module):
         """Map ids ``[B, L]`` to ``[B, L, D]``."""
         ids = jnp.asarray(batch["input_ids"], jnp.int32)
         check_length(ids.shape[1], num_positions(self.config))
-        positions = count_tokens(ids, self.config.pad_token_id)
         x = self.word_embeddings(ids)
         x = x + self.token_type_embeddings(ids_or(batch, "token_type_ids", 0))
-        x = x + self.position_embeddings(ids_or(batch, "position_ids", positions))
+        x = x + self.position_embeddings(rows_of_positions(batch, self.config))
         y: jax.Array = self.dropout(self.LayerNorm(x), deterministic)
         return y
 
@@ -99,6 +99,21 @@ class Embeddings(nn.Module):
 def num_positions(config: RobertaConfig) -> int:
     """Tokens that have a position: those up to the padding id's have none."""
     return config.max_position_embeddings - config.pad_token_id - 1
+
+
+def rows_of_positions(batch: Batch, config: RobertaConfig) -> jax.Array:
+    """The rows of the table of positions: ``[B, L]``.
+
+    ``position_ids`` are such rows already, as in transformers; those of packed rows
+    count from 0.
+    """
+    if is_packed(batch):
+        first = config.pad_token_id + 1
+        return jnp.asarray(batch["position_ids"], jnp.int32) + first
+    counted = count_tokens(
+        jnp.asarray(batch["input_ids"], jnp.int32), config.pad_token_id
+    )
+    return ids_or(batch, "position_ids", counted)
 
 
 def count_tokens(ids: jax.Array, padding_id: int) -> jax.Array:
@@ -241,6 +256,7 @@ FAMILY = Family(
     num_layers=lambda config: config.num_hidden_layers,
     # the norm of the last block belongs to that block; there is none behind it
     max_positions=num_positions,
+    packed_heads=heads_of_tokens,
     final_norm=r"(?!)",
     head_rules=HEAD_RULES.__getitem__,
     optional_rules=lambda task: (r"roberta/pooler/.*",) if task == "base" else (),
