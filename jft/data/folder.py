@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images in folders, one folder a class, decoded with care."""
 
+import io
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -75,10 +76,16 @@ class ImageFolderSource:
         )
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """Decode an image file to uint8 [height, width, channels], upright.
+def read_image(
+    file: str | Path | bytes, *, name: str = "", channels: int | None = None
+) -> np.ndarray:
+    """Decode an image to uint8 [height, width, channels], upright.
 
-    Grey stays one channel; everything else becomes RGB.
+    Args:
+      file: its path or its content.
+      name: for messages; needed where the content is given.
+      channels: 1 for grey or 3 for RGB; with None grey stays one channel and
+        everything else becomes RGB.
 
     Raises:
       InputError: if the file is absent, damaged, of another format, deeper than
@@ -86,20 +93,23 @@ def read_image(path: str | Path) -> np.ndarray:
     """
     from PIL import Image, ImageOps
 
+    stream = io.BytesIO(file) if isinstance(file, bytes) else file
     bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)
     try:
         # A format that is not named here is never tried: fewer decoders to trust.
-        with Image.open(path, formats=("JPEG", "PNG", "WEBP")) as image:
+        with Image.open(stream, formats=("JPEG", "PNG", "WEBP")) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels are too many")
             if image.mode.startswith(("I", "F")):
                 raise ValueError(f"mode {image.mode} is deeper than 8 bits")
             upright = ImageOps.exif_transpose(image)
-            pixels = np.asarray(upright.convert("L" if image.mode in "1L" else "RGB"))
+            grey = image.mode in "1L" if channels is None else channels == 1
+            pixels = np.asarray(upright.convert("L" if grey else "RGB"))
     except (OSError, ValueError, SyntaxError, *bombs) as error:
         raise InputError(
-            f"cannot read the image {path}: {error}. Expected a whole 8-bit JPEG, PNG "
-            f"or WebP file of at most {MAX_PIXELS:,} pixels; replace or remove it."
+            f"cannot read the image {name or file}: {error}. Expected a whole 8-bit "
+            f"JPEG, PNG or WebP file of at most {MAX_PIXELS:,} pixels; replace or "
+            "remove it."
         ) from error
     return pixels.reshape(*pixels.shape[:2], -1)
 
