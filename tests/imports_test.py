@@ -25,8 +25,9 @@ STAGES = (
 FILES = sorted((ROOT / "jft").rglob("*.py"))
 ONLY_IN = {"ml_collections": "config", "orbax": "checkpoint", "grain": "data"}
 LAZY = {
-    "grain", "matplotlib", "ml_collections", "orbax", "PIL", "safetensors",
-    "sklearn", "tensorboardX", "tensorflow_datasets", "tqdm", "transformers",
+    "datasets", "grain", "matplotlib", "ml_collections", "orbax", "PIL", "pyarrow",
+    "safetensors", "sklearn", "tensorboardX", "tensorflow_datasets", "tqdm",
+    "transformers",
 }  # fmt: skip
 
 
