@@ -12,6 +12,8 @@ from jft.tasks import Task, call_with_options, get_task
 from jft.types import Batch, InputError
 
 SPLITS = ("train", "validation", "test")
+# sources whose parts have names: the option that takes one
+PARTS = {"tfds": "split", "hf_datasets": "split"}
 Table = Any  # data.TokenTable, or data.Examples where there is nothing to tokenize
 
 
@@ -22,7 +24,7 @@ def load_examples(config: Config) -> dict[str, data.Examples]:
     Raises:
       InputError: if a row is wrong, or the splits overlap or do not fit the task.
     """
-    settings, task = config.data, get_task(config.data.task)
+    settings = config.data
     named = {*settings.split_sizes, *settings.split_paths}
     if named != set(SPLITS):
         raise InputError(
@@ -33,7 +35,8 @@ def load_examples(config: Config) -> dict[str, data.Examples]:
         settings.source,
         settings.path,
         options=settings.source_options,
-        columns=settings.columns,
+        columns=columns_of(settings),
+        split_option=PARTS.get(settings.source) if settings.split_paths else None,
         split_paths=settings.split_paths,
         sizes=settings.split_sizes,
         seed=settings.split_seed,
@@ -51,9 +54,16 @@ def load_examples(config: Config) -> dict[str, data.Examples]:
         splits,
         group=settings.split_group,
         global_batch_size=settings.global_batch_size,
-        has_classes=task.target is not None and task.target.kind == "class",
     )
     return splits
+
+
+def columns_of(config: DataConfig) -> dict[str, Any] | None:
+    """Field -> column of all that the task needs; None where the names are the same."""
+    if not config.columns:
+        return None
+    needed = [c.name for c in get_task(config.task).columns if not c.optional]
+    return {name: name for name in needed} | dict(config.columns)
 
 
 def read_examples(
@@ -154,14 +164,22 @@ def make_train_loader(
         )
     if settings.batching == "pack":
         check_packing(task, model)
-        table = data.pack(table, length=settings.max_length, seed=config.seed)
-    return data.make_train_loader(
+    return data.make_token_loader(
         table,
         augment=make_augment(settings, model),
         batching=settings.batching,
         num_lengths=settings.num_lengths,
+        max_lengths=max_lengths(settings, table),
         **common,
     )
+
+
+def max_lengths(config: DataConfig, table: data.TokenTable) -> dict[str, int]:
+    """The most tokens of a row, by group of fields."""
+    most = dict.fromkeys(table.lengths, config.max_length)
+    if "target" in most:
+        most["target"] = config.task_options.get("max_target_length", most["target"])
+    return most
 
 
 def make_eval_batches(
@@ -179,6 +197,7 @@ def make_eval_batches(
         global_batch_size=config.global_batch_size,
         augment=make_augment(config, model),
         num_lengths=config.num_lengths,
+        max_lengths=max_lengths(config, table),
     )
 
 
@@ -238,12 +257,15 @@ def report(
         "also_in_train": {
             other: count for (one, other), count in shared.items() if one == "train"
         },
-        "truncated": {
-            name: int(table.num_truncated)
-            for name, table in tables.items()
-            if hasattr(table, "num_truncated")
-        },
+        "truncated": {name: count_truncated(table) for name, table in tables.items()},
     }
+
+
+def count_truncated(table: Table) -> int:
+    """Rows of a table that are not the whole of what they were made of."""
+    if "truncated" not in getattr(table, "host_fields", ()):
+        return 0
+    return int(table.column("truncated").sum())
 
 
 def describe(report: Mapping[str, Any]) -> str:

@@ -89,6 +89,10 @@ class TokenTable:
         row = change(self[index])
         return {name: x for name, x in row.items() if name not in self.host_fields}
 
+    def column(self, name: str) -> np.ndarray:
+        """Return a field of all rows, one after the other."""
+        return self._rows.values(name)
+
     @property
     def lengths(self) -> dict[str, np.ndarray]:
         """Tokens of each row, int32 [N], by group of `Pad`."""
