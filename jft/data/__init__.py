@@ -11,7 +11,6 @@ from jft.data.catalog import (
     load_source,
     load_tsv_source,
 )
-from jft.data.delimited import Table, read_table
 from jft.data.examples import Examples, make_examples
 from jft.data.folder import IMAGE_SUFFIXES, ImageFolderSource, read_image
 from jft.data.kinds import KINDS, Column, Kind
@@ -25,12 +24,19 @@ from jft.data.loader import (
 )
 from jft.data.prefetch import Prefetch, prefetch_to_device
 from jft.data.preprocess import ImageFields, make_image_fields
-from jft.data.sources import ArraySource, Example, Source
+from jft.data.sources import (
+    ArraySource,
+    ColumnView,
+    Example,
+    SelectedColumns,
+    Source,
+    digest,
+    select_columns,
+)
 from jft.data.split_checks import check_splits, count_shared
 from jft.data.split_files import load_splits
 from jft.data.splits import Subset, split_source
 from jft.data.targets import target_fields
-from jft.data.text import TextSource
 from jft.data.tokens import TextFields, make_text_fields, trim_padding
 
 __all__ = [
@@ -40,6 +46,7 @@ __all__ = [
     "SOURCES",
     "ArraySource",
     "Column",
+    "ColumnView",
     "EvalBatches",
     "Example",
     "Examples",
@@ -48,14 +55,14 @@ __all__ = [
     "ImageFolderSource",
     "Kind",
     "Prefetch",
+    "SelectedColumns",
     "Source",
     "Subset",
-    "Table",
     "TextFields",
-    "TextSource",
     "TrainLoader",
     "check_splits",
     "count_shared",
+    "digest",
     "get_augmentation",
     "load_csv_source",
     "load_digits_source",
@@ -71,8 +78,8 @@ __all__ = [
     "make_train_loader",
     "prefetch_to_device",
     "read_image",
-    "read_table",
     "render_letters",
+    "select_columns",
     "split_source",
     "target_fields",
     "trim_padding",

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from jft.data.delimited import read_table
+from jft.data.delimited import load_delimited
 from jft.data.folder import ImageFolderSource
 from jft.data.letters import CLASS_NAMES as LETTERS
 from jft.data.letters import render_letters
+from jft.data.mapped import FileSource
 from jft.data.sources import ArraySource, Source
-from jft.data.text import TextSource
 from jft.types import InputError
 
 
@@ -29,8 +29,7 @@ def load_digits_source(path: str | None = None) -> ArraySource:
         {
             "image": np.rint(digits.images[..., None] * (255 / 16)).astype(np.uint8),
             "targets": digits.target,
-        },
-        class_names=tuple("0123456789"),
+        }
     )
 
 
@@ -40,7 +39,7 @@ def load_letters_source(
     """Printed letters A-Z a-z, rendered from fonts; see `render_letters`."""
     _refuse_path("letters", path)
     image, targets = render_letters(num_per_class, seed=seed)
-    return ArraySource({"image": image, "targets": targets}, class_names=LETTERS)
+    return ArraySource({"image": image, "targets": np.array(LETTERS)[targets]})
 
 
 def load_folder_source(
@@ -55,55 +54,36 @@ def load_folder_source(
 def load_tsv_source(
     path: str | None = None,
     *,
-    text_column: int | str = 0,
-    label_column: int | str = 1,
-    pair_column: int | str | None = None,
+    delimiter: str = "\t",
+    quoted: bool = False,
     header: bool = False,
-    class_names: Sequence[str] | None = None,
-) -> TextSource:
-    """Rows of tab-separated values, quotes like any other character; `TextSource`.
-
-    Args:
-      path: the file, UTF-8.
-      text_column: position from 0, or a name in the header.
-      label_column: likewise.
-      pair_column: of a second text, or None.
-      header: whether the first row names the columns.
-      class_names: the classes in order; None takes the labels that are found, sorted.
-    """
-    return TextSource(
-        read_table(
-            _need_path("tsv", path), delimiter="\t", quoted=False, header=header
-        ),
-        text_column=text_column,
-        label_column=label_column,
-        pair_column=pair_column,
-        class_names=class_names,
+    on_error: str = "error",
+) -> FileSource:
+    """Rows of tab-separated values, without header and quotes; see `load_delimited`."""
+    return load_delimited(
+        _need_path("tsv", path),
+        delimiter=delimiter,
+        quoted=quoted,
+        header=header,
+        on_error=on_error,
     )
 
 
 def load_csv_source(
     path: str | None = None,
     *,
-    text_column: int | str = "text",
-    label_column: int | str = "label",
-    pair_column: int | str | None = None,
-    header: bool = True,
     delimiter: str = ",",
-    class_names: Sequence[str] | None = None,
-) -> TextSource:
-    """Rows of quoted, comma-separated values (RFC 4180); as `load_tsv_source`."""
-    if len(delimiter) != 1:
-        raise InputError(
-            f"the delimiter of a CSV file is one character; got {delimiter!r}."
-        )
-    file = _need_path("csv", path)
-    return TextSource(
-        read_table(file, delimiter=delimiter, quoted=True, header=header),
-        text_column=text_column,
-        label_column=label_column,
-        pair_column=pair_column,
-        class_names=class_names,
+    quoted: bool = True,
+    header: bool = True,
+    on_error: str = "error",
+) -> FileSource:
+    """Rows of quoted, comma-separated values (RFC 4180); see `load_delimited`."""
+    return load_delimited(
+        _need_path("csv", path),
+        delimiter=delimiter,
+        quoted=quoted,
+        header=header,
+        on_error=on_error,
     )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random-access sources: what an example is before anything is done to it."""
+"""Raw rows by position and column: what there is before anything is checked."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,72 +15,157 @@ Example = Mapping[str, Any]  # field name -> value of one example
 
 @runtime_checkable
 class Source(Protocol):
-    """Examples by position; picklable, and equal sources have an equal ``repr``."""
+    """Rows by position; picklable, and equal sources have an equal ``repr``.
 
-    class_names: tuple[str, ...]
-    targets: np.ndarray  # int32 [N], known without reading an example
+    ``repr`` digests the content and never says where it lies, so that what is kept
+    for a data set is found again on another machine.
+    """
+
+    columns: tuple[str, ...]
 
     def __len__(self) -> int:
-        """Count the examples."""
+        """Count the rows."""
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return one example; an image is ``image`` uint8 [height, width, channels]."""
+        """Return every column of a row: str, int, float, list, uint8 [h, w, c]."""
+
+    def column(self, name: str) -> Sequence[Any]:
+        """Return one column's value of every row; of images, the file names."""
+
+    def where(self, index: int, column: str) -> str:
+        """Say where a value stands: ``train.csv, line 17, column 'label'``."""
 
 
 class ArraySource:
-    """Examples held in memory.
+    """Rows held in memory.
 
     Args:
-      fields: ``{name: array}`` whose first axis counts the examples; must hold
-        ``targets``, whole numbers that index ``class_names``.
-      class_names: a name for each class.
+      columns: ``{name: values}``, arrays whose first axis counts the rows, or lists.
 
     Raises:
-      InputError: if there are no examples, if the arrays differ in length, or if a
-        target lies outside the classes.
+      InputError: if there is no column or no row, or if columns differ in length.
 
     Example:
-      >>> source = ArraySource({"targets": np.array([1, 0])}, class_names=("a", "b"))
-      >>> len(source), int(source[0]["targets"])
-      (2, 1)
+      >>> source = ArraySource({"text": ["good", "bad"], "targets": np.array([1, 0])})
+      >>> source[1]
+      {'text': 'bad', 'targets': 0}
+      >>> source.where(1, "text")
+      "row 1, column 'text'"
     """
 
-    def __init__(
-        self, fields: Mapping[str, np.ndarray], *, class_names: Sequence[str]
-    ) -> None:
-        self.class_names = tuple(class_names)
-        lengths = {name: len(values) for name, values in fields.items()}
-        if "targets" not in fields or len(set(lengths.values())) != 1:
+    def __init__(self, columns: Mapping[str, Any]) -> None:
+        lengths = {name: len(values) for name, values in columns.items()}
+        if len(set(lengths.values())) != 1:
             raise InputError(
-                "an ArraySource needs the field 'targets' and arrays of one length; "
-                f"got lengths {lengths}. Give every example every field."
+                "an ArraySource needs at least one column, and columns of one length; "
+                f"got lengths {lengths}. Give every row every column."
             )
-        if not lengths["targets"]:
-            raise InputError("an ArraySource needs at least one example; got none.")
-        targets = np.asarray(fields["targets"])
-        _check_targets(targets, self.class_names)
-        self.targets = targets.astype(np.int32)
-        self._fields = {**fields, "targets": self.targets}
+        self.columns = tuple(columns)
+        self._values = dict(columns)
+        self._length = lengths[self.columns[0]]
+        if not self._length:
+            raise InputError(
+                "an ArraySource needs at least one row; got none in the columns "
+                f"{list(self.columns)}."
+            )
 
     def __len__(self) -> int:
-        return len(self.targets)
+        return self._length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {name: values[index] for name, values in self._fields.items()}
+        return {name: _plain(values[index]) for name, values in self._values.items()}
+
+    def column(self, name: str) -> Sequence[Any]:
+        """Return the values of a column, numbers as Python's."""
+        return [_plain(value) for value in self._values[name]]
+
+    def where(self, index: int, column: str) -> str:
+        """Say where a value stands; rows are counted from 0."""
+        return f"row {index}, column {column!r}"
 
     @cached_property
     def _digest(self) -> str:
         return digest(
             part
-            for name, values in sorted(self._fields.items())
-            for part in (name, str(values.dtype), str(values.shape), values)
+            for name, values in self._values.items()
+            for part in (name, *_parts(values))
         )
 
     def __repr__(self) -> str:
-        return (
-            f"ArraySource({len(self)} examples, {len(self.class_names)} classes, "
-            f"{self._digest})"
-        )
+        return f"ArraySource({len(self)} rows, {list(self.columns)}, {self._digest})"
+
+
+class SelectedColumns:
+    """The columns of a source under the names of fields; see `select_columns`."""
+
+    def __init__(self, source: Source, selected: Mapping[str, str]) -> None:
+        self.source = source
+        self.selected = dict(selected)
+        self.columns = tuple(selected)
+        self.skipped: tuple[str, ...] = getattr(source, "skipped", ())
+        self.num_skipped: int = getattr(source, "num_skipped", 0)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self.source[index]
+        return {field: row[column] for field, column in self.selected.items()}
+
+    def column(self, name: str) -> Sequence[Any]:
+        """Return the values of the column that the field is read from."""
+        return self.source.column(self.selected[name])
+
+    def where(self, index: int, column: str) -> str:
+        """Say where the value of a field stands, by the name in the file."""
+        return self.source.where(index, self.selected[column])
+
+    def __repr__(self) -> str:
+        return f"SelectedColumns({self.source!r}, {self.selected})"
+
+
+def select_columns(source: Source, columns: Mapping[str, int | str]) -> SelectedColumns:
+    """Name the fields of rows by columns of a source; leaves all others out.
+
+    Args:
+      source: of the rows.
+      columns: ``{field: column}``; a column without a name by its position from 0.
+
+    Raises:
+      InputError: if there is no such column; lists those there are.
+
+    Example:
+      >>> source = ArraySource({"sentence": ["so good"], "label": ["yes"], "x": [0]})
+      >>> select_columns(source, {"text": "sentence", "targets": "label"})[0]
+      {'text': 'so good', 'targets': 'yes'}
+    """
+    selected = {field: str(column) for field, column in columns.items()}
+    for field, column in selected.items():
+        if column not in source.columns:
+            raise InputError(
+                f"the field {field!r} is to be read from the column {column!r}; the "
+                f"data has the columns {list(source.columns)}."
+                f"{_column_hint(source, column)}"
+            )
+    return SelectedColumns(source, selected)
+
+
+class ColumnView(Sequence[Any]):
+    """One column of a source, read row by row; nothing of it is held in memory."""
+
+    def __init__(self, source: Source, name: str) -> None:
+        if name not in source.columns:
+            raise KeyError(name)
+        self._source = source
+        self._name = name
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return self._source[index][self._name]
 
 
 def digest(parts: Iterable[str | np.ndarray]) -> str:
@@ -94,16 +179,38 @@ def digest(parts: Iterable[str | np.ndarray]) -> str:
     return state.hexdigest()
 
 
-def _check_targets(targets: np.ndarray, class_names: Sequence[str]) -> None:
-    if targets.ndim != 1 or not np.issubdtype(targets.dtype, np.integer):
-        raise InputError(
-            f"targets must be whole numbers of shape [N]; got {targets.dtype} "
-            f"{list(targets.shape)}. Give class ids, not names or one-hot rows."
-        )
-    outside = np.flatnonzero((targets < 0) | (targets >= len(class_names)))
-    if len(outside):
-        raise InputError(
-            f"example {outside[0]} has target {targets[outside[0]]}, outside the "
-            f"{len(class_names)} classes 0 to {len(class_names) - 1} "
-            f"({len(outside)} such examples). Correct it or name more classes."
-        )
+def _plain(value: Any) -> Any:
+    """Numbers of numpy as Python's; arrays stay."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _parts(values: Any) -> Iterable[str | np.ndarray]:
+    """What tells a column's values apart, for `digest`."""
+    if isinstance(values, np.ndarray) and values.dtype != object:
+        yield from (str(values.dtype), str(values.shape), values)
+        return
+    for value in values:
+        if isinstance(value, np.ndarray):
+            yield from _parts(value)
+        else:
+            yield repr(_plain(value))
+
+
+def _column_hint(source: Source, column: str) -> str:
+    """What else may be wrong where a column is absent: the delimiter or the header."""
+    first = source[0]
+    names = source.columns
+    held = [name if name != "0" else str(first[name]) for name in names]
+    for delimiter in ",;\t|":
+        if len(names) == 1 and delimiter in held[0]:
+            parts = [part.strip('" ') for part in held[0].split(delimiter)]
+            if column in parts or (column.isdecimal() and int(column) < len(parts)):
+                return (
+                    f" There is one column only, and {held[0]!r} holds {delimiter!r}: "
+                    f"set delimiter to {delimiter!r}."
+                )
+    if column in [str(value) for value in first.values()]:
+        return f" The first row holds {column!r}: set header to True."
+    if names == tuple(map(str, range(len(names)))):
+        return " They were read without a header; set header to True if there is one."
+    return ""

@@ -1,31 +1,105 @@
 # SPDX-License-Identifier: Apache-2.0
+import pickle
+
 import numpy as np
 import pytest
 
-from jft.data import ArraySource
+from jft.data import ArraySource, ColumnView, Source, select_columns
 from jft.types import InputError
 
 
-def test_array_source_repr_follows_the_content():
-    def source(pixel):
-        fields = {"image": np.full((2, 1, 1, 1), pixel), "targets": np.array([0, 1])}
-        return ArraySource(fields, class_names=("a", "b"))
+def films(**changes):
+    columns = {
+        "text": ["good", "bad", "hm"],
+        "targets": np.array([1, 0, 1]),
+        "image": np.arange(6, dtype=np.uint8).reshape(3, 1, 2, 1),
+        "words": [["a"], ["b", "c"], []],
+    }
+    return ArraySource({**columns, **changes})
 
-    assert repr(source(1)) == repr(source(1)) != repr(source(2))
+
+def test_rows_hold_plain_values():
+    source = films()
+    assert isinstance(source, Source)
+    assert source.columns == ("text", "targets", "image", "words")
+    row = source[1]
+    assert (row["text"], row["targets"], row["words"]) == ("bad", 0, ["b", "c"])
+    assert type(row["targets"]) is int
+    np.testing.assert_array_equal(row["image"], np.array([[[2], [3]]], np.uint8))
+    assert source.column("targets") == [1, 0, 1]
+    assert {type(value) for value in source.column("targets")} == {int}
+    assert [image.shape for image in source.column("image")] == [(1, 2, 1)] * 3
+    assert source.where(2, "words") == "row 2, column 'words'"
+    with pytest.raises(IndexError):
+        source[3]
+
+
+def test_array_source_repr_follows_the_content():
+    same = repr(films())
+    assert repr(films()) == same == repr(pickle.loads(pickle.dumps(films())))
+    ragged = [np.zeros((1, size, 1), np.uint8) for size in (1, 2, 3)]
+    others = [
+        films(text=["good", "bad", "ha"]),
+        films(text=["goodbad", "", "hm"]),
+        films(targets=np.array([1, 0, 0])),
+        films(targets=np.array([1, 0, 1], np.int8)),
+        films(targets=["1", "0", "1"]),
+        films(image=np.arange(6, dtype=np.uint8).reshape(3, 2, 1, 1)),
+        films(words=[["a"], ["b"], ["c"]]),
+        films(image=ragged),
+        films(image=[*ragged[:2], ragged[2] + 1]),
+        films(text=np.array(["good", "bad", "ha"], object)),
+    ]
+    assert len({same, *map(repr, others)}) == len(others)
+    assert repr(others[0]) == repr(others[-1])  # a list or an array of objects
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("columns", "message"),
     [
-        ({"image": np.zeros(2)}, "needs the field 'targets'"),
-        ({"image": np.zeros(2), "targets": np.zeros(3, int)}, "one length"),
-        ({"targets": np.zeros(0, int)}, "at least one example"),
-        ({"targets": np.array([0, 1, 2])}, "example 2 has target 2, outside the 2"),
-        ({"targets": np.array([0, -1])}, "example 1 has target -1"),
-        ({"targets": np.array([0.0, 1.0])}, "whole numbers"),
-        ({"targets": np.zeros((2, 2), int)}, "whole numbers"),
+        ({}, r"at least one column.*got lengths \{\}"),
+        ({"image": np.zeros(2), "targets": [0, 1, 2]}, r"'image': 2, 'targets': 3"),
+        ({"text": [], "targets": []}, "at least one row"),
     ],
 )
-def test_array_source_refuses(fields, message):
+def test_array_source_refuses(columns, message):
     with pytest.raises(InputError, match=message):
-        ArraySource(fields, class_names=("a", "b"))
+        ArraySource(columns)
+
+
+def test_selected_columns_are_fields():
+    source = ArraySource({"sentence": ["so"], "1": ["yes"], "more": [0]})
+    chosen = select_columns(source, {"targets": 1, "text": "sentence"})
+    assert chosen.columns == ("targets", "text")
+    assert chosen[0] == {"targets": "yes", "text": "so"}
+    assert list(chosen.column("targets")) == ["yes"]
+    assert chosen.where(0, "text") == "row 0, column 'sentence'"
+    assert len(chosen) == 1
+    same = select_columns(source, {"targets": "1", "text": "sentence"})
+    other = select_columns(source, {"targets": "more", "text": "sentence"})
+    assert repr(same) == repr(chosen) != repr(other)
+
+
+@pytest.mark.parametrize(
+    ("columns", "asked", "message"),
+    [
+        ({"text": ["a"], "label": [0]}, "lable", r"'lable'.*\['text', 'label'\]\.$"),
+        ({"text;label": ["a;0"]}, "label", r"set delimiter to ';'"),
+        ({"0": ["text\tlabel"]}, "label", r"set delimiter to '\\t'"),
+        ({"0": ["good\t1"]}, 1, r"set delimiter to '\\t'"),
+        ({"0": ["good, or bad"]}, 2, r"set header to True if there is one"),
+        ({"0": ["text"], "1": ["label"]}, "label", "first row holds 'label': set head"),
+        ({"0": ["good"], "1": ["0"]}, "label", "read without a header"),
+    ],
+)
+def test_absent_columns_are_refused_with_a_hint(columns, asked, message):
+    with pytest.raises(InputError, match=message):
+        select_columns(ArraySource(columns), {"targets": asked})
+
+
+def test_a_view_of_a_column():
+    view = ColumnView(films(), "text")
+    assert list(view) == ["good", "bad", "hm"]
+    assert (len(view), view[-1], view[1:]) == (3, "hm", ["bad", "hm"])
+    with pytest.raises(KeyError):
+        ColumnView(films(), "label")
