@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
-from jft.data.classes import Classes, found_classes, given_classes, is_header
 from jft.data.bad_rows import BadRows
+from jft.data.classes import Classes, found_classes, given_classes, is_header
 from jft.data.kinds import KINDS, Column
 from jft.data.values import BadValueError, plain
 from jft.types import InputError

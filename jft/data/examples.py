@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from jft.data.bad_rows import BadRows
+from jft.data.class_ids import HEADER, choose_classes, encode_labels
 from jft.data.classes import given_classes
 from jft.data.encoding import Encoded, Ragged
-from jft.data.bad_rows import BadRows
 from jft.data.kinds import KINDS, Column, read_classes
-from jft.data.class_ids import HEADER, choose_classes, encode_labels
 from jft.data.sources import Source, digest
 from jft.data.splits import Subset
 from jft.data.values import BadValueError, plain

@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import Any
 
 from jft.data.catalog import load_source
-from jft.data.sources import Source
+from jft.data.sources import Source, select_columns
 from jft.data.splits import TRAIN, Size, split_source
 from jft.types import InputError
 
@@ -68,8 +68,6 @@ def load_splits(
         source = load_source(name, where, **options, **part)
         if columns is None:
             return source
-        from jft.data.sources import select_columns
-
         # by absent ones select_columns tells which there are
         known = {"id", *drawn_by} & set(source.columns)
         more = known | set(drawn_by if is_drawn else ())

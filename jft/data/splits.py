@@ -174,6 +174,7 @@ def _share_out(strata: np.ndarray, counts: np.ndarray) -> np.ndarray:
     that lack most, which always comes out even (Gale and Ryser's 0/1 matrices).
     """
     shares = strata[:, None] * counts
+    table: np.ndarray
     table, parts = np.divmod(shares, strata.sum())
     lacking = counts - table.sum(axis=0)
     for row, more in enumerate(strata - table.sum(axis=1)):
