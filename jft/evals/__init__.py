@@ -2,7 +2,7 @@
 """Is it any good? Metrics over the real examples, forgetting, pictures, reports."""
 
 from jft.evals.confusion import confusion_counts, plot_confusion
-from jft.evals.evaluate import Evaluation, evaluate
+from jft.evals.evaluate import Evaluated, Rows, evaluate
 from jft.evals.forgetting import (
     forgetting_report,
     put_head_back,
@@ -23,9 +23,10 @@ from jft.evals.report import MetricLog, write_summary
 
 __all__ = [
     "METRICS",
-    "Evaluation",
+    "Evaluated",
     "Generated",
     "MetricLog",
+    "Rows",
     "check_metric_names",
     "compute_metrics",
     "confusion_counts",
