@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What goes in? Sources, splits, augmentation, fields and the loader."""
 
+from jft.data.answers import Answer, AnswerFields, make_answer_fields, read_answers
 from jft.data.augment import AUGMENTATIONS, AugmentImage, get_augmentation
 from jft.data.batching import BATCHINGS, make_token_loader
 from jft.data.cache import cache_folder
@@ -19,6 +20,7 @@ from jft.data.folder import IMAGES, FolderSource, Media
 from jft.data.images import IMAGE_SUFFIXES, read_image
 from jft.data.jsonl import load_jsonl
 from jft.data.kinds import KINDS, Column, Kind
+from jft.data.language import make_language_fields
 from jft.data.lengths import Lengths, choose_lengths
 from jft.data.letters import render_letters
 from jft.data.lines import LinesSource
@@ -29,6 +31,7 @@ from jft.data.padding import IGNORED, Pad
 from jft.data.prefetch import Prefetch, prefetch_to_device
 from jft.data.preprocess import ImageFields, make_image_fields
 from jft.data.reading import Augment, FieldsFn
+from jft.data.seq2seq import make_seq2seq_fields
 from jft.data.sources import (
     ArraySource,
     ColumnView,
@@ -42,8 +45,10 @@ from jft.data.split_checks import check_splits, count_shared
 from jft.data.split_files import load_splits
 from jft.data.splits import Subset, split_source
 from jft.data.squad import load_squad
+from jft.data.tagging import TaggingFields, make_tagging_fields, read_tags
 from jft.data.targets import target_fields
 from jft.data.token_table import TextFieldsFn, TokenTable, tokenize
+from jft.data.tokenizer import load_tokenizer
 from jft.data.tokens import TextFields, make_text_fields, trim_padding
 
 __all__ = [
@@ -54,6 +59,8 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "KINDS",
     "SOURCES",
+    "Answer",
+    "AnswerFields",
     "ArraySource",
     "Augment",
     "AugmentImage",
@@ -76,6 +83,7 @@ __all__ = [
     "SelectedColumns",
     "Source",
     "Subset",
+    "TaggingFields",
     "TextFields",
     "TextFieldsFn",
     "TokenTable",
@@ -94,16 +102,23 @@ __all__ = [
     "load_source",
     "load_splits",
     "load_squad",
+    "load_tokenizer",
+    "make_answer_fields",
     "make_eval_batches",
     "make_examples",
     "make_image_fields",
+    "make_language_fields",
+    "make_seq2seq_fields",
+    "make_tagging_fields",
     "make_text_fields",
     "make_token_loader",
     "make_train_loader",
     "pack",
     "pad_rows",
     "prefetch_to_device",
+    "read_answers",
     "read_image",
+    "read_tags",
     "render_letters",
     "select_columns",
     "split_source",
