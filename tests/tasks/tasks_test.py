@@ -1,91 +1,199 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every task keeps the contract; a guard fails when one is missing from the table."""
+"""Every task keeps the contract; a guard fails when one is missing from the table.
 
+From the same examples: fields that pickle, a loss that is a sum and a weight, the
+metrics of the reference libraries on 1, 2 and 4 devices with a ragged last batch, and
+predictions that a person can read.
+"""
+
+import functools
+import json
 import pickle
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jft import evals
-from jft.data import ArraySource, load_source, make_eval_batches
+from jft import data, evals, tasks, train
+from jft.data import ArraySource, make_examples
 from jft.export import model_card
 from jft.export.card import PIPELINES
 from jft.models import MODELS
 from jft.tasks import TASKS, get_task, task_of_head
 from jft.types import InputError
-from tests.tiny_tokenizer import make_tokenizer
+from tests.tasks.table import NUM, ROWS, make_model
 
-PIXELS = {"do_resize": False, "image_mean": [0.5], "image_std": [0.5]}
-
-
-@pytest.fixture
-def inputs(tmp_path):
-    """Task -> a source of four examples of three classes, and a processor."""
-    (tmp_path / "a.tsv").write_text("a film\tx\ngood\ty\nbad plot\tz\ncast\tx\n")
-    image = np.zeros((4, 2, 2, 1), np.uint8)
-    targets = np.array([0, 1, 2, 0])
-    images = ArraySource({"image": image, "targets": targets}, class_names="xyz")
-    return {
-        "image_classification": (images, PIXELS),
-        "text_classification": (
-            load_source("tsv", str(tmp_path / "a.tsv")),
-            make_tokenizer(),
-        ),
-    }
+BATCH = 4  # so that the last of 11 examples is a batch of 3
 
 
-def test_every_task_is_in_the_table(inputs):
-    assert set(inputs) == set(TASKS)
+@pytest.fixture(scope="module")
+def setup(tmp_path_factory):
+    """Task -> its model, examples and table, made once."""
+    cache = tmp_path_factory.mktemp("cache")
+
+    @functools.cache
+    def make(name):
+        row, task = ROWS[name], get_task(name)
+        examples = make_examples(ArraySource(row.columns), task.columns)
+        model = make_model(row, name, examples.class_names)
+        table = examples
+        if task.reads == "text":
+            table = data.tokenize(examples, model.fields, cache_dir=cache)
+        return model, examples, table
+
+    return make
+
+
+def augment_of(model):
+    make_augment = model.task.make_augment
+    return None if make_augment is None else make_augment(model.pretrained)
+
+
+def eval_batches(model, table, batch_size=BATCH):
+    fields = {"fields_fn": model.fields} if model.task.reads == "image" else {}
+    return data.make_eval_batches(
+        table, global_batch_size=batch_size, augment=augment_of(model), **fields
+    )
+
+
+def make_eval_step(model):
+    return train.make_eval_step(
+        model.task.make_apply(model.pretrained.apply_fn),
+        model.task.make_loss(),
+        predict=model.task.predict,
+    )
+
+
+def score(model, table, *, place=jax.device_put):
+    """The scores as a run computes them."""
+    batches = list(eval_batches(model, table))
+    evaluated = evals.evaluate(
+        make_eval_step(model), model.pretrained.params, map(place, batches)
+    )
+    if model.task.writes:
+        texts = {}
+        for batch in batches:
+            made = evals.generate(
+                model.pretrained,
+                {name: batch[name] for name in ("input_ids", "attention_mask")},
+                **ROWS[model.task.name].generation,
+            )
+            for i, tokens, length in zip(
+                batch["index"], made.tokens, made.lengths, strict=True
+            ):
+                texts[int(i)] = model.pretrained.processor.decode(
+                    tokens[:length], skip_special_tokens=True
+                )
+        rows = {"texts": [texts[i] for i in range(len(table))]}
+        evaluated = evals.Evaluated(
+            loss=evaluated.loss, rows=rows, index=evaluated.index
+        )
+    return tasks.score(model.task, evaluated, table)
+
+
+def test_every_task_is_in_the_table():
+    assert set(ROWS) == set(TASKS)
     assert all(task.name == name for name, task in TASKS.items())
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_fields_and_batches(name, inputs):
-    task, (source, processor) = TASKS[name], inputs[name]
-    assert task.input in source[0]
-    fields_fn = task.make_fields(processor, num_classes=3, max_length=8)
-    pickle.loads(pickle.dumps(fields_fn))
-    (batch,) = make_eval_batches(source, global_batch_size=4, fields_fn=fields_fn)
-    assert {*task.fields, "index", "loss_mask"} <= set(batch)
-    assert batch["targets"].tolist() == [0, 1, 2, 0]
-    few = task.make_fields(processor, num_classes=2, max_length=8)
-    batches = make_eval_batches(source, global_batch_size=4, fields_fn=few)
-    with pytest.raises(InputError, match="outside the 2 classes"):
-        list(batches)
+def test_fields_pickle_and_make_batches(name, setup):
+    model, examples, table = setup(name)
+    again = pickle.loads(pickle.dumps(model.fields))
+    one = examples[0] if model.task.reads == "image" else [examples[0]]
+    for a, b in zip(
+        jax.tree.leaves(model.fields(one)), jax.tree.leaves(again(one)), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+    batches = list(eval_batches(model, table))
+    assert sum(int(batch["loss_mask"].sum()) for batch in batches) == len(table)
+    assert all({"index", "loss_mask"} <= set(batch) for batch in batches)
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_model_without_a_processor_is_refused(name):
+def test_loss_is_a_sum_and_a_weight(name, setup):
+    """Rows that are padding weigh nothing, whatever stands in them."""
+    model, _, table = setup(name)
+    apply_fn = model.task.make_apply(model.pretrained.apply_fn)
+    loss_fn = model.task.make_loss()
+    total = np.zeros(2)
+    for batch in eval_batches(model, table):
+        total += loss_fn(apply_fn(model.pretrained.params, batch, key=None), batch)
+    whole = np.zeros(2)
+    for batch in eval_batches(model, table, batch_size=len(table)):
+        whole += loss_fn(apply_fn(model.pretrained.params, batch, key=None), batch)
+    np.testing.assert_allclose(total, whole, rtol=1e-4)
+    assert whole[1] > 0
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_training_steps_lower_the_loss(name, setup):
+    model, _, table = setup(name)
+    loss_fn = model.task.make_loss()
+    apply_fn = model.task.make_apply(model.pretrained.apply_fn)
+    batch = next(iter(eval_batches(model, table, batch_size=len(table))))
+
+    def mean_loss(params):
+        total, weight = loss_fn(apply_fn(params, batch, key=None), batch)
+        return total / weight
+
+    before, grads = jax.value_and_grad(mean_loss)(model.pretrained.params)
+    norm = jnp.sqrt(sum(jnp.sum(g * g) for g in jax.tree.leaves(grads)))
+    moved = jax.tree.map(
+        lambda p, g: p - (0.01 / norm * g).astype(p.dtype), model.pretrained.params, grads
+    )
+    assert float(norm) > 1e-3
+    assert mean_loss(moved) < before
+
+
+@pytest.mark.parametrize("num_devices", [1, 2, 4])
+@pytest.mark.parametrize("name", TASKS)
+def test_metrics_are_those_of_the_libraries(name, num_devices, setup):
+    model, examples, table = setup(name)
+    mesh = train.make_mesh(data=num_devices, devices=jax.devices()[:num_devices])
+    place = functools.partial(train.shard_batch, mesh=mesh)
+    found = score(model, table, place=place).scores
+    expected = ROWS[name].slow(model, examples)
+    for metric in model.task.default_metrics:
+        np.testing.assert_allclose(
+            found[metric], expected[metric], rtol=1e-4, atol=1e-6, err_msg=metric
+        )
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_prediction_an_example_that_json_can_hold(name, setup):
+    model, examples, table = setup(name)
+    evaluation = score(model, table)
+    one_a_row = model.task.name in ("causal_lm", "chat", "masked_lm")
+    assert len(evaluation.predictions) == (len(table) if one_a_row else NUM)
+    assert len(evaluation.references) == len(evaluation.predictions)
+    for prediction in evaluation.predictions:
+        line = model.task.write_prediction(prediction, examples.class_names)
+        assert json.loads(json.dumps(line)) == line
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_pictures_are_drawn(name, setup, tmp_path):
+    model, examples, table = setup(name)
+    if model.task.plot is None:
+        pytest.skip("the task has no picture of its own")
+    evaluation = score(model, table)
+    drawn = model.task.plot(
+        evaluation.references,
+        evaluation.predictions,
+        examples.class_names,
+        tmp_path / model.task.plot_name,
+    )
+    assert drawn.stat().st_size > 5000
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_model_without_a_processor_is_refused(name, setup):
+    model, _, _ = setup(name)
+    bare = model.pretrained._replace(processor=None)
     with pytest.raises(InputError, match=r"the model.*add the"):
-        TASKS[name].make_fields(None, num_classes=3, max_length=8)
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_loss_and_metrics_are_sums_and_weights(name):
-    task = TASKS[name]
-    shares = [[0.5, 0.25, 0.25], [0.2, 0.2, 0.6], [0.8, 0.1, 0.1]]
-    logits = jnp.log(jnp.array(shares, jnp.float32))
-    batch = {
-        "targets": np.array([0, 1, 2], np.int32),
-        "loss_mask": np.array([1, 1, 0], np.float32),
-    }
-    total, weight = task.make_loss(0.0)(logits, batch)
-    np.testing.assert_allclose(total, -np.log(0.5) - np.log(0.2), rtol=1e-6)
-    assert weight == 2
-    total, weight = task.train_metrics["accuracy"](logits, batch)
-    assert (float(total), float(weight)) == (1, 2)
-    evals.check_metric_names(task.metric_names)
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_a_prediction_is_written_by_class(name):
-    logits = np.log(np.array([0.125, 0.25, 0.625], np.float32))
-    assert TASKS[name].write_prediction(logits, "xyz") == {
-        "class": "z",
-        "probability": 0.625,
-        "probabilities": {"x": 0.125, "y": 0.25, "z": 0.625},
-    }
+        model.task.make_fields(bare, max_length=8)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -106,10 +214,35 @@ def test_some_family_has_the_head_and_the_card_knows_the_pipeline(name):
     assert f'pipeline_tag: "{task.pipeline}"' in card
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_an_unknown_option_is_refused_and_the_known_are_listed(name, setup):
+    model, _, _ = setup(name)
+    with pytest.raises(InputError, match=r"train.loss_options has \['colour'\]"):
+        tasks.call_with_options(
+            model.task.make_loss, options={"colour": 1}, what="train.loss_options"
+        )
+    with pytest.raises(InputError, match="unknown metrics") as error:
+        tasks.check_metric_names(model.task, ["speed"])
+    assert all(name in str(error.value) for name in model.task.default_metrics)
+
+
+def test_the_class_and_its_probability():
+    logits = np.log(np.array([0.125, 0.25, 0.625], np.float32))
+    assert get_task("text_classification").write_prediction(logits, "xyz") == {
+        "class": "z",
+        "probability": 0.625,
+        "probabilities": {"x": 0.125, "y": 0.25, "z": 0.625},
+    }
+
+
 def test_lookups_list_what_there_is():
     assert get_task("text_classification").head == "sequence_classification"
     with pytest.raises(InputError, match=r"'sorting'.*image_classification.*data.task"):
         get_task("sorting")
     assert task_of_head("image_classification").name == "image_classification"
-    with pytest.raises(InputError, match=r"'base', which no task.*sequence_class"):
-        task_of_head("base")
+    assert (
+        task_of_head("image_classification", "multi_label_classification").name
+        == "image_multilabel_classification"
+    )
+    with pytest.raises(InputError, match=r"'detection', which no task.*sequence_class"):
+        task_of_head("detection")
