@@ -248,7 +248,8 @@ def report(
     config: DataConfig, splits: Mapping[str, data.Examples], tables: Mapping[str, Table]
 ) -> dict[str, Any]:
     """What a run should know of its data, for the summary."""
-    texts = [c.name for c in get_task(config.task).inputs if c.kind != "image"]
+    seen = [c.name for c in get_task(config.task).inputs if c.kind != "image"]
+    texts = [name for name in seen if name in splits["train"].columns]
     shared = data.count_shared(splits, texts) if texts else {}
     return {
         "examples": {name: len(split) for name, split in splits.items()},

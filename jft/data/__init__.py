@@ -126,3 +126,4 @@ __all__ = [
     "tokenize",
     "trim_padding",
 ]
+from jft.data.stub import *

@@ -46,10 +46,10 @@ class TaggingFields(TokenizerFields):
                     bool(encoded.encodings[i].overflowing), np.int32
                 ),
             }
-            if "tags" in example:
+            if "targets" in example:
                 kept = word_tokens >= 0
                 row["targets"] = np.full_like(row["input_ids"], IGNORED)
-                row["targets"][word_tokens[kept]] = np.asarray(example["tags"])[kept]
+                row["targets"][word_tokens[kept]] = np.asarray(example["targets"])[kept]
             rows.append([row])
         return rows
 

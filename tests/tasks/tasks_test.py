@@ -151,7 +151,8 @@ def test_training_steps_lower_the_loss(name, setup):
 @pytest.mark.parametrize("name", TASKS)
 def test_metrics_are_those_of_the_libraries(name, num_devices, setup):
     model, examples, table = setup(name)
-    mesh = train.make_mesh(data=num_devices, devices=jax.devices()[:num_devices])
+    devices = np.array(jax.devices()[:num_devices]).reshape(num_devices, 1)
+    mesh = jax.sharding.Mesh(devices, ("data", "fsdp"))
     place = functools.partial(train.shard_batch, mesh=mesh)
     found = score(model, table, place=place).scores
     expected = ROWS[name].slow(model, examples)
