@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Image files, decoded with care."""
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -15,12 +16,12 @@ MAX_PIXELS = 89_478_485  # where Pillow begins to speak of a decompression bomb
 
 
 def read_image(
-    file: str | Path | BinaryIO, *, name: str = "", channels: int | None = None
+    file: str | Path | bytes, *, name: str = "", channels: int | None = None
 ) -> np.ndarray:
     """Decode an image to uint8 [height, width, channels], upright.
 
     Args:
-      file: its path, or the open file.
+      file: its path or its content.
       name: for messages; the path where it is empty.
       channels: 1 for grey or 3 for RGB; with None grey stays one channel and
         everything else becomes RGB.
@@ -45,14 +46,15 @@ def check_image(file: str | Path) -> None:
 
 
 @contextmanager
-def _open_image(file: str | Path | BinaryIO, name: object) -> Iterator[Any]:
+def _open_image(file: str | Path | bytes, name: object) -> Iterator[Any]:
     """An image of which no pixel is decoded yet; every fault is an InputError."""
     from PIL import Image
 
+    stream = io.BytesIO(file) if isinstance(file, bytes) else file
     bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)
     try:
         # A format that is not named here is never tried: fewer decoders to trust.
-        with Image.open(file, formats=("JPEG", "PNG", "WEBP")) as image:
+        with Image.open(stream, formats=("JPEG", "PNG", "WEBP")) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels are too many")
             if image.mode.startswith(("I", "F")):
