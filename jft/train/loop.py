@@ -2,7 +2,8 @@
 """Many steps: `fit` runs phases, and hooks do everything else."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -34,9 +35,10 @@ class PhaseReport(NamedTuple):
     start: int
     stop: int
     trainable_params: int
-    step_flops: float  # as the compiler counts them
+    step_flops: float  # as the compiler counts them; a mean over the phase's steps
     seconds: float  # wall time of its steps and hooks, without compilation
     compile_seconds: float
+    num_programs: int  # that its steps ran, one a shape of batch
 
 
 class FitResult(NamedTuple):
@@ -61,9 +63,9 @@ def fit(
 ) -> FitResult:
     """Train from ``state.step`` to ``num_steps``.
 
-    Each new set of open groups is compiled once, ahead of its first step. Hooks run
-    after every step, in order, and once before the first one, so that a run that was
-    interrupted between a step and its evaluation makes up for it.
+    Each new set of open groups and shape of batch is compiled once, ahead of its first
+    step. Hooks run after every step, in order, and once before the first one, so that
+    a run that was interrupted between a step and its evaluation makes up for it.
 
     Args:
       state: where to start; consumed.
@@ -114,16 +116,20 @@ def _run_hooks(hooks: Sequence[Hook], moment: Moment) -> str | None:
     return next((reason for reason in reasons if reason), None)
 
 
+Program = tuple[OpenGroups, Hashable]  # what a compiled step is compiled for
+
+
 class _PhaseTimer:
-    """Compiles at phase borders and keeps a report a phase."""
+    """Compiles ahead of what is new, and keeps a report a phase."""
 
     def __init__(self) -> None:
         self.reports: list[PhaseReport] = []
-        self._programs: dict[OpenGroups, CompiledStep] = {}
+        self._programs: dict[Program, CompiledStep] = {}
         self._groups: Any = self  # equal to no set of groups
         self._start = 0
         self._since = 0.0
         self._compile_seconds = 0.0
+        self._num_steps: Counter[Program] = Counter()  # of this phase
 
     def enter(
         self,
@@ -137,29 +143,41 @@ class _PhaseTimer:
         if groups != self._groups:
             jax.block_until_ready(state.trainable)
             self.leave(step)
-            before = time.perf_counter()
-            if groups not in self._programs:
-                self._programs[groups] = train_step.compile(
-                    state, batch, open_groups=groups
-                )
-            self._since = time.perf_counter()
-            self._compile_seconds = self._since - before
             self._groups, self._start = groups, step
-        return self._programs[groups]
+            self._since, self._compile_seconds = time.perf_counter(), 0.0
+            self._num_steps.clear()
+        program = (groups, _shapes(batch))
+        if program not in self._programs:
+            jax.block_until_ready(state.trainable)  # else its time counts as compiling
+            before = time.perf_counter()
+            self._programs[program] = train_step.compile(
+                state, batch, open_groups=groups
+            )
+            self._compile_seconds += time.perf_counter() - before
+        self._num_steps[program] += 1
+        return self._programs[program]
 
     def leave(self, step: int) -> None:
         """Write the report of the phase that ends before ``step``."""
         if self._groups is self:
             return
-        program = self._programs[self._groups]
+        ran = [(self._programs[key], n) for key, n in self._num_steps.items()]
+        flops = sum(program.flops * n for program, n in ran)
         self.reports.append(
             PhaseReport(
                 start=self._start,
                 stop=step,
-                trainable_params=program.num_params,
-                step_flops=program.flops,
-                seconds=time.perf_counter() - self._since,
+                trainable_params=ran[0][0].num_params,
+                step_flops=flops / sum(n for _, n in ran),
+                seconds=time.perf_counter() - self._since - self._compile_seconds,
                 compile_seconds=self._compile_seconds,
+                num_programs=len(ran),
             )
         )
         self._groups = self
+
+
+def _shapes(batch: Any) -> Hashable:
+    """All of a batch that its program depends on."""
+    leaves, structure = jax.tree.flatten(batch)
+    return structure, tuple((x.shape, x.dtype) for x in leaves)

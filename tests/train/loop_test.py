@@ -10,6 +10,7 @@ from jft.partition import label_params
 from jft.tasks.classification import accuracy, make_loss
 from jft.train import (
     NonFiniteError,
+    TrainStep,
     best_record,
     evaluate_every,
     fit,
@@ -52,8 +53,13 @@ def run(tiny_vit):
         if state is None:
             key = jax.random.key(0)
             state = init_state(tiny_vit.params, labels, tx=tx, key=key)
-        options = {"batches": batches, "num_steps": NUM_STEPS, **options}
-        return fit(state, step, open_groups_at=groups_at(plan), hooks=hooks, **options)
+        options = {
+            "batches": batches,
+            "num_steps": NUM_STEPS,
+            "open_groups_at": groups_at(plan),
+            **options,
+        }
+        return fit(state, step, hooks=hooks, **options)
 
     return run
 
@@ -74,6 +80,38 @@ def test_phases_are_run_and_reported(run):
     assert flops == sorted(set(flops))
     total = sum(x.size for x in jax.tree.leaves(result.state.params))
     assert counts[-1] == total
+    assert [p.num_programs for p in result.phases] == [1] * 4
+
+
+def test_each_shape_of_batch_is_compiled_once_for_each_set_of_groups(
+    run, tiny_vit, monkeypatch
+):
+    flops = {}  # by groups and rows
+    compile_ = TrainStep.compile
+
+    def record(self, state, batch, *, open_groups=None):
+        program = compile_(self, state, batch, open_groups=open_groups)
+        key = (open_groups, len(batch["targets"]))
+        assert key not in flops  # nothing is compiled twice
+        flops[key] = program.flops
+        return program
+
+    monkeypatch.setattr(TrainStep, "compile", record)
+    low, high = frozenset({2}), frozenset({3})
+    result = run(
+        batches=lambda start: (
+            tiny_vit.batch(8 if i % 2 else 4, seed=i) for i in itertools.count(start)
+        ),
+        open_groups_at=lambda step, history: low if step // 3 % 2 else high,
+    )
+    assert set(flops) == {(low, 4), (low, 8), (high, 4), (high, 8)}
+    assert flops[high, 4] < flops[high, 8] < flops[low, 8]
+    assert [p.num_programs for p in result.phases] == [2] * 4
+    assert [p.compile_seconds > 0 for p in result.phases] == [True, True, False, False]
+    # phases of three steps: of 4, 8, 4 rows and of 8, 4, 8 in turn
+    means = [(2 * flops[high, 4] + flops[high, 8]) / 3]
+    means += [(flops[low, 4] + 2 * flops[low, 8]) / 3]
+    assert [p.step_flops for p in result.phases] == pytest.approx(2 * means)
 
 
 def test_hooks_log_evaluate_and_save_when_due(run):
