@@ -26,8 +26,8 @@ def in_batch_contrastive(
     https://arxiv.org/abs/1705.00652). Padding rows are nobody's negative.
 
     The other rows are part of each row's loss. So unlike every other loss this one
-    depends on the batch size, and with ``grad_accum_steps`` only the rows of one
-    microbatch meet each other.
+    depends on the batch size; with ``grad_accum_steps`` only the rows of one
+    microbatch meet each other, and under `pmap` those of one device.
 
     Args:
       a: embeddings of the anchors, of any length.
@@ -89,8 +89,9 @@ def cosine_similarity(
 ) -> Float[jax.Array, " B"]:
     """Cosine of each row of ``a`` with that of ``b``; 0 for a zero vector.
 
-    >>> cosine_similarity(jnp.array([[3.0, 4.0]]), jnp.array([[2.0, 0.0]]))
-    Array([0.6], dtype=float32)
+    >>> cosines = cosine_similarity(jnp.array([[3.0, 4.0]]), jnp.array([[2.0, 0.0]]))
+    >>> round(float(cosines[0]), 4)
+    0.6
     """
     return jnp.sum(_normalise(a) * _normalise(b), axis=-1)
 

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Learn from a teacher's outputs beside the targets."""
 
-import jax
-
 from jft.train.divergence import DivergenceFn, softmax_divergence
-from jft.train.losses import Pair
+from jft.train.losses import Array, Pair
 from jft.types import Batch, InputError, LossFn
 
 
@@ -52,7 +50,7 @@ def distillation_loss(
             "a weight in [0, 1] and a temperature above 0. Correct them."
         )
 
-    def mixed(outputs: jax.Array, batch: Batch) -> Pair:
+    def mixed(outputs: Array, batch: Batch) -> Pair:
         _check_teacher(outputs, batch)
         total, count = loss_fn(outputs, batch)
         distance = divergence_fn(
@@ -63,7 +61,7 @@ def distillation_loss(
     return mixed
 
 
-def _check_teacher(outputs: jax.Array, batch: Batch) -> None:
+def _check_teacher(outputs: Array, batch: Batch) -> None:
     if "teacher_logits" not in batch:
         raise InputError(
             f"a batch to distil from has no teacher_logits; it has {sorted(batch)}. "

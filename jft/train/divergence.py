@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 
-from jft.train.losses import at_least_float32, row_mask, span_scores, target_mask
+from jft.train.losses import Array, at_least_float32, row_mask, span_scores, target_mask
 from jft.types import Batch
 
 
@@ -27,7 +27,7 @@ class DivergenceFn(Protocol):
 
 
 def softmax_divergence(
-    believed: jax.Array, outputs: jax.Array, batch: Batch, *, temperature: float
+    believed: Array, outputs: Array, batch: Batch, *, temperature: float
 ) -> jax.Array:
     """``Σ_c p_c log(p_c / q_c)`` of classes or tokens ``[B, …, C]``; one of them holds.
 
@@ -38,7 +38,7 @@ def softmax_divergence(
 
 
 def sigmoid_divergence(
-    believed: jax.Array, outputs: jax.Array, batch: Batch, *, temperature: float
+    believed: Array, outputs: Array, batch: Batch, *, temperature: float
 ) -> jax.Array:
     """The same of each class ``[B, C]`` on its own: it holds or does not."""
     p, q = (at_least_float32(x) / temperature for x in (believed, outputs))
@@ -49,7 +49,7 @@ def sigmoid_divergence(
 
 
 def span_divergence(
-    believed: jax.Array, outputs: jax.Array, batch: Batch, *, temperature: float
+    believed: Array, outputs: Array, batch: Batch, *, temperature: float
 ) -> jax.Array:
     """The same of an answer's start and end ``[B, L, 2]`` over the real tokens.
 
@@ -64,7 +64,7 @@ def span_divergence(
 
 
 def squared_divergence(
-    believed: jax.Array, outputs: jax.Array, batch: Batch, *, temperature: float
+    believed: Array, outputs: Array, batch: Batch, *, temperature: float
 ) -> jax.Array:
     """Squared difference of numbers ``[B]`` or ``[B, 1]``.
 
@@ -83,7 +83,7 @@ DIVERGENCES: Mapping[str, DivergenceFn] = {
 }
 
 
-def _softmax_kl(p: jax.Array, q: jax.Array, temperature: float) -> jax.Array:
+def _softmax_kl(p: Array, q: Array, temperature: float) -> jax.Array:
     log_p = jax.nn.log_softmax(at_least_float32(p) / temperature)
     log_q = jax.nn.log_softmax(at_least_float32(q) / temperature)
     return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
