@@ -52,7 +52,7 @@ def choose_classes(
     return found_classes(names)
 
 
-def encode_labels(
+def encode_classes(
     column: Column, values: Sequence[Any], classes: Classes, bad: BadRows
 ) -> list[Any]:
     """Return the class id, or ids, of each row; None where it cannot be used.
@@ -63,16 +63,19 @@ def encode_labels(
       classes: by label.
       bad: of the rows so far; rows with an unknown label are added.
     """
-    words = bad.source.column("words") if column.kind == "tags" else None
     ids: list[Any] = [None] * len(values)
     for row, value in enumerate(values):
         if row in bad.rows:
             continue
         try:
-            ids[row] = _row_ids(value, classes, None if words is None else words[row])
+            ids[row] = _row_ids(value, classes)
         except BadValueError as error:
-            named = row == 0 and column.kind == "class" and _has_header(values)
-            bad.add(row, column.name, f"{error} {HEADER}" if named else error)
+            what = str(error)
+            if column.kind == "tags":
+                what = _unknown_tag(value, classes, bad.source[row]["words"])
+            elif row == 0 and column.kind == "class" and _has_header(values):
+                what = f"{error} {HEADER}"
+            bad.add(row, column.name, what)
     return ids
 
 
@@ -96,20 +99,22 @@ def _has_header(labels: Sequence[str | None]) -> bool:
     return labels[0] is not None and is_header(known)
 
 
-def _row_ids(value: Any, classes: Classes, words: Any) -> int | list[int]:
+def _row_ids(value: Any, classes: Classes) -> int | list[int]:
     if isinstance(value, str):
         return classes.id(value)
     if isinstance(value, dict):
         flags = {classes.id(label): is_on for label, is_on in value.items()}
         return [i for i, is_on in flags.items() if is_on]
-    if words is None:
-        return [classes.id(label) for label in value]
-    return [
-        classes.ids[tag]
-        if tag in classes.ids
-        else classes.id(tag, f"at word {n}, {plain(word)!r}, the tag")
-        for n, (tag, word) in enumerate(zip(value, words, strict=True), start=1)
-    ]
+    try:
+        return [classes.ids[label] for label in value]
+    except KeyError as error:
+        raise BadValueError(classes.unknown(error.args[0])) from None
+
+
+def _unknown_tag(tags: Sequence[str], classes: Classes, words: Sequence[Any]) -> str:
+    place, tag = next((i, tag) for i, tag in enumerate(tags) if tag not in classes.ids)
+    what = f"at word {place + 1}, {plain(words[place])!r}, the tag"
+    return classes.unknown(tag, what)
 
 
 def _labels(value: Any) -> Iterable[str]:

@@ -20,19 +20,23 @@ class Classes:
     ids: dict[str, int]  # by label
     by_id: bool = False  # the labels are ids, not names
 
-    def id(self, label: str, place: str = "the label") -> int:
+    def id(self, label: str) -> int:
         """Return the class of a label.
 
         Raises:
           BadValueError: if it is none; says which there are.
         """
-        if label in self.ids:
-            return self.ids[label]
+        if label not in self.ids:
+            raise BadValueError(self.unknown(label))
+        return self.ids[label]
+
+    def unknown(self, label: str, what: str = "the label") -> str:
+        """Say of a label that it is none, and what was expected."""
         ids = f", or their ids 0 to {len(self.names) - 1}" if self.by_id else ""
         unlabelled = " -1 often marks a row without a label." if label == "-1" else ""
-        raise BadValueError(
-            f"has {place} {label!r}; expected one of {listed(self.names)}{ids}. "
-            f"Correct it, or class_names.{unlabelled}"
+        return (
+            f"has {what} {label!r}; expected one of {listed(self.names)}{ids}. Correct "
+            f"it, or class_names.{unlabelled}"
         )
 
 

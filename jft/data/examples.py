@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from jft.data.bad_rows import BadRows
-from jft.data.class_ids import HEADER, choose_classes, encode_labels
+from jft.data.class_ids import HEADER, choose_classes, encode_classes
 from jft.data.classes import given_classes
 from jft.data.encoding import Encoded, Ragged
 from jft.data.kinds import KINDS, Column, read_classes
 from jft.data.sources import Source, digest
 from jft.data.splits import Subset
-from jft.data.values import BadValueError, plain
+from jft.data.values import BadValueError, is_missing, plain
 from jft.types import InputError
 
 
@@ -52,8 +52,11 @@ class Examples:
             )
             for column in self.fields
         }
-        named = str(plain(row["id"])) if "id" in row else self._place(index)
-        return {**example, "id": named}
+        named = plain(row.get("id"))
+        return {
+            **example,
+            "id": self._place(index) if is_missing(named) else str(named),
+        }
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -70,7 +73,7 @@ class Examples:
     def column(self, name: str) -> Sequence[Any]:
         """Return a field's value of every example; of images, the file names."""
         if name in self.encoded:
-            return self.encoded[name]  # type: ignore[return-value]
+            return [self.encoded[name][index] for index in range(len(self))]
         kind = {column.name: column.kind for column in self.fields}[name]
         return [KINDS[kind].read(value) for value in self.source.column(name)]
 
@@ -154,7 +157,7 @@ def make_examples(
         if KINDS[column.kind].order is not None:
             labels = values[column.name]
             classes = choose_classes(column, labels, class_names, bad)
-            values[column.name] = encode_labels(column, labels, classes, bad)
+            values[column.name] = encode_classes(column, labels, classes, bad)
             names = classes.names
     bad.settle()
     kept = bad.kept()

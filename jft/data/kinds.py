@@ -36,6 +36,7 @@ from jft.data.values import (
 )
 from jft.types import InputError
 
+MAX_NUMBER = float(np.finfo(np.float32).max)
 OFF, ON = ("0", "0.0", "False"), ("1", "1.0", "True")  # of a column of 0 and 1
 
 
@@ -70,6 +71,8 @@ def read_words(value: Any) -> list[str]:
     words = plain_list(value, "a list of words, such as ['Ada', 'sleeps']")
     if not words:
         raise BadValueError("holds no words. Fill them in, or remove the row.")
+    if _are_plain(words):
+        return words
     return [_word(word, number) for number, word in enumerate(words, start=1)]
 
 
@@ -80,13 +83,31 @@ def read_image(value: Any) -> Any:
     return value
 
 
+def _are_plain(words: Sequence[Any]) -> bool:
+    """Tell whether all are texts that hold something: a short look at many.
+
+    >>> _are_plain(["a", "b"]), _are_plain(["a", " "]), _are_plain(["a", 1])
+    (True, False, False)
+    """
+    if set(map(type, words)) != {str} or not all(map(str.strip, words)):
+        return False
+    try:
+        check_characters("".join(words))
+    except BadValueError:
+        return False  # said below, of the word that it is
+    return True
+
+
 def _word(word: Any, number: int) -> str:
     word = plain(word)
     if is_missing(word):
         raise BadValueError(f"has word {number} blank. Remove it and its target.")
     if not isinstance(word, str):
         raise BadValueError(f"has {show(word)} as word {number}; expected a text.")
-    check_characters(word)
+    try:
+        check_characters(word)
+    except BadValueError as error:
+        raise BadValueError(f"in word {number} {error}") from None
     return word
 
 
@@ -97,17 +118,17 @@ def read_number(value: Any) -> float:
     if is_missing(value):
         raise BadValueError("holds no number. Fill it in, or remove the row.")
     number = math.nan
-    if isinstance(value, str):
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
         try:
-            number = math.nan if "_" in value else float(value)
+            number = float(value)
         except ValueError:
-            comma = " Write decimals with a point." if "," in value else ""
+            comma = " Write decimals with a point." if "," in str(value) else ""
             raise BadValueError(
                 f"holds {show(value)}, which is no number.{comma}"
             ) from None
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        number = float(value)
-    if not abs(number) <= np.finfo(np.float32).max:
+        except OverflowError:
+            number = math.inf
+    if not abs(number) <= MAX_NUMBER or (isinstance(value, str) and "_" in value):
         raise BadValueError(
             f"holds {show(value)}; expected a finite number that float32 can hold."
         )
@@ -148,6 +169,8 @@ def read_classes(value: Any, *, separator: str = ",") -> list[str] | dict[str, b
 def read_tags(value: Any) -> list[str]:
     """A tag a word."""
     tags = plain_list(value, "a list of tags, one a word")
+    if _are_plain(tags):
+        return [tag.strip() for tag in tags]
     return [_label(tag, number) for number, tag in enumerate(tags, start=1)]
 
 
