@@ -1,145 +1,194 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Delimited text files (TSV, CSV) as rows that know their lines."""
+"""Delimited text files (TSV, CSV) as rows of strings."""
 
-import csv
-import io
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+
+from jft.data.blocks import NEWLINE, QUOTE, Block, TextScan
+from jft.data.faults import Faults
+from jft.data.mapped import FileSource, RecordIndex, record_text
 from jft.types import InputError
 
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """The rows of a file, all of the same number of columns."""
-
-    path: Path
-    names: tuple[str, ...] | None  # of the columns; None without a header
-    rows: tuple[tuple[str, ...], ...]
-    lines: tuple[int, ...]  # where each row ends in the file, counted from 1
-
-    def column(self, column: int | str) -> tuple[str, ...]:
-        """Return the values of a column, given by its position from 0 or its name.
-
-        Raises:
-          InputError: if there is no such column; lists those there are.
-        """
-        position = self._position(column)
-        return tuple(row[position] for row in self.rows)
-
-    def where(self, row: int, column: int | str) -> str:
-        """Say where a value stands, for a message."""
-        return f"{self.path}, line {self.lines[row]}, column {column!r}"
-
-    def _position(self, column: int | str) -> int:
-        width = len(self.rows[0])
-        if isinstance(column, str):
-            if self.names is None:
-                raise InputError(
-                    f"the column {column!r} is asked for by name, but {self.path} is "
-                    "read without a header; set header to True, or give the column's "
-                    "position, counted from 0."
-                )
-            if self.names.count(column) != 1:
-                raise InputError(
-                    f"{self.path} has the columns {list(self.names)}; expected "
-                    f"{column!r} once among them. Correct the name or the header."
-                )
-            return self.names.index(column)
-        if not 0 <= column < width:
-            raise InputError(
-                f"{self.path} has {width} columns, 0 to {width - 1}; there is no "
-                f"column {column}. Correct the position or the delimiter."
-            )
-        return column
+RETURN = ord("\r")
 
 
-def read_table(
-    path: str | Path, *, delimiter: str, quoted: bool, header: bool
-) -> Table:
-    r"""Read a delimited file of UTF-8 text; blank lines are passed over.
+def load_delimited(
+    path: str | Path,
+    *,
+    delimiter: str,
+    quoted: bool,
+    header: bool,
+    on_error: str = "error",
+) -> FileSource:
+    r"""Open a delimited file of UTF-8 text; blank lines are passed over.
 
     Args:
-      path: the file.
-      delimiter: one character between two columns.
+      path: the file; ``.gz`` is unpacked.
+      delimiter: one ASCII character between two columns.
       quoted: whether ``"`` quotes a value that holds delimiters or line ends, as in
         RFC 4180; else quotes are like any other character.
-      header: whether the first row names the columns.
+      header: whether the first row names the columns; else, and where a name is
+        blank, columns have their position from 0 as name.
+      on_error: ``"skip"`` leaves rows out that have more or fewer columns than the
+        first; ``"error"`` refuses the file.
+
+    Returns:
+      A source whose values are all strings.
 
     Raises:
-      InputError: if the file is absent, no UTF-8, badly quoted or without a row, or
-        if a row has more or fewer columns than the first; names file and line.
+      InputError: if the file is absent, no UTF-8, badly quoted or without a row, if a
+        column's name is there twice, or for a row of other columns; names the line.
 
     Example:
       >>> import tempfile
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     file = Path(folder, "a.tsv")
       ...     _ = file.write_text("good film\t1\nbad film\t0\n", encoding="utf-8")
-      ...     read_table(file, delimiter="\t", quoted=False, header=False).column(1)
-      ('1', '0')
+      ...     load_delimited(file, delimiter="\t", quoted=False, header=False)[1]
+      {'0': 'bad film', '1': '0'}
     """
-    path = Path(path)
-    text = _read_text(path)
-    split = _quoted_rows if quoted else _plain_rows
-    numbered = [(line, row) for line, row in split(text, delimiter, path) if any(row)]
-    names = tuple(numbered.pop(0)[1]) if header and numbered else None
-    if not numbered:
-        raise InputError(
-            f"{path} has no row{' below its header' if names else ''}; expected one "
-            "example a row."
-        )
-    width = len(names or numbered[0][1])
-    for line, row in numbered:
-        if len(row) != width:
-            raise InputError(
-                f"{path}, line {line} has {len(row)} columns; the first row has "
-                f"{width}. Correct the line, or the delimiter {delimiter!r}."
+    _check_delimiter(delimiter)
+    faults = Faults(on_error)
+    scan = TextScan(path, quoted=quoted)
+    index = RecordIndex()
+    first: list[str] = []  # the values of the first row
+    for block in scan:
+        if not index.count:
+            index.start = block.offset
+        blank, widths = _measure(block, delimiter, scan if quoted else None)
+        dropped = blank.copy()
+        rows = np.flatnonzero(~blank)
+        if not first and len(rows):
+            start, end = _span(block, int(rows[0]))
+            first = _split(block.data[start:end], delimiter, quoted)
+            dropped[rows[0]] = header
+        for row in rows[widths[rows] != len(first)].tolist():
+            start = _span(block, row)[0]
+            faults.add(
+                f"{scan.path}, line {block.line_at(start)} has {widths[row]} columns; "
+                f"the first row has {len(first)}. Correct the line, or the delimiter "
+                f"{delimiter!r}."
             )
-    return Table(
-        path=path,
-        names=names,
-        rows=tuple(tuple(row) for _, row in numbered),
-        lines=tuple(line for line, _ in numbered),
+            dropped[row] = True
+        index.add(block.ends + block.offset, _line_counts(block), dropped)
+    records = index.records(scan)
+    faults.check_rows(
+        scan.path, len(records), below=" below its header" if header and first else ""
+    )
+    columns = _names(scan.path, first) if header else tuple(map(str, range(len(first))))
+    return FileSource(
+        records,
+        partial(_parse, columns=columns, delimiter=delimiter, quoted=quoted),
+        columns=columns,
+        kind="Delimited",
+        settings=(delimiter, quoted, header),
+        faults=faults,
     )
 
 
-def _read_text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        what = "is a folder" if path.is_dir() else f"cannot be read: {error.strerror}"
+def _check_delimiter(delimiter: str) -> None:
+    if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n':
         raise InputError(
-            f"{path.absolute()} {what}; expected a file of delimited text, one "
-            "example a row. Check the path of the data."
-        ) from error
-    try:
-        return data.decode("utf-8-sig")  # without the mark that some editors leave
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+            "the delimiter of a file is one ASCII character and no quote or line end; "
+            f"got {delimiter!r}."
+        )
+
+
+def _span(block: Block, row: int) -> tuple[int, int]:
+    return int(block.ends[row - 1]) if row else 0, int(block.ends[row])
+
+
+def _measure(
+    block: Block, delimiter: str, quoted: TextScan | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which records are blank lines, and how many columns each has."""
+    data = np.frombuffer(block.data, np.uint8)
+    starts = np.concatenate([[0], block.ends[:-1]])
+    stops = block.ends - (data[block.ends - 1] == NEWLINE)
+    stops = stops - ((stops > starts) & (data[stops - 1] == RETURN))
+    between = np.flatnonzero(data == ord(delimiter))
+    if quoted is not None:
+        quotes = np.flatnonzero(data == QUOTE)
+        _check_quotes(quoted.path, block, data, quotes, delimiter)
+        between = between[np.searchsorted(quotes, between) % 2 == 0]
+    before = np.searchsorted(between, block.ends)
+    return stops == starts, np.diff(before, prepend=0) + 1
+
+
+def _line_counts(block: Block) -> np.ndarray:
+    data = np.frombuffer(block.data, np.uint8)
+    before = np.searchsorted(np.flatnonzero(data == NEWLINE), block.ends)
+    counts: np.ndarray = np.diff(before, prepend=0)
+    return counts
+
+
+def _check_quotes(
+    path: Path, block: Block, data: np.ndarray, quotes: np.ndarray, delimiter: str
+) -> None:
+    """Every other quote opens a value, or is the second of two that stand for one."""
+    opening, closing = quotes[::2], quotes[1::2]
+    before = np.where(opening, data[opening - 1], NEWLINE)
+    after = np.append(data, NEWLINE)[closing + 1]
+    inside = opening[~np.isin(before, [ord(delimiter), NEWLINE, QUOTE])]
+    broken = opening[: len(closing)][
+        ~np.isin(after, [ord(delimiter), NEWLINE, RETURN, QUOTE])
+    ]
+    left_open = opening[len(closing) :]
+    faults = [
+        (int(places[0]), what)
+        for places, what in (
+            (inside, "a quote stands inside a value that has none around it"),
+            (broken, "the quoted value that begins there goes on after its last quote"),
+            (left_open, "the quote that it opens is never closed"),
+        )
+        if len(places)
+    ]
+    if faults:
+        at, what = min(faults)
         raise InputError(
-            f"{path}, line {line} is no UTF-8: {error.reason} (byte "
-            f"0x{data[error.start]:02x}). Save the file as UTF-8."
-        ) from error
+            f"{path}, line {block.line_at(at)} is badly quoted: {what}. Double each "
+            'quote inside a quoted value, as in "say ""yes"""; or set quoted to False '
+            "where quotes are like any other character."
+        )
 
 
-def _plain_rows(
-    text: str, delimiter: str, path: Path
-) -> Iterator[tuple[int, list[str]]]:
-    # not splitlines(), which also splits at characters that texts may hold
-    for line, row in enumerate(text.split("\n"), start=1):
-        yield line, row.removesuffix("\r").split(delimiter)
+def _split(record: bytes, delimiter: str, quoted: bool) -> list[str]:
+    """The values of a record whose quotes are in order."""
+    text = record_text(record)
+    parts = text.split(delimiter)
+    if not quoted or '"' not in text:
+        return parts
+    values: list[str] = []
+    held: list[str] = []
+    is_open = False
+    for part in parts:
+        held.append(part)
+        is_open ^= part.count('"') % 2 == 1
+        if not is_open:
+            value = delimiter.join(held)
+            if value.startswith('"'):
+                value = value[1:-1].replace('""', '"')
+            values.append(value)
+            held = []
+    return values
 
 
-def _quoted_rows(
-    text: str, delimiter: str, path: Path
-) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        for row in reader:
-            yield reader.line_num, row
-    except csv.Error as error:
+def _parse(
+    record: bytes, *, columns: Sequence[str], delimiter: str, quoted: bool
+) -> dict[str, str]:
+    return dict(zip(columns, _split(record, delimiter, quoted), strict=True))
+
+
+def _names(path: Path, header: Sequence[str]) -> tuple[str, ...]:
+    """The columns' names; Pandas' index and superfluous delimiters have none."""
+    names = tuple(name or str(i) for i, name in enumerate(header))
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
         raise InputError(
-            f"{path}, line {reader.line_num} is badly quoted: {error}. Double each "
-            'quote inside a quoted value, as in "say ""yes""".'
-        ) from error
+            f"{path} names the columns {twice} more than once: {list(names)}. Rename "
+            "them, or set header to False and give positions."
+        )
+    return names

@@ -102,6 +102,8 @@ class SelectedColumns:
         self.source = source
         self.selected = dict(selected)
         self.columns = tuple(selected)
+        self.skipped: tuple[str, ...] = getattr(source, "skipped", ())
+        self.num_skipped: int = getattr(source, "num_skipped", 0)
 
     def __len__(self) -> int:
         return len(self.source)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from jft.data.folder import read_image
+from jft.data.images import read_image
 from jft.data.slices import parse_slices, slice_rows
 from jft.data.sources import digest
 from jft.data.tfds_prepared import import_tfds, open_prepared
