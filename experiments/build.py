@@ -114,7 +114,7 @@ def load_model(
     dtype = jnp.dtype(config.dtype)
     classes = {} if not train.class_names else {"class_names": train.class_names}
     if task.problem_type is not None:
-        pass  # XX classes["problem_type"] = task.problem_type
+        classes["problem_type"] = task.problem_type
     if task.problem_type == "regression":
         classes["num_classes"] = 1
     if config.pretrained is not None:

@@ -126,4 +126,3 @@ __all__ = [
     "tokenize",
     "trim_padding",
 ]
-from jft.data.stub import *

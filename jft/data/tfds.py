@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from jft.data.chunked import ChunkedColumn
 from jft.data.images import read_image
 from jft.data.slices import parse_slices, slice_rows
 from jft.data.sources import digest
@@ -24,7 +25,7 @@ from jft.types import InputError
 
 ImageFn = Callable[[bytes, int, int], Any]  # encoded image, its channels, row -> value
 
-_READ_AT_ONCE = 256  # rows, by `column`
+_READ_AT_ONCE = 256  # rows, whose images are in memory too
 _SAMPLED = 1024  # rows whose content is part of repr
 
 
@@ -98,20 +99,20 @@ class TfdsSource:
         return sum(part.stop - part.start for part in self.slices)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"row {index} of {len(self)}")
-        (record,) = self._fetch([index])
-        return self._row(record, index, self._reading, self._decode)
+        index = range(len(self))[index]  # or IndexError
+        (row,) = self._read([index], self._reading, self._decode)
+        return {name: _get(row, path) for name, path in self._paths.items()}
 
     def column(self, name: str) -> Sequence[Any]:
         """Return the values of a column; for each image, where it stands."""
         path = self._paths[name]
-        features = _reading({path[0]: self._features[path[0]]}, import_tfds())
-        paths = {name: path}
-        return [
-            self._row(record, index, features, self._image_name, paths)[name]
-            for index, record in self._read(range(len(self)))
-        ]
+        reading = _reading({path[0]: self._features[path[0]]}, import_tfds())
+
+        def read(indices: range) -> list[Any]:
+            rows = self._read(indices, reading, self._image_name)
+            return [_get(row, path) for row in rows]
+
+        return ChunkedColumn(len(self), read)
 
     def where(self, index: int, column: str) -> str:
         """Say where a value stands; rows are counted from 0 in the whole split."""
@@ -124,11 +125,14 @@ class TfdsSource:
             index -= part.stop - part.start
         raise IndexError(index)
 
-    def _read(self, indices: Sequence[int]) -> Iterator[tuple[int, bytes]]:
-        """Yield rows with their encoded records, many read at once."""
+    def _read(
+        self, indices: Sequence[int], reading: Any, image: ImageFn
+    ) -> Iterator[dict[str, Any]]:
+        """Yield what the features of ``reading`` hold in rows, as plain Python."""
         for start in range(0, len(indices), _READ_AT_ONCE):
             some = indices[start : start + _READ_AT_ONCE]
-            yield from zip(some, self._fetch(some), strict=True)
+            for index, record in zip(some, self._fetch(some), strict=True):
+                yield self._row(record, reading, image, index)
 
     def _fetch(self, indices: Sequence[int]) -> Sequence[bytes]:
         try:
@@ -143,15 +147,10 @@ class TfdsSource:
             ) from error
 
     def _row(
-        self,
-        record: bytes,
-        index: int,
-        reading: Any,
-        image: ImageFn,
-        paths: Mapping[str, tuple[str, ...]] | None = None,
+        self, record: bytes, reading: Any, image: ImageFn, index: int
     ) -> dict[str, Any]:
         try:
-            row = {
+            return {
                 key: _plain(value, self._features[key], image, index)
                 for key, value in reading.deserialize_example_np(record).items()
             }
@@ -160,7 +159,6 @@ class TfdsSource:
                 f"{self._where(index)} holds bytes that are no UTF-8 text: {error}. "
                 "Read other columns, or prepare the data set with text."
             ) from error
-        return {name: _get(row, path) for name, path in (paths or self._paths).items()}
 
     def _decode(self, encoded: bytes, channels: int, index: int) -> np.ndarray:
         return read_image(io.BytesIO(encoded), name=self._where(index), channels=channels)
@@ -171,10 +169,7 @@ class TfdsSource:
     @cached_property
     def _digest(self) -> str:
         sampled = np.unique(np.linspace(0, len(self) - 1, _SAMPLED).astype(np.int64))
-        rows = (
-            self._row(record, index, self._reading, lambda data, *_: _hash(data))
-            for index, record in self._read(sampled.tolist())
-        )
+        rows = self._read(sampled.tolist(), self._reading, lambda data, *_: _hash(data))
         lines = (json.dumps(row, sort_keys=True, default=_hash) for row in rows)
         return digest([*self._facts, *lines])
 

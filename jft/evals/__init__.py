@@ -45,4 +45,3 @@ __all__ = [
     "source_score",
     "write_summary",
 ]
-from jft.evals.stub import *; from jft.evals.stub import CLASSIFICATION_METRICS, MULTILABEL_METRICS, REGRESSION_METRICS, TAGGING_METRICS, ANSWER_METRICS, TEXT_METRICS, MetricFn, plot_regression, plot_class_scores, plot_entity_scores

@@ -86,5 +86,3 @@ def family_of(config: Mapping[str, Any]) -> Family:
             f"{sorted(MODELS)}."
         )
     return get_family(config["model_type"])
-
-def mean_pool(*a,**k): ...
