@@ -21,7 +21,7 @@ from jft.config import (
     to_steps,
 )
 from jft.models import family_of
-from jft.tasks import Task, check_metric_names, get_task, mode_of
+from jft.tasks import Task, choose_metrics, get_task, mode_of
 from jft.types import (
     FROZEN,
     Group,
@@ -39,7 +39,7 @@ def complete(config: Config) -> Config:
       InputError: for what the settings alone show to be wrong.
     """
     task, evals = get_task(config.data.task), config.evals
-    metrics = check_metric_names(task, evals.metrics)
+    metrics = choose_metrics(task, evals.metrics)
     metric = evals.metric or (metrics[0] if metrics else "loss")
     evals = dataclasses.replace(
         evals, metrics=metrics, metric=metric, mode=evals.mode or mode_of(metric)
@@ -430,7 +430,7 @@ def make_train_step(
         group_of=job.model.layer_index,
         grad_accum_steps=job.config.train.grad_accum_steps,
         compute_dtype=compute_dtype(job.config),
-        metric_fns=job.task.train_metrics,
+        metric_fns=objective.train_metrics(job.config),
         state_shardings=state_shardings,
     )
 

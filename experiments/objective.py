@@ -63,14 +63,27 @@ def make_objective(
     teacher = config.train.teacher
     if teacher.model is not None:
         loss_fn = train.distillation_loss(
-            loss_fn, weight=teacher.weight, temperature=teacher.temperature
+            loss_fn,
+            weight=teacher.weight,
+            temperature=teacher.temperature,
+            divergence_fn=_divergence(task, "train.teacher"),
         )
     if config.train.r_drop:
-        _check_logits(task, "train.r_drop")
         apply_fn, loss_fn = train.make_r_drop(
-            apply_fn, loss_fn, alpha=config.train.r_drop
+            apply_fn,
+            loss_fn,
+            alpha=config.train.r_drop,
+            divergence_fn=_divergence(task, "train.r_drop"),
         )
     return apply_fn, loss_fn
+
+
+def train_metrics(config: Config) -> dict[str, LossFn]:
+    """What a training step measures besides its loss."""
+    metrics = get_task(config.data.task).train_metrics
+    if not config.train.r_drop:
+        return dict(metrics)
+    return {name: train.on_first_draw(fn) for name, fn in metrics.items()}
 
 
 def add_teacher(
@@ -81,7 +94,6 @@ def add_teacher(
     if name is None:
         return place
     task = get_task(config.data.task)
-    _check_logits(task, "train.teacher")
     teacher = jft.load(name, task=task.head, dtype=jnp.dtype(config.train.compute_dtype))
     _check_teacher(teacher, model)
     apply_fn = task.make_apply(teacher.apply_fn)
@@ -94,12 +106,13 @@ def add_teacher(
     return place_with_teacher
 
 
-def _check_logits(task: Task, what: str) -> None:
-    if task.teacher == "none":
+def _divergence(task: Task, what: str) -> train.DivergenceFn:
+    if task.divergence is None:
         raise InputError(
-            f"{what} compares the logits of classes, which the task {task.name!r} has "
-            "not; leave it out."
+            f"{what} compares two outputs of a model, for which the task "
+            f"{task.name!r} knows no measure; leave it out."
         )
+    return train.DIVERGENCES[task.divergence]
 
 
 def _check_teacher(teacher: jft.Pretrained, model: jft.Pretrained) -> None:

@@ -20,13 +20,7 @@ from jft.tasks import (
     text_regression,
     token_classification,
 )
-from jft.tasks.score import (
-    Evaluation,
-    check_metric_names,
-    mode_of,
-    score,
-    score_predictions,
-)
+from jft.tasks.score import Evaluation, choose_metrics, mode_of, score
 from jft.tasks.task import Task, call_with_options
 from jft.types import InputError
 
@@ -90,10 +84,9 @@ __all__ = [
     "Evaluation",
     "Task",
     "call_with_options",
-    "check_metric_names",
+    "choose_metrics",
     "get_task",
     "mode_of",
     "score",
-    "score_predictions",
     "task_of_head",
 ]

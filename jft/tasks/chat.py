@@ -49,7 +49,7 @@ TASK = Task(
     default_metrics=language.DEFAULT_METRICS,
     write_prediction=language.write_prediction,
     pipeline="text-generation",
-    teacher="classes",
+    divergence="softmax",
     packs=True,
     make_prompt=make_prompt,
 )

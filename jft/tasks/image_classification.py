@@ -21,7 +21,7 @@ TASK = Task(
     write_prediction=classification.write_prediction,
     pipeline="image-classification",
     problem_type="single_label_classification",
-    teacher="classes",
+    divergence="softmax",
     plot=classification.plot,
     plot_name="confusion.png",
 )

@@ -40,6 +40,6 @@ TASK = Task(
     write_prediction=language.write_prediction,
     pipeline="fill-mask",
     make_augment=make_augment,
-    teacher="classes",
+    divergence="softmax",
     packs=True,
 )

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jft.evals import Evaluated
+from jft.evals import Evaluated, check_metric_names, compute_scores
 from jft.tasks.task import Data, Task
-from jft.types import InputError
 
 # Every other metric is better when it is larger.
 LOWER_IS_BETTER = frozenset({"loss", "log_loss", "perplexity", "rmse", "mae"})
@@ -41,47 +40,28 @@ def score(
     Raises:
       InputError: for an unknown metric; lists the known ones.
     """
-    names = check_metric_names(task, metric_names)
+    names = choose_metrics(task, metric_names)
     predictions = task.predictions(evaluated.rows, source)
-    return score_predictions(
-        task, predictions, source, loss=evaluated.loss, metric_names=names
-    )
-
-
-def score_predictions(
-    task: Task,
-    predictions: Sequence[Any],
-    source: Data,
-    *,
-    loss: float,
-    metric_names: Sequence[str],
-) -> Evaluation:
-    """Score one prediction an example against the references of ``source``."""
     references = task.references(source)
-    metrics = {
-        name: float(task.metrics[name](references, predictions))
-        for name in metric_names
-    }
+    scores = compute_scores(
+        references, predictions, metrics=task.metrics, names=names
+    )
     return Evaluation(
-        scores={"loss": loss, **metrics},
+        scores={"loss": evaluated.loss, **scores},
         num_examples=len(predictions),
         references=references,
         predictions=predictions,
     )
 
 
-def check_metric_names(task: Task, names: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the names, or the task's own for None; refuse one it has not.
+def choose_metrics(task: Task, names: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the names, or the task's usual ones for None, if they can be computed.
 
     Raises:
-      InputError: listing the unknown names and the known ones.
+      InputError: as `jft.evals.check_metric_names`.
     """
     chosen = task.default_metrics if names is None else tuple(names)
-    if unknown := sorted(set(chosen) - set(task.metrics)):
-        raise InputError(
-            f"unknown metrics {unknown} of the task {task.name!r}; known are "
-            f"{sorted(task.metrics)}. Correct the name."
-        )
+    check_metric_names(chosen, task.metrics)
     return chosen
 
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from jft.data import Column, make_pair_fields
-from jft.evals import REGRESSION_METRICS, Rows, plot_regression
+from jft.evals import EMBEDDING_METRICS, Rows, plot_regression
 from jft.models import mean_pool
 from jft.tasks import classification
 from jft.tasks.task import Data, Task
@@ -123,7 +123,7 @@ TASK = Task(
     predict=predict,
     predictions=predictions,
     references=classification.references,
-    metrics=REGRESSION_METRICS,
+    metrics=EMBEDDING_METRICS,
     default_metrics=("spearman", "pearson"),
     write_prediction=write_prediction,
     pipeline="sentence-similarity",

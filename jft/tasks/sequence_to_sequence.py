@@ -74,6 +74,6 @@ TASK = Task(
     default_metrics=("bleu", "chrf"),
     write_prediction=write_prediction,
     pipeline="text2text-generation",
-    teacher="classes",
+    divergence="softmax",
     writes=True,
 )

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from jft.data import Column
 from jft.evals import MetricFn, Rows
@@ -51,7 +51,8 @@ class Task:
     # (model, **options) -> random change of an example's fields; at evaluation the
     # same change every time
     make_augment: Callable[..., Any] | None = None
-    teacher: Literal["classes", "none"] = "none"  # what a teacher's logits compare
+    # how two outputs differ, a key of jft.train.DIVERGENCES; None: not comparable
+    divergence: str | None = None
     writes: bool = False  # predictions are texts that the model writes
     packs: bool = False  # several examples may share a row
     # (model, example) -> the text that the model goes on from, where it can write

@@ -19,6 +19,7 @@ TASK = Task(
     default_metrics=multilabel.DEFAULT_METRICS,
     write_prediction=multilabel.write_prediction,
     pipeline="text-classification",
+    divergence="sigmoid",
     problem_type="multi_label_classification",
     plot=multilabel.plot,
     plot_name="classes.png",

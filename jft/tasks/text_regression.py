@@ -66,6 +66,7 @@ TASK = Task(
     default_metrics=("pearson", "spearman", "rmse"),
     write_prediction=write_prediction,
     pipeline="text-classification",
+    divergence="squared",
     problem_type="regression",
     plot=plot,
     plot_name="values.png",

@@ -44,7 +44,7 @@ def make_loss(
     return loss_fn
 
 
-def tag_accuracy(outputs: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+def token_accuracy(outputs: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
     """Share of words whose highest logit is the target's."""
     asked = batch["targets"] != IGNORED
     asked = asked.astype(jnp.float32) * batch["loss_mask"][:, None]
@@ -94,15 +94,15 @@ TASK = Task(
     head="token_classification",
     make_fields=make_fields,
     make_loss=make_loss,
-    train_metrics={"tag_accuracy": tag_accuracy},
+    train_metrics={"token_accuracy": token_accuracy},
     predict=predict,
     predictions=predictions,
     references=references,
     metrics=TAGGING_METRICS,
-    default_metrics=("entity_f1", "entity_precision", "entity_recall", "tag_accuracy"),
+    default_metrics=("entity_f1", "entity_precision", "entity_recall", "token_accuracy"),
     write_prediction=write_prediction,
     pipeline="token-classification",
-    teacher="classes",
+    divergence="softmax",
     packs=True,
     plot=plot,
     plot_name="entities.png",

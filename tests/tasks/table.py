@@ -192,7 +192,7 @@ def tagged(model: Model, examples: Any) -> Mapping[str, float]:
         "entity_f1": f1_score(truth, guesses),
         "entity_precision": precision_score(truth, guesses),
         "entity_recall": recall_score(truth, guesses),
-        "tag_accuracy": accuracy_score(truth, guesses),
+        "token_accuracy": accuracy_score(truth, guesses),
     }
 
 

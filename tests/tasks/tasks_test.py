@@ -223,7 +223,7 @@ def test_an_unknown_option_is_refused_and_the_known_are_listed(name, setup):
             model.task.make_loss, options={"colour": 1}, what="train.loss_options"
         )
     with pytest.raises(InputError, match="unknown metrics") as error:
-        tasks.check_metric_names(model.task, ["speed"])
+        tasks.choose_metrics(model.task, ["speed"])
     assert all(name in str(error.value) for name in model.task.default_metrics)
 
 
