@@ -47,7 +47,9 @@ FLAGS = new_flags()
 CONFIGS = flags.DEFINE_multi_string("config", [], "A config; repeat it.", FLAGS)
 MODEL = flags.DEFINE_string("model", None, "Folder of a checkpoint.", FLAGS)
 DATA = flags.DEFINE_string("data", None, "Path of the data; the config's.", FLAGS)
-EPOCHS = flags.DEFINE_integer("epochs", None, "Instead of the config's.", 1, None, FLAGS)
+EPOCHS = flags.DEFINE_integer(
+    "epochs", None, "Instead of the config's.", 1, None, FLAGS
+)
 SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "A run of each for each.", FLAGS)
 SPLIT = flags.DEFINE_enum(
     "split", "validation", ["validation", "test"], "What is scored.", FLAGS

@@ -94,7 +94,9 @@ def add_teacher(
     if name is None:
         return place
     task = get_task(config.data.task)
-    teacher = jft.load(name, task=task.head, dtype=jnp.dtype(config.train.compute_dtype))
+    teacher = jft.load(
+        name, task=task.head, dtype=jnp.dtype(config.train.compute_dtype)
+    )
     _check_teacher(teacher, model)
     apply_fn = task.make_apply(teacher.apply_fn)
     forward = jax.jit(lambda params, batch: apply_fn(params, batch, key=None))

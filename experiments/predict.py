@@ -74,9 +74,7 @@ def main() -> None:
         counts = ", ".join(f"{len(x)} {kind}s" for kind, x in given.items())
         raise InputError(f"the model reads {task.reads}s alone; {counts} were given.")
     rows = images or asked.make_rows(lines, task, pairs=PAIRS.value)
-    examples = data.make_examples(
-        data.ArraySource(asked.by_column(rows)), task.inputs
-    )
+    examples = data.make_examples(data.ArraySource(asked.by_column(rows)), task.inputs)
     answers = answer(task, model, examples, settings_of(task, model, config))
     with open_output(OUTPUT.value) as out:
         for row, said in zip(rows, answers, strict=True):
@@ -112,9 +110,10 @@ def answer(
 ) -> list[Mapping[str, Any]]:
     """What the model says of each example, as a person reads it."""
     if task.make_prompt is not None:
-        return [{"written": text} for text in judge.continue_texts(
-            task, model, examples, config
-        )]
+        return [
+            {"written": text}
+            for text in judge.continue_texts(task, model, examples, config)
+        ]
     table = feed.make_table(config.data, examples, model)
     batches = feed.make_eval_batches(config.data, table, model)
     if task.writes:

@@ -75,9 +75,7 @@ def load(args: str, seed: int) -> Config:
     overrides, rest = split_overrides([f"--config.{word}" for word in SET.value])
     assert not rest, rest
     seeded = {"seed": seed, "data.split_seed": seed, **overrides}
-    return build.complete(
-        resolve(apply_overrides(load_config_file(spec)[1], seeded))
-    )
+    return build.complete(resolve(apply_overrides(load_config_file(spec)[1], seeded)))
 
 
 def run_once(workdir: Path, args: str, seed: int, config: Config) -> dict[str, Any]:

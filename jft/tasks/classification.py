@@ -87,7 +87,10 @@ def write_prediction(logits: np.ndarray, class_names: Sequence[str]) -> dict[str
 
 
 def plot(
-    references: np.ndarray, predictions: np.ndarray, class_names: Sequence[str], to: Path
+    references: np.ndarray,
+    predictions: np.ndarray,
+    class_names: Sequence[str],
+    to: Path,
 ) -> Path:
     """Draw which class is taken for which."""
     return plot_confusion(references, predictions.argmax(axis=-1), class_names, to)

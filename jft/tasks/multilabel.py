@@ -58,7 +58,10 @@ def write_prediction(logits: np.ndarray, class_names: Sequence[str]) -> dict[str
 
 
 def plot(
-    references: np.ndarray, predictions: np.ndarray, class_names: Sequence[str], to: Path
+    references: np.ndarray,
+    predictions: np.ndarray,
+    class_names: Sequence[str],
+    to: Path,
 ) -> Path:
     """Draw how well each class is found."""
     return plot_class_scores(references, predictions > 0, class_names, to)

@@ -99,5 +99,6 @@ TASK = Task(
     metrics=ANSWER_METRICS,
     default_metrics=("f1", "exact_match"),
     write_prediction=write_prediction,
+    divergence="span",
     pipeline="question-answering",
 )

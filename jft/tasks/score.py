@@ -43,9 +43,7 @@ def score(
     names = choose_metrics(task, metric_names)
     predictions = task.predictions(evaluated.rows, source)
     references = task.references(source)
-    scores = compute_scores(
-        references, predictions, metrics=task.metrics, names=names
-    )
+    scores = compute_scores(references, predictions, metrics=task.metrics, names=names)
     return Evaluation(
         scores={"loss": evaluated.loss, **scores},
         num_examples=len(predictions),

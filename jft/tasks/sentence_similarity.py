@@ -105,7 +105,10 @@ def write_prediction(cosine: np.ndarray, class_names: Sequence[str]) -> dict[str
 
 
 def plot(
-    references: np.ndarray, predictions: np.ndarray, class_names: Sequence[str], to: Path
+    references: np.ndarray,
+    predictions: np.ndarray,
+    class_names: Sequence[str],
+    to: Path,
 ) -> Path:
     """Draw the cosines against the targets."""
     del class_names

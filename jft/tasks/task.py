@@ -38,7 +38,9 @@ class Task:
     # (**options) -> loss; the names of its arguments are the options it has
     make_loss: Callable[..., LossFn]
     train_metrics: Mapping[str, LossFn]  # cheap (sum, weight) ones, inside the step
-    predict: Callable[[Any, Batch], Mapping[str, Any]]  # (outputs, batch) -> rows [B, …]
+    predict: Callable[
+        [Any, Batch], Mapping[str, Any]
+    ]  # (outputs, batch) -> rows [B, …]
     predictions: Callable[[Rows, Data], Sequence[Any]]
     references: Callable[[Data], Sequence[Any]]
     metrics: Mapping[str, MetricFn]

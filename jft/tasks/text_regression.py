@@ -44,7 +44,10 @@ def write_prediction(value: np.ndarray, class_names: Sequence[str]) -> dict[str,
 
 
 def plot(
-    references: np.ndarray, predictions: np.ndarray, class_names: Sequence[str], to: Path
+    references: np.ndarray,
+    predictions: np.ndarray,
+    class_names: Sequence[str],
+    to: Path,
 ) -> Path:
     """Draw predicted against true numbers."""
     del class_names

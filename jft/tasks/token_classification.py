@@ -99,7 +99,12 @@ TASK = Task(
     predictions=predictions,
     references=references,
     metrics=TAGGING_METRICS,
-    default_metrics=("entity_f1", "entity_precision", "entity_recall", "token_accuracy"),
+    default_metrics=(
+        "entity_f1",
+        "entity_precision",
+        "entity_recall",
+        "token_accuracy",
+    ),
     write_prediction=write_prediction,
     pipeline="token-classification",
     divergence="softmax",

@@ -141,7 +141,9 @@ def test_training_steps_lower_the_loss(name, setup):
     before, grads = jax.value_and_grad(mean_loss)(model.pretrained.params)
     norm = jnp.sqrt(sum(jnp.sum(g * g) for g in jax.tree.leaves(grads)))
     moved = jax.tree.map(
-        lambda p, g: p - (0.01 / norm * g).astype(p.dtype), model.pretrained.params, grads
+        lambda p, g: p - (0.01 / norm * g).astype(p.dtype),
+        model.pretrained.params,
+        grads,
     )
     assert float(norm) > 1e-3
     assert mean_loss(moved) < before
