@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jft.data import Column
-from jft.evals import MULTILABEL_METRICS, plot_class_scores
+from jft.evals import MULTILABEL_METRICS, class_f1s, plot_class_f1s
 from jft.tasks import classification
 from jft.train import sigmoid_cross_entropy
 from jft.types import Batch, LossFn
@@ -64,4 +64,7 @@ def plot(
     to: Path,
 ) -> Path:
     """Draw how well each class is found."""
-    return plot_class_scores(references, predictions > 0, class_names, to)
+    counts = references.sum(axis=0).astype(int).tolist()
+    f1s = class_f1s(references, predictions).tolist()
+    scores = zip(f1s, counts, strict=True)
+    return plot_class_f1s(dict(zip(class_names, scores, strict=True)), to)

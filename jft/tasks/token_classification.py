@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jft.data import IGNORED, Column, TaggingFields, make_tagging_fields, read_tags
-from jft.evals import TAGGING_METRICS, Rows, plot_entity_scores
+from jft.evals import TAGGING_METRICS, Rows, entity_f1s, plot_class_f1s
 from jft.tasks.classification import examples_of
 from jft.tasks.task import Data, Task
 from jft.tasks.texts import tokenizer_of
@@ -84,7 +84,7 @@ def plot(
 ) -> Path:
     """Draw how well each kind of entity is found."""
     del class_names
-    return plot_entity_scores(references, predictions, to)
+    return plot_class_f1s(entity_f1s(references, predictions), to)
 
 
 TASK = Task(
