@@ -3,7 +3,8 @@
 
     python -m experiments.finetune --config=configs/domain_lm.py:pretrained=…/minilm \
         --workdir=runs/domain
-    python -m experiments.finetune --config=configs/sst2.py:pretrained=runs/domain/export
+    python -m experiments.finetune \
+        --config=configs/sst2.py:pretrained=runs/domain/export
 
 Masked-word pre-training on the sentences alone (Gururangan et al. 2020, arXiv
 2004.10964); data as in ``configs/sst2.py``. What is exported is a checkpoint like any

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How fast the parts of a run are, side by side in one run.
 
-    python -m experiments.benchmark --suite=loader --config=configs/sst2.py:pretrained=…
+    python -m experiments.benchmark --suite=loader --config=configs/clothing.py
 
 ``loader``: examples a second that the loader makes when nothing else runs, and that the
 training step takes when batches are at hand, in turn, ``--rounds`` times; the ratio says
@@ -22,7 +22,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from experiments import build, feed
+from experiments import build
 from jft import evals
 from jft.config import load_config_file, new_flags, resolve, run_without_config
 from jft.tables import format_table

@@ -123,7 +123,7 @@ def continue_texts(
             prompts[start : start + size],
             padding=True,
             padding_side="left",
-            add_special_tokens=not task.inputs[0].kind == "messages",
+            add_special_tokens=task.inputs[0].kind != "messages",
             return_tensors="np",
         )
         written += write_texts(model, dict(batch), config)

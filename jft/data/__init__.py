@@ -11,6 +11,7 @@ from jft.data.catalog import (
     load_letters_source,
     load_source,
 )
+from jft.data.chat import make_chat_fields
 from jft.data.collate import pad_rows
 from jft.data.conll import load_conll
 from jft.data.delimited import load_delimited
@@ -104,6 +105,7 @@ __all__ = [
     "load_squad",
     "load_tokenizer",
     "make_answer_fields",
+    "make_chat_fields",
     "make_eval_batches",
     "make_examples",
     "make_image_fields",

@@ -161,7 +161,9 @@ class TfdsSource:
             ) from error
 
     def _decode(self, encoded: bytes, channels: int, index: int) -> np.ndarray:
-        return read_image(io.BytesIO(encoded), name=self._where(index), channels=channels)
+        return read_image(
+            io.BytesIO(encoded), name=self._where(index), channels=channels
+        )
 
     def _image_name(self, encoded: bytes, channels: int, index: int) -> str:
         return self._where(index)

@@ -6,11 +6,22 @@ from jft.evals.classification_metrics import CLASSIFICATION_METRICS
 from jft.evals.confusion import confusion_counts, plot_confusion
 from jft.evals.embedding_metrics import EMBEDDING_METRICS, probe_accuracy
 from jft.evals.evaluate import Evaluated, Rows, evaluate
-from jft.evals.forgetting import forgetting_report, put_head_back, set_head_aside, source_score
+from jft.evals.forgetting import (
+    forgetting_report,
+    put_head_back,
+    set_head_aside,
+    source_score,
+)
 from jft.evals.generate import Generated, generate
-from jft.evals.metrics import METRICS, check_metric_names, compute_metrics
 from jft.evals.multilabel_metrics import MULTILABEL_METRICS, class_f1s
-from jft.evals.plots import layer_name, learning_rates, opening_names, plot_curves, plot_forgetting, plot_learning_rates
+from jft.evals.plots import (
+    layer_name,
+    learning_rates,
+    opening_names,
+    plot_curves,
+    plot_forgetting,
+    plot_learning_rates,
+)
 from jft.evals.regression_metrics import REGRESSION_METRICS
 from jft.evals.report import MetricLog, write_summary
 from jft.evals.scoring import Metric, MetricFn, compute_scores
@@ -22,20 +33,17 @@ __all__ = [
     "ANSWER_METRICS",
     "CLASSIFICATION_METRICS",
     "EMBEDDING_METRICS",
+    "MULTILABEL_METRICS",
+    "REGRESSION_METRICS",
+    "TAGGING_METRICS",
+    "TEXT_METRICS",
     "Evaluated",
     "Generated",
-    "METRICS",
-    "MULTILABEL_METRICS",
     "Metric",
     "MetricFn",
     "MetricLog",
-    "REGRESSION_METRICS",
     "Rows",
-    "TAGGING_METRICS",
-    "TEXT_METRICS",
-    "check_metric_names",
     "class_f1s",
-    "compute_metrics",
     "compute_scores",
     "confusion_counts",
     "entity_f1s",
