@@ -24,7 +24,7 @@ from jft.evals.plots import (
 )
 from jft.evals.regression_metrics import REGRESSION_METRICS
 from jft.evals.report import MetricLog, write_summary
-from jft.evals.scoring import Metric, MetricFn, compute_scores
+from jft.evals.scoring import Metric, MetricFn, check_metric_names, compute_scores
 from jft.evals.tagging_metrics import TAGGING_METRICS, entity_f1s
 from jft.evals.task_plots import plot_class_f1s, plot_lengths, plot_regression
 from jft.evals.text_metrics import TEXT_METRICS, perplexity
@@ -40,10 +40,14 @@ __all__ = [
     "Evaluated",
     "Generated",
     "Metric",
+    "Metric",
+    "MetricFn",
     "MetricFn",
     "MetricLog",
     "Rows",
+    "check_metric_names",
     "class_f1s",
+    "compute_scores",
     "compute_scores",
     "confusion_counts",
     "entity_f1s",
