@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sentences with a tag for each word, one word a line (CoNLL)."""
 
-from functools import partial
+from array import array
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from jft.data.blocks import TextScan
 from jft.data.faults import Faults
@@ -67,28 +70,25 @@ def load_conll(
     )
     faults = Faults(on_error)
     scan = TextScan(path)
-    index = RecordIndex()
-    sentences = _Sentences()
+    starts, lines, bad = array("q"), array("q"), array("b")
     width = 0
-    for block in scan:
-        for number, (start, end) in enumerate(block.spans(), start=block.line):
-            fields = layout.fields(block.data[start:end])
-            if fields is None:
-                sentences.is_open = False
-                continue
-            width = width or len(fields)
-            sentences.add(block.offset + start, number)
-            if not sentences.is_bad and (fault := layout.fault(fields, width)):
-                faults.add(f"{scan.path}, line {number} {fault}")
-                sentences.is_bad = True
-        sentences.flush(index)
-    sentences.close(scan.file.stat().st_size)
-    sentences.flush(index)
-    records = index.records(scan)
-    faults.check_rows(scan.path, len(records))
+    for offset, number, words in _sentences(scan):
+        width = width or len(words[0].split(layout.delimiter))
+        fault = layout.fault(words, width)
+        if fault:
+            row, what = fault
+            faults.add(f"{scan.path}, line {number + row} {what}")
+        starts.append(offset)
+        lines.append(number)
+        bad.append(fault is not None)
+    faults.check_rows(scan.path, len(bad) - sum(bad))
+    index = RecordIndex(starts[0], line=lines[0])
+    index.add(
+        [*starts[1:], scan.file.stat().st_size], np.diff(lines, append=lines[-1]), bad
+    )
     return FileSource(
-        records,
-        partial(_parse, layout=layout),
+        index.records(scan),
+        layout.parse,
         columns=("words",) if tag_column is None else ("words", "tags"),
         kind="CoNLL",
         settings=layout,
@@ -104,79 +104,59 @@ class _Layout(NamedTuple):
     delimiter: bytes | None
     prefix: bytes
 
-    def fields(self, line: bytes) -> list[bytes] | None:
-        """The columns of a line; None between sentences."""
-        line = line.rstrip(b"\r\n")
-        if not line.strip() or line.startswith(DOCUMENT):
-            return None
-        return line.split(self.delimiter)
-
-    def fault(self, fields: list[bytes], width: int) -> str | None:
-        """What is wrong with a line, or None."""
+    def fault(self, words: list[bytes], width: int) -> tuple[int, str] | None:
+        """Which line of a sentence is wrong, and what is, or None."""
         columns = [c for c in (self.token, self.tag) if c is not None]
-        if not all(-width <= c < width for c in columns) or (
-            len({c % width for c in columns}) < len(columns)
-        ):
-            return (
-                f"has {len(fields)} columns; expected columns {columns} for word and "
-                "tag, two that differ. Correct token_column, tag_column (None where "
-                f"there are no tags) or the delimiter {self.delimiter!r}."
+        fits = all(-width <= c < width for c in columns)
+        if not fits or len({c % width for c in columns}) < len(columns):
+            return 0, (
+                f"has {width} columns; expected columns {columns} for word and tag, "
+                "two that differ. Correct token_column, tag_column (None where there "
+                f"are no tags) or the delimiter {self.delimiter!r}."
             )
-        if len(fields) != width:
-            return (
-                f"has {len(fields)} columns; the first line has {width}. Correct the "
-                f"line, or the delimiter {self.delimiter!r}."
-            )
-        if not all(fields[c] for c in columns):
-            return "has a blank word or tag. Fill it in, or remove the line."
-        token = fields[self.token]
-        if not token.startswith(self.prefix) or token == self.prefix:
-            return (
-                f"has the word {token.decode()!r}, which does not begin with the "
-                f"prefix {self.prefix.decode()!r} and go on. Correct it or the prefix."
-            )
+        for row, line in enumerate(words):
+            fields = line.split(self.delimiter)
+            if len(fields) != width:
+                return row, (
+                    f"has {len(fields)} columns; the first line has {width}. Correct "
+                    f"the line, or the delimiter {self.delimiter!r}."
+                )
+            if not all(fields[c] for c in columns):
+                return row, "has a blank word or tag. Fill it in, or remove the line."
+            token = fields[self.token]
+            if not token.startswith(self.prefix) or token == self.prefix:
+                return row, (
+                    f"has the word {token.decode()!r}; expected the prefix "
+                    f"{self.prefix.decode()!r} and more. Correct it or the prefix."
+                )
         return None
 
-
-class _Sentences:
-    """Where sentences begin, as lines come by."""
-
-    def __init__(self) -> None:
-        self.is_open = False  # whether the next line goes on with a sentence
-        self.is_bad = False  # whether a line of the sentence is an error
-        self._start: tuple[int, int] | None = None  # offset and line of the last one
-        self._first: tuple[int, int] | None = None
-        self._done: list[tuple[int, int, bool]] = []  # end, lines, bad
-
-    def add(self, offset: int, line: int) -> None:
-        """Take a line of a word."""
-        if not self.is_open:
-            self._end(offset, line)
-            self._start = (offset, line)
-            self._first = self._first or self._start
-            self.is_open, self.is_bad = True, False
-
-    def close(self, size: int) -> None:
-        """End the last sentence at the end of the file."""
-        self._end(size, 0)
-
-    def flush(self, index: RecordIndex) -> None:
-        """Hand the sentences that have ended to the index."""
-        if self._first and not index.count:
-            index.start, index.line = self._first
-        if self._done:
-            index.add(*zip(*self._done, strict=True))
-            self._done = []
-
-    def _end(self, offset: int, line: int) -> None:
-        if self._start:
-            self._done.append((offset, line - self._start[1], self.is_bad))
+    def parse(self, record: bytes) -> dict[str, Any]:
+        """The row of a sentence, whatever stands between it and the next."""
+        fields = [
+            line.rstrip(b"\r").split(self.delimiter)
+            for line in record.split(b"\n")
+            if line.strip() and not line.startswith(DOCUMENT)
+        ]
+        words = [f[self.token].removeprefix(self.prefix).decode() for f in fields]
+        if self.tag is None:
+            return {"words": words}
+        return {"words": words, "tags": [f[self.tag].decode() for f in fields]}
 
 
-def _parse(record: bytes, *, layout: _Layout) -> dict[str, Any]:
-    lines = [layout.fields(line) for line in record.split(b"\n")]
-    kept = [fields for fields in lines if fields is not None]
-    words = [f[layout.token].removeprefix(layout.prefix).decode() for f in kept]
-    if layout.tag is None:
-        return {"words": words}
-    return {"words": words, "tags": [f[layout.tag].decode() for f in kept]}
+def _sentences(scan: TextScan) -> Iterator[tuple[int, int, list[bytes]]]:
+    """Yield where each sentence begins, byte and line, and the lines of its words."""
+    words: list[bytes] = []
+    begin, first = 0, 1
+    for block in scan:
+        for number, (start, end) in enumerate(block.spans(), start=block.line):
+            line = block.data[start:end].rstrip(b"\r\n")
+            if line.strip() and not line.startswith(DOCUMENT):
+                if not words:
+                    begin, first = block.offset + start, number
+                words.append(line)
+            elif words:
+                yield begin, first, words
+                words = []
+    if words:
+        yield begin, first, words

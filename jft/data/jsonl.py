@@ -92,10 +92,7 @@ class _Rows:
 
     def _fault(self, row: Any, place: str) -> str | None:
         if not isinstance(row, dict):
-            return (
-                f" holds {_type_name(row)}; expected an object, {{…}}, one a row. A "
-                "file that is one list of objects is to be named .json."
-            )
+            return f" holds {_type_name(row)}; expected an object, {{…}}, one a row."
         if not row:
             return " holds an object without keys; expected one key a column."
         if not self.columns:
@@ -149,7 +146,7 @@ def _check_line(record: bytes, line: int, rows: _Rows, path: Path) -> bool:
     except (ValueError, RecursionError) as error:
         rows.faults.add(
             f"{path}, line {line} is no JSON: {_reason(error)}. Expected one object a "
-            "line."
+            "line or, in a file named .json, one list of objects."
         )
         return False
     return rows.check(row, f"{path}, line {line}")

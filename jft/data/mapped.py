@@ -121,9 +121,12 @@ class MappedRecords:
 
     def _position(self, index: int) -> int:
         """Where the kept record stands among all."""
-        if not -len(self) <= index < len(self):
+        length = len(self)
+        if not -length <= index < length:
             raise IndexError(index)
-        index %= len(self)
+        index = int(index) % length
+        if not len(self._kept):
+            return index
         return index + int(np.searchsorted(self._kept, index, side="right"))
 
     def _open(self) -> None:

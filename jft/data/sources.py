@@ -2,7 +2,7 @@
 """Raw rows by position and column: what there is before anything is checked."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
@@ -166,6 +166,9 @@ class ColumnView(Sequence[Any]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         return self._source[index][self._name]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self._source[index][self._name] for index in range(len(self)))
 
 
 def digest(parts: Iterable[str | np.ndarray]) -> str:

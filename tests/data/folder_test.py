@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-import warnings
+import json
+import pickle
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from jft.data import ImageFolderSource, read_image
-from jft.data import folder as folder_module
+from jft.data import IMAGES, FolderSource, Source
 from jft.types import InputError
+
+SPOKEN = r"(?P<targets>\d)_(?P<speaker>\w+)_\d+\.(jpg|png)"
 
 
 def save_png(path, value, *, size=(4, 3), mode="RGB"):
@@ -25,29 +27,162 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.fixture
+def flat(tmp_path):
+    for name in ("0_anna_0.png", "1_anna_0.png", "0_bob_12.png"):
+        save_png(tmp_path / name, 7)
+    (tmp_path / ".hidden.png").write_bytes(b"no image")
+    return tmp_path
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """Images anywhere below the folder, and what a table says of them."""
+    save_png(tmp_path / "one.png", (1, 2, 3))
+    save_png(tmp_path / "more" / "two.png", (4, 5, 6))
+    (tmp_path / "metadata.csv").write_text(
+        'file_name,targets,note\n./more/two.png,cat,"so, so"\none.png,ant,\n'
+    )
+    return tmp_path
+
+
 def test_folder_is_sorted_and_decoded(folder):
-    source = ImageFolderSource(folder)
-    assert source.class_names == ("ant", "cat")
-    assert source.ids == ("ant/z.png", "cat/a.PNG", "cat/b.png")
-    assert source.targets.tolist() == [0, 1, 1]
+    source = FolderSource(folder)
+    assert isinstance(source, Source)
+    assert source.columns == ("image", "targets", "id")
+    assert source.column("targets") == ["ant", "cat", "cat"]
+    assert source.column("id") == ["ant/z.png", "cat/a.PNG", "cat/b.png"]
+    assert source.column("image") == source.column("id")
     assert source[0]["image"].shape == (3, 4, 1)
     np.testing.assert_array_equal(source[1]["image"], np.full((3, 4, 3), [4, 5, 6]))
     assert source[2]["id"] == "cat/b.png"
+    assert source.where(2, "targets") == "cat/b.png, column 'targets'"
 
 
-def test_folder_takes_the_order_of_the_classes_it_is_given(folder):
-    source = ImageFolderSource(folder, class_names=("cat", "ant"))
-    assert source.targets.tolist() == [0, 0, 1]
-    assert source[2]["id"] == "ant/z.png"
-    assert repr(source) != repr(ImageFolderSource(folder))
+def test_columns_from_the_names_of_files(flat):
+    source = FolderSource(flat, pattern=SPOKEN)
+    assert source.columns == ("image", "targets", "speaker", "id")
+    assert source.column("id") == ["0_anna_0.png", "0_bob_12.png", "1_anna_0.png"]
+    assert source.column("targets") == ["0", "0", "1"]
+    row = source[1]
+    assert (row["speaker"], row["image"].shape) == ("bob", (3, 4, 3))
+    for name in source.column("id"):
+        (flat / "more").mkdir(exist_ok=True)
+        (flat / name).rename(flat / "more" / name)
+    below = FolderSource(flat, pattern=r"(?P<id>.*/(?P<targets>\d)_.*)")
+    assert below.columns == ("image", "id", "targets")
+    assert below[1]["id"] == "more/0_bob_12.png"
 
 
-def test_folder_repr_sees_new_and_changed_files(folder):
-    before = repr(ImageFolderSource(folder))
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        (
+            r"(?P<targets>\d)_anna.*",
+            r"0_bob_12\.png does not match .*1 such files",
+        ),
+        (r"(?P<targets>\d)", "0_anna_0.*whole path '0_anna_0.png'"),
+        (r"\d.*", "no named group"),
+        (r"(?P<targets>\d", "no regular expression"),
+        (r"(?P<image>\d).*", "has a column 'image'"),
+    ],
+)
+def test_patterns_that_do_not_fit(flat, pattern, message):
+    with pytest.raises(InputError, match=message):
+        FolderSource(flat, pattern=pattern)
+
+
+def test_columns_from_a_table(listed):
+    source = FolderSource(listed, metadata="metadata.csv")
+    assert source.columns == ("image", "targets", "note", "id")
+    assert source.column("id") == ["more/two.png", "one.png"]  # in the table's order
+    assert source.column("note") == ["so, so", ""]
+    np.testing.assert_array_equal(source[0]["image"], np.full((3, 4, 3), [4, 5, 6]))
+    assert source.where(1, "targets") == "metadata.csv, line 3, column 'targets'"
+    rows = [
+        {"file_name": "more/two.png", "targets": 0, "words": ["a"]},
+        {"file_name": "one.png", "targets": 1, "words": []},
+    ]
+    (listed / "metadata.csv").unlink()
+    (listed / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    source = FolderSource(listed, metadata="metadata.jsonl")
+    assert source[1]["targets"] == 1
+    assert source[0]["words"] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            "file_name,a\none.png,1\ntwo.png,2\n",
+            r"line 3.* absent file .*'two\.png'",
+        ),
+        ("file_name,a\none.png,1\n", r"two\.png is not in metadata\.csv \(1 such"),
+        (
+            "file_name,a\none.png,1\nmore/two.png,2\n./one.png,3\n",
+            r"line 2.*lists a file twice .*'one\.png'",
+        ),
+        ("file_name,a\n../one.png,1\n", r"an absent file .*'\.\./one\.png'"),
+        ("name,a\none.png,1\n", r"\['name', 'a'\]; expected 'file_name'"),
+        ("file_name,image\none.png,1\nmore/two.png,2\n", "has a column 'image'"),
+        ("file_name,a\none.png\n", r"metadata\.csv, line 2 has 1 columns"),
+    ],
+)
+def test_tables_that_do_not_fit(listed, table, message):
+    (listed / "metadata.csv").write_text(table)
+    with pytest.raises(InputError, match=message):
+        FolderSource(listed, metadata="metadata.csv")
+
+
+def test_a_folder_takes_one_of_pattern_and_table(listed):
+    with pytest.raises(InputError, match="not both"):
+        FolderSource(listed, metadata="metadata.csv", pattern=SPOKEN)
+    with pytest.raises(InputError, match=r"neither \.csv nor \.jsonl"):
+        FolderSource(listed, metadata="metadata.xlsx")
+    with pytest.raises(InputError, match=r"absent\.csv cannot be read"):
+        FolderSource(listed, metadata="absent.csv")
+
+
+def test_unreadable_images_can_be_left_out(listed):
+    (listed / "one.png").write_bytes(b"hello")
+    source = FolderSource(listed, metadata="metadata.csv", on_error="skip")
+    assert source.column("id") == ["more/two.png"]
+    assert (len(source), source.num_skipped) == (1, 1)
+    assert "cannot read the image" in source.skipped[0]
+    assert "one.png" in source.skipped[0]
+    save_png(listed / "three.png", 5)
+    with (listed / "metadata.csv").open("a") as table:
+        table.write("three.png,ant,\n")
+    source = FolderSource(listed, metadata="metadata.csv", on_error="skip")
+    assert source[1]["id"] == "three.png"
+    assert source.where(1, "targets") == "metadata.csv, line 4, column 'targets'"
+    whole = FolderSource(listed, metadata="metadata.csv")
+    assert len(whole) == 3
+    with pytest.raises(InputError, match=r"one\.png"):
+        whole[1]
+    for path in listed.rglob("*.png"):
+        path.write_bytes(b"hello")
+    with pytest.raises(InputError, match=r"has no row.*Of 3 that were skipped: cannot"):
+        FolderSource(listed, metadata="metadata.csv", on_error="skip")
+
+
+def test_repr_sees_files_and_columns_and_not_the_place(folder, tmp_path_factory):
+    before = FolderSource(folder)
+    moved = tmp_path_factory.mktemp("elsewhere")
+    for name in before.column("id"):
+        (moved / name).parent.mkdir(exist_ok=True)
+        (moved / name).write_bytes((folder / name).read_bytes())
+    same = FolderSource(moved)
+    again = pickle.loads(pickle.dumps(same))
+    assert repr(before) == repr(same) == repr(again)
+    np.testing.assert_array_equal(again[0]["image"], same[0]["image"])
+    pattern = r"(?P<targets>\w)\w*/.*"
+    found = {repr(before), repr(FolderSource(folder, pattern=pattern))}
     save_png(folder / "ant" / "z.png", 9, size=(40, 30), mode="L")
-    changed = repr(ImageFolderSource(folder))
+    found.add(repr(FolderSource(folder)))
     save_png(folder / "ant" / "y.png", 9, mode="L")
-    assert len({before, changed, repr(ImageFolderSource(folder))}) == 3
+    found.add(repr(FolderSource(folder)))
+    assert len(found) == 4
 
 
 @pytest.mark.parametrize(
@@ -61,70 +196,43 @@ def test_folder_repr_sees_new_and_changed_files(folder):
 def test_folder_refuses(folder, damage, message):
     damage(folder)
     with pytest.raises(InputError, match=message):
-        ImageFolderSource(folder)
+        FolderSource(folder)
 
 
-def test_folder_refuses_other_classes_and_no_folder(folder, tmp_path):
-    with pytest.raises(InputError, match=r"\['dog'\].*\['ant'\]"):
-        ImageFolderSource(folder, class_names=("cat", "dog"))
+def test_folder_refuses_no_folder_and_no_files(folder):
     with pytest.raises(InputError, match="there is no folder"):
-        ImageFolderSource(folder / "missing")
-    with pytest.raises(InputError, match="holds no folder"):
-        ImageFolderSource(folder / "cat")
+        FolderSource(folder / "missing")
+    with pytest.raises(InputError, match=r"holds no folder.*Set pattern"):
+        FolderSource(folder / "cat")
+    with pytest.raises(InputError, match="holds no file"):
+        FolderSource(folder / ".git", pattern=SPOKEN)
+    (folder / "notes.txt").write_text("x")
+    with pytest.raises(InputError, match=r"notes\.txt is none of"):
+        FolderSource(folder, pattern=r"(?P<targets>.*)/.*")
 
 
-def test_unreadable_images_are_named(tmp_path):
-    whole = tmp_path / "whole.png"
-    Image.fromarray(
-        np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
-    ).save(whole)
-    data = whole.read_bytes()
-    bad = {
-        "truncated.png": data[: len(data) // 2],
-        "text.jpg": b"hello",
-        "empty.png": b"",
-    }
-    for name, content in bad.items():
-        (tmp_path / name).write_bytes(content)
-    Image.fromarray(np.zeros((2, 2), np.uint16)).save(tmp_path / "deep.png")
-    Image.new("RGB", (2, 2)).save(tmp_path / "gif.png", format="GIF")
-    for name in [*bad, "deep.png", "gif.png", "absent.png"]:
-        with pytest.raises(InputError, match=rf"cannot read the image .*{name}"):
-            read_image(tmp_path / name)
-
-
-@pytest.mark.parametrize("limit", ["ours", "warning", "error"])
-def test_decompression_bombs_are_refused(tmp_path, monkeypatch, limit):
-    save_png(tmp_path / "bomb.png", 0, size=(20, 10), mode="L")
-    if limit == "ours":
-        monkeypatch.setattr(folder_module, "MAX_PIXELS", 199)
-    else:
-        pixels = {"warning": 150, "error": 50}[limit]
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pixels)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with pytest.raises(InputError, match=r"bomb\.png"):
-            read_image(tmp_path / "bomb.png")
-
-
-def test_images_come_upright_and_without_alpha(tmp_path):
-    image = Image.new("RGB", (4, 2), (200, 100, 50))
-    exif = image.getexif()
-    exif[0x0112] = 6  # rotated by 90 degrees
-    image.save(tmp_path / "turned.jpg", exif=exif)
-    assert read_image(tmp_path / "turned.jpg").shape == (4, 2, 3)
-    Image.new("RGBA", (4, 2)).save(tmp_path / "alpha.png")
-    assert read_image(tmp_path / "alpha.png").shape == (2, 4, 3)
-    Image.new("1", (4, 2), 1).save(tmp_path / "bits.png")
-    np.testing.assert_array_equal(
-        read_image(tmp_path / "bits.png"), np.full((2, 4, 1), 255)
+def test_other_media_enter_by_the_same_door(tmp_path):
+    (tmp_path / "a_1.wav").write_bytes(bytes([1, 2, 3]))
+    sound = IMAGES._replace(
+        column="audio",
+        suffixes=(".wav",),
+        read=lambda path: np.frombuffer(path.read_bytes(), np.uint8),
+    )
+    source = FolderSource(tmp_path, pattern=r"(?P<targets>\w)_.*", media=sound)
+    assert source.columns == ("audio", "targets", "id")
+    assert source[0]["audio"].tolist() == [1, 2, 3]
+    assert source.column("audio") == ["a_1.wav"]
+    assert repr(source) != repr(
+        FolderSource(tmp_path, pattern=".*(?P<targets>_).*", media=sound)
     )
 
 
 def test_real_photographs(shared_data):
-    source = ImageFolderSource(shared_data / "clothing" / "validation")
-    assert len(source.class_names) == 10
-    assert "t-shirt" in source.class_names
+    source = FolderSource(shared_data / "clothing" / "validation", on_error="skip")
+    assert source.num_skipped == 0
+    classes = set(source.column("targets"))
+    assert len(classes) == 10
+    assert "t-shirt" in classes
     image = source[len(source) // 2]["image"]
     assert image.dtype == np.uint8
     assert image.shape[-1] == 3
