@@ -59,10 +59,10 @@ def test_shared_rows_of_one_source_are_refused():
     with pytest.raises(InputError, match=message):
         check_splits({"train": rows(0, 2, 5), "test": rows(5, 3, 2)})
     nested = rows(0, 1, source=rows(7, 2))  # rows 7 and 2 of the source
-    with pytest.raises(InputError, match="share 1 rows .* the first row 2,"):
+    with pytest.raises(InputError, match=r"share 1 rows .* the first row 2,"):
         check_splits({"train": rows(0, 2, 5), "test": nested})
     named = select_columns(rows(2, 3), {"words": "text"})
-    with pytest.raises(InputError, match="share 1 rows .* the first row 2,"):
+    with pytest.raises(InputError, match=r"share 1 rows .* the first row 2,"):
         check_splits({"train": rows(0, 2, 5), "test": named})
 
 
@@ -153,7 +153,7 @@ def examples(kind, names, **splits):
 
 
 ABSENT = {
-    "a class": ("class", ["a", "b", "a"], ["a", "a", "c"], "row 2"),
+    "a class": ("class", ["a", "b", "a"], ["a", "b", "c"], "row 2"),
     "one of several": ("classes", [["a", "b"], []], [["a"], ["b", "c"]], "row 1"),
     "a tag": ("tags", [["a", "b"]], [["a", "b"], ["b", "a"], ["a", "c"]], "row 2"),
 }
