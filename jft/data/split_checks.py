@@ -11,8 +11,9 @@ import numpy as np
 from jft.data.encoding import Ragged
 from jft.data.examples import Examples
 from jft.data.kinds import KINDS
-from jft.data.sources import Source, digest
+from jft.data.sources import SelectedColumns, Source, digest
 from jft.data.splits import TRAIN, Subset, row_key
+from jft.data.values import BadValueError
 from jft.types import InputError
 
 Splits: TypeAlias = Mapping[str, Examples | Source]
@@ -31,7 +32,8 @@ def check_splits(
     Args:
       splits: by name; classes are compared where they are `Examples`.
       id_column: whose values must not be in two splits; None takes ``id`` of the
-        sources that have it, unless it only counts the rows of a file.
+        sources that have it, unless it only counts the rows of a file or repeats the
+        names of images in a folder.
       group: another such column, whose values hold rows together.
       global_batch_size: of training, where an example is a row of it.
 
@@ -107,8 +109,9 @@ def _raw(split: Examples | Source) -> Source:
 def _base(source: Source) -> tuple[Source, np.ndarray]:
     """The source that a subset is of, however often it was divided, and its rows."""
     rows = np.arange(len(source))
-    while isinstance(source, Subset):
-        rows, source = source.indices[rows], source.source
+    while isinstance(source, Subset | SelectedColumns):
+        rows = source.indices[rows] if isinstance(source, Subset) else rows
+        source = source.source
     return source, rows
 
 
@@ -137,11 +140,11 @@ def _check_shared(
             f"the splits are to be compared by the column {column!r}; the data has "
             f"the columns {list(absent[0].columns)}."
         )
-    if absent or (not named and all(_only_counts(s, column) for s in pair)):
+    if absent:
         return
     first, second = (_first_rows(source, column) for source in pair)
     shared = [value for value in first if value in second]
-    if shared:
+    if shared and (named or not all(_is_local(s, column) for s in pair)):
         some = "; ".join(
             f"{value!r} in {pair[0].where(first[value], column)} and in "
             f"{pair[1].where(second[value], column)}"
@@ -157,18 +160,30 @@ def _check_shared(
 def _first_rows(source: Source, column: str) -> dict[str, int]:
     rows: dict[str, int] = {}
     for row, value in enumerate(source.column(column)):
-        if key := row_key(value):
+        try:
+            key = row_key(value)
+        except BadValueError as error:
+            raise InputError(f"{source.where(row, column)} {error}") from None
+        if key:
             rows.setdefault(key, row)
     return rows
 
 
-def _only_counts(source: Source, column: str) -> bool:
-    """Tell whether ids count the rows of a file, and so come again in the next."""
-    base, _ = _base(source)
-    keys = [row_key(value) for value in base.column(column)]
+def _is_local(source: Source, column: str) -> bool:
+    """Tell whether ids mean nothing beside those of another file or folder."""
+    while isinstance(source, Subset):
+        source = source.source
+    ids = source.column(column)
     return any(
-        all(key == str(row) for row, key in enumerate(keys, start=start))
+        all(row_key(value) == str(row) for row, value in enumerate(ids, start=start))
         for start in (0, 1)
+    ) or any(
+        all(
+            isinstance(value, str) and isinstance(name, str) and value == name
+            for value, name in zip(ids, source.column(other), strict=True)
+        )
+        for other in source.columns
+        if other != column
     )
 
 
