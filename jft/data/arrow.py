@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a table of Arrow holds, as a digest that its layout does not change."""
+"""Types and content of Arrow tables."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -51,3 +51,27 @@ def is_file(kind: Any) -> bool:
         return False
     bytes_type = kind.field("bytes").type
     return bool(pa.types.is_binary(bytes_type) or pa.types.is_large_binary(bytes_type))
+
+
+def plain_type(kind: Any) -> Any:
+    """Return the type whose values are those of a type without its encoding.
+
+    Dictionaries become their values and extensions, such as JSON, what they are
+    stored as, also within lists and structs.
+
+    >>> import pyarrow as pa  # doctest: +SKIP
+    >>> plain_type(pa.list_(pa.dictionary(pa.int8(), pa.string())))  # doctest: +SKIP
+    ListType(list<item: string>)
+    """
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return plain_type(kind.value_type)
+    if isinstance(kind, pa.BaseExtensionType):
+        return plain_type(kind.storage_type)
+    if pa.types.is_struct(kind):
+        return pa.struct([f.with_type(plain_type(f.type)) for f in kind])
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return kind
+    make = pa.list_ if pa.types.is_list(kind) else pa.large_list
+    return make(kind.value_field.with_type(plain_type(kind.value_type)))

@@ -7,6 +7,8 @@ import os
 import shutil
 import tempfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from jft.types import InputError
@@ -17,6 +19,32 @@ BLOCK = 1 << 20  # bytes read at once
 def cache_folder() -> Path:
     """Return ``$JFT_CACHE``, or ``~/.cache/jft``; everything in it may be deleted."""
     return Path(os.environ.get("JFT_CACHE") or Path.home() / ".cache" / "jft")
+
+
+@contextmanager
+def write_atomically(path: Path) -> Iterator[Path]:
+    """Give the path of a file to write, which takes its place when it is whole.
+
+    Each process writes a file of its own, so that several may do so at once; the last
+    one stays. Where writing fails, nothing is left.
+
+    Example:
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     with write_atomically(Path(folder, "new", "a.txt")) as partial:
+      ...         _ = partial.write_text("all of it")
+      ...     [(file.name, file.read_text()) for file in Path(folder, "new").iterdir()]
+      [('a.txt', 'all of it')]
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+    partial = Path(name)
+    try:
+        yield partial
+        os.fsync(handle)
+        partial.replace(path)
+    finally:
+        os.close(handle)
+        partial.unlink(missing_ok=True)
 
 
 def unpack_gzip(path: Path) -> Path:
@@ -31,12 +59,16 @@ def unpack_gzip(path: Path) -> Path:
     Raises:
       InputError: if the file is no whole gzip file, or the cache cannot be written.
     """
-    unpacked = cache_folder() / "unpacked" / _digest_of(path)
+    unpacked = cache_folder() / "unpacked" / digest_file(path)
     if unpacked.exists():
         return unpacked
     try:
-        unpacked.parent.mkdir(parents=True, exist_ok=True)
-        _write_unpacked(path, unpacked)
+        with (
+            write_atomically(unpacked) as partial,
+            partial.open("wb") as target,
+            gzip.open(path) as packed,
+        ):
+            shutil.copyfileobj(packed, target, BLOCK)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise InputError(
             f"{path} is no whole gzip file: {error}. Fetch it again, or unpack it and "
@@ -50,18 +82,8 @@ def unpack_gzip(path: Path) -> Path:
     return unpacked
 
 
-def _write_unpacked(path: Path, unpacked: Path) -> None:
-    # a name of its own: several processes may unpack the same file at once
-    handle, partial = tempfile.mkstemp(dir=unpacked.parent, suffix=".partial")
-    try:
-        with os.fdopen(handle, "wb") as target, gzip.open(path) as packed:
-            shutil.copyfileobj(packed, target, BLOCK)
-        os.replace(partial, unpacked)
-    finally:
-        Path(partial).unlink(missing_ok=True)
-
-
-def _digest_of(path: Path) -> str:
+def digest_file(path: Path) -> str:
+    """Hash a file's content to 32 hexadecimal digits."""
     state = hashlib.blake2b(digest_size=16)
     with path.open("rb") as stream:
         while block := stream.read(BLOCK):

@@ -197,8 +197,9 @@ def _load(path: str | Path, config: str | None, revision: str | None, name: str)
         ) from error
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as e:
         raise InputError(
-            f"{path} cannot be loaded: {str(e).strip('.')}. Expected a name on the Hub, or a folder of "
-            "save_to_disk or of data files; the code of a data set is never run."
+            f"{path} cannot be loaded: {str(e).rstrip('.')}. Expected a name on the "
+            "Hub, or a folder of save_to_disk or of data files; the code of a data set "
+            "is never run."
         ) from e
 
 
