@@ -26,7 +26,8 @@ from jft import (
     train,
     types,
 )
-from jft.pretrained import Pretrained, init_model, load, save, with_classes
+from jft.models.classes import with_classes
+from jft.pretrained import Pretrained, init_model, load, save
 
 __all__ = [
     "Pretrained",

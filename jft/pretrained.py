@@ -14,6 +14,11 @@ from jax.sharding import Mesh
 from jft.data.tokenizer import check_tokenizer_fits, load_tokenizer
 from jft.export import save_pretrained
 from jft.models import Family, family_of, make_apply_fn
+from jft.models.classes import (
+    HEADS_WITH_CLASSES,
+    class_names_of,
+    settle_classes,
+)
 from jft.params import (
     MergeReport,
     abstract_params,
@@ -34,11 +39,6 @@ SHIPPED: Mapping[str, Path] = {
     # written by experiments.pretrain with configs/letters.py
     "jft:letters_vit": Path(__file__).parent / "shipped" / "letters_vit",
 }
-TASKS_WITH_CLASSES = (
-    "image_classification",
-    "sequence_classification",
-    "token_classification",
-)
 
 
 class Pretrained(NamedTuple):
@@ -64,6 +64,7 @@ def load(
     task: str | None = None,
     num_classes: int | None = None,
     class_names: Sequence[str] | None = None,
+    problem_type: str | None = None,
     vocab_size: int | None = None,
     key: jax.Array | None = None,
     dtype: Any = jnp.float32,
@@ -81,9 +82,13 @@ def load(
       task: what the head answers, such as ``"sequence_classification"``; None is the
         head that config.json's ``architectures`` names. A head that the checkpoint
         lacks is drawn new.
-      num_classes: replaces the head by a new one of this size; None keeps the
-        checkpoint's head, unless ``class_names`` are given.
-      class_names: the names of the new head's classes, in the order of their ids.
+      num_classes: replaces the head by a new one of this size.
+      class_names: the names of the head's classes, in the order of their ids: of a
+        new one, unless the checkpoint's head has these classes for the same problem.
+        Without either the checkpoint's head stays.
+      problem_type: what a classifier answers, one of
+        ``jft.models.classes.PROBLEM_TYPES``; ``"regression"`` needs no classes: its
+        head gives one number. None is one class of several.
       vocab_size: rows of the embedding, at least the checkpoint's, for a tokenizer
         that has grown; new rows are drawn as the family initialises.
       key: draws what is new; consumed. Not used where nothing is.
@@ -105,10 +110,15 @@ def load(
     family = family_of(config)
     config = dict(family.settle_config(config, read_keys(folder)))
     task = family.task_of(config) if task is None else family.check_task(task)
-    reinit: tuple[str, ...] = ()
-    if num_classes is not None or class_names is not None:
-        config = with_classes(config, _names(task, num_classes, class_names))
-        reinit = family.head_rules(task)
+    config, is_kept = settle_classes(
+        family,
+        config,
+        task,
+        num_classes=num_classes,
+        class_names=class_names,
+        problem_type=problem_type,
+    )
+    reinit = () if is_kept else family.head_rules(task)
     grow: tuple[str, ...] = ()
     if vocab_size is not None:
         config = _with_vocabulary(config, vocab_size)
@@ -156,6 +166,7 @@ def init_model(
     key: jax.Array,
     task: str | None = None,
     class_names: Sequence[str] | None = None,
+    problem_type: str | None = None,
     processor: Any | None = None,
     dtype: Any = jnp.float32,
 ) -> Pretrained:
@@ -167,6 +178,7 @@ def init_model(
       task: what the head answers; None is the head that ``architectures`` names, or
         the family's only one.
       class_names: replace the config's classes.
+      problem_type: as ``load``; replaces the config's.
       processor: carried along, for the data and the export.
       dtype: the dtype of every parameter.
 
@@ -177,8 +189,9 @@ def init_model(
     config = dict(config)
     family = family_of(config)
     task = family.task_of(config) if task is None else family.check_task(task)
-    if class_names is not None:
-        config = with_classes(config, class_names)
+    config, _ = settle_classes(
+        family, config, task, class_names=class_names, problem_type=problem_type
+    )
     model_config = family.config_from_dict(config)
     params = init_params(family, model_config, task=task, key=key, dtype=dtype)
     return _assemble(
@@ -227,40 +240,6 @@ def save(
     )
 
 
-def with_classes(
-    config: Mapping[str, Any], class_names: Sequence[str]
-) -> dict[str, Any]:
-    """Return a config.json's dict with other classes.
-
-    >>> with_classes({"model_type": "vit"}, ["a", "b"])["label2id"]
-    {'a': 0, 'b': 1}
-    """
-    if len(set(class_names)) != len(class_names) or not class_names:
-        raise InputError(f"class names must differ; given {list(class_names)}.")
-    # a multi-label source would have left its own problem_type and count behind
-    kept = {k: v for k, v in config.items() if k not in ("problem_type", "num_labels")}
-    return {
-        **kept,
-        "id2label": {str(i): name for i, name in enumerate(class_names)},
-        "label2id": {name: i for i, name in enumerate(class_names)},
-    }
-
-
-def class_names_of(config: Mapping[str, Any], *, num_classes: int) -> tuple[str, ...]:
-    """Return the class names of a config.json by id, transformers' own where absent.
-
-    >>> class_names_of({"id2label": {"1": "dog", "0": "cat"}}, num_classes=2)
-    ('cat', 'dog')
-    """
-    names = {int(i): str(name) for i, name in (config.get("id2label") or {}).items()}
-    if names and sorted(names) != list(range(num_classes)):
-        raise InputError(
-            f"config.json: id2label has the ids {sorted(names)}; they must be 0 to "
-            f"{num_classes - 1}."
-        )
-    return tuple(names.get(i, f"LABEL_{i}") for i in range(num_classes))
-
-
 def _find(name: str | Path, revision: str | None) -> Path:
     if not str(name).startswith("jft:"):
         return find_folder(name, revision=revision)
@@ -283,27 +262,6 @@ def _check_dtype(dtype: Any) -> None:
             f"dtype is {jnp.dtype(dtype).name}; parameters are float32, bfloat16 or "
             "another floating type."
         )
-
-
-def _names(
-    task: str, num_classes: int | None, class_names: Sequence[str] | None
-) -> list[str]:
-    if task not in TASKS_WITH_CLASSES:
-        raise InputError(
-            f"the head {task!r} has no classes, but num_classes or class_names were "
-            f"given; choose a head with task=…, one of {sorted(TASKS_WITH_CLASSES)}."
-        )
-    if class_names is None:
-        assert num_classes is not None
-        if num_classes < 1:
-            raise InputError(f"num_classes is {num_classes}; a head needs one or more.")
-        return list(class_names_of({}, num_classes=num_classes))
-    if num_classes not in (None, len(class_names)):
-        raise InputError(
-            f"num_classes is {num_classes}, but {len(class_names)} class names are "
-            "given; give one of the two."
-        )
-    return list(class_names)
 
 
 def _with_vocabulary(config: dict[str, Any], vocab_size: int) -> dict[str, Any]:
@@ -361,7 +319,7 @@ def _assemble(
     model_config = family.config_from_dict(config)
     module = family.make_module(model_config, task)
     names: tuple[str, ...] = ()
-    if task in TASKS_WITH_CLASSES:
+    if task in HEADS_WITH_CLASSES:
         names = class_names_of(config, num_classes=model_config.num_labels)
     return Pretrained(
         module=module,

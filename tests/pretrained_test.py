@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jft.models.classes import with_classes
 from jft.params import init_params
 from jft.paths import flatten
-from jft.pretrained import init_model, load, with_classes
+from jft.pretrained import init_model, load
 from jft.types import InputError
 
 GOLDEN = Path(__file__).parent / "models" / "golden_vit"
@@ -84,7 +85,7 @@ def test_model_from_scratch_has_the_same_record():
         ({"num_classes": 3}, "key is None"),
         ({"num_classes": 3, "class_names": ["a"]}, "give one of the two"),
         ({"num_classes": 0}, "one or more"),
-        ({"class_names": ["a", "a"]}, "must differ"),
+        ({"class_names": ["a", "a"]}, "given and differ"),
     ],
 )
 def test_bad_classes_are_refused(options, message):
