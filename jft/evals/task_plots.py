@@ -97,7 +97,8 @@ def plot_lengths(
     last = max(int(lengths.max(initial=1)), shapes[-1])
     with picture(path, width=7.0, height=3.4) as figure:
         ax = figure.subplots()
-        edges = np.linspace(0, last, min(last, 60) + 1)
+        width = -(-last // 60)  # whole, so that each bar holds as many lengths
+        edges = np.arange(0, last + width, width) + 0.5
         for chosen, colour in ((~is_cut, BLUE), (is_cut, PALE)):
             ax.hist(lengths[chosen], bins=edges, color=colour)
         for shape in shapes:
