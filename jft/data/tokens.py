@@ -143,7 +143,9 @@ def make_text_fields(tokenizer: Any, *, max_length: int) -> TextFields:
     return TextFields(tokenizer, max_length=max_length)
 
 
-def check_max_length(tokenizer: Any, max_length: int) -> None:
+def check_max_length(
+    tokenizer: Any, max_length: int, *, name: str = "max_length"
+) -> None:
     """Refuse a length without room for text, or longer than the model takes.
 
     Raises:
@@ -154,7 +156,7 @@ def check_max_length(tokenizer: Any, max_length: int) -> None:
     if not special < max_length <= longest:
         known = f" and at most {longest}" if longest < UNKNOWN_LENGTH else ""
         raise InputError(
-            f"max_length is {max_length} tokens; expected more than the {special} "
+            f"{name} is {max_length} tokens; expected more than the {special} "
             f"special tokens of each text{known}, the longest that the model takes."
         )
 
