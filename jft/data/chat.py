@@ -7,7 +7,6 @@ turn included, the space behind that not. Where the template marks the assistant
 itself (``{% generation %}``), its marks are taken instead.
 """
 
-import copy
 import importlib
 import os
 import re
@@ -17,14 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from jft.data.lengths import check_max_length
-from jft.data.padding import IGNORED, Pad
+from jft.data.language import next_token_padding
+from jft.data.padding import IGNORED
 from jft.data.sources import Example, digest
 from jft.data.targets import example_name
-from jft.data.tokens import _fingerprint, _pad_token
+from jft.data.tokens import Row, TokenizerFields, check_fast, check_max_length
 from jft.types import InputError
 
-Row = dict[str, np.ndarray]
 Span = tuple[int, int]  # characters of a rendered conversation
 
 TRAIN_ON = ("assistant", "last", "all")
@@ -32,10 +30,9 @@ ON_CUT = ("error", "skip")
 MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
-class ChatFields:
-    """Conversations to rows of tokens and their successors; see `make_chat_fields`."""
+class ChatFields(TokenizerFields):
+    """One conversation -> one row; made by `make_chat_fields`."""
 
-    padding_side = "right"  # a causal model's positions count from the first token
     host_fields = ("truncated",)
 
     def __init__(
@@ -48,42 +45,37 @@ class ChatFields:
         on_cut: str,
         template_options: Mapping[str, Any],
     ) -> None:
-        self.tokenizer = tokenizer
+        super().__init__(
+            tokenizer,
+            max_length=max_length,
+            chat_template=digest([chat_template]),
+            train_on=train_on,
+            on_cut=on_cut,
+            template_options=dict(template_options),
+        )
         self.max_length = max_length
         self.chat_template = chat_template
         self.train_on = train_on
         self.on_cut = on_cut
         self.template_options = dict(template_options)
-        self.settings = {
-            "fields": "chat",
-            "tokenizer": _fingerprint(tokenizer),
-            "max_length": max_length,
-            "chat_template": digest([chat_template]),
-            "train_on": train_on,
-            "on_cut": on_cut,
-            "template_options": self.template_options,
-        }
-        self.padding = {
-            "input_ids": Pad(_pad_token(tokenizer)),
-            "attention_mask": Pad(0),
-            "targets": Pad(IGNORED),
-        }
+        self.padding = next_token_padding(tokenizer)
+        self.padding_side = "right"  # positions count from the first token
         added = tokenizer.added_tokens_decoder.values()
         special = {str(token) for token in added if token.special}
         self._special = tuple(special | {*tokenizer.all_special_tokens})
 
     def __call__(self, examples: Sequence[Example]) -> list[list[Row]]:
-        """Prepare many conversations; one gives a row, or none where it is skipped."""
+        """Prepare examples, all in one call of the tokenizer."""
+        if not examples:
+            return []
         texts = [self._render(example, example["messages"]) for example in examples]
-        encoded = self.tokenizer(
+        encoded = self.encode(
             texts,
             add_special_tokens=False,  # the template has written them
             return_offsets_mapping=True,
-            return_attention_mask=False,
-            verbose=False,  # what is too long is cut below
         )
         return [
-            self._rows(example, ids, self._asked(example, text, np.asarray(offsets)))
+            [self._row(example, ids, self._asked(example, text, np.asarray(offsets)))]
             for example, text, ids, offsets in zip(
                 examples,
                 texts,
@@ -93,27 +85,25 @@ class ChatFields:
             )
         ]
 
-    def _rows(self, example: Example, ids: list[int], asked: np.ndarray) -> list[Row]:
+    def _row(self, example: Example, ids: list[int], asked: np.ndarray) -> Row:
         tokens = np.asarray(ids, np.int32)
         targets = np.where(asked, tokens, np.int32(IGNORED))[1:]
         kept = targets[: self.max_length]
         if (kept == IGNORED).all():
-            if self.on_cut == "skip":
-                return []
-            raise InputError(
-                f"conversation {example_name(example)} has {len(tokens):,} tokens, and "
-                f"nothing to learn in the first {self.max_length:,}: every turn of the "
-                "assistant is cut off. Make max_length larger, or leave such "
-                "conversations out with on_cut='skip'."
-            )
-        return [
-            {
-                "input_ids": tokens[: len(kept)],
-                "attention_mask": np.ones(len(kept), np.int32),
-                "targets": kept,
-                "truncated": np.asarray(len(targets) - len(kept), np.int32),
-            }
-        ]
+            if self.on_cut == "error":
+                raise InputError(
+                    f"conversation {example_name(example)} has {len(tokens):,} tokens, "
+                    f"and nothing to learn in the first {self.max_length:,}: every "
+                    "turn of the assistant is cut off. Make max_length larger, or "
+                    "leave such conversations out with on_cut='skip'."
+                )
+            kept = kept[:1]  # every example has a row; this one costs next to nothing
+        return {
+            "input_ids": tokens[: len(kept)],
+            "attention_mask": np.ones(len(kept), np.int32),
+            "targets": kept,
+            "truncated": np.asarray(len(kept) < len(targets), np.int32),
+        }
 
     def _asked(self, example: Example, text: str, offsets: np.ndarray) -> np.ndarray:
         """Which tokens are to be learnt: those with a character of a turn, [L]."""
@@ -129,7 +119,7 @@ class ChatFields:
             )
         if MARKS.search(self.chat_template):
             return self._marked(example, turns)
-        begin, end = offsets[:, 0], offsets[:, 1]
+        begin, end = offsets.reshape(-1, 2).T
         asked = np.zeros(len(offsets), bool)
         for turn in turns[-1:] if self.train_on == "last" else turns:
             first, last = self._span(example, turn, text)
@@ -215,30 +205,32 @@ def make_chat_fields(
     token behind ``input_ids[t]`` where that is to be learnt, else IGNORED.
 
     Args:
-      tokenizer: of transformers, as ``AutoTokenizer`` loads it; copied. A fast one: it
-        says which characters a token stands for.
+      tokenizer: a fast one of transformers; copied.
       max_length: of a row, in tokens. Longer conversations are cut at their end.
       chat_template: in jinja, or the file that has it; None takes the tokenizer's own.
       train_on: what is learnt: every turn of the ``"assistant"``, its ``"last"``, or
         ``"all"``, which is every token but the first.
       on_cut: of a conversation whose cut leaves nothing to learn: ``"error"`` or
-        ``"skip"``, which gives it no row.
+        ``"skip"``: its row is one token that asks for nothing.
       template_options: what else the template reads, such as ``tools``,
         ``enable_thinking`` or the ``date_string`` of templates that write the day.
 
     Returns:
-      A picklable ``examples -> rows of each``, at most one: ``input_ids``,
-      ``attention_mask`` and ``targets``, int32 [L], and for the host ``truncated``,
-      int32, how many targets were cut off. The example's ``messages`` are a list of
-      ``{"role": …, "content": …}``; a template may read more of each.
+      A picklable ``examples -> rows``, one row an example in a list of its own:
+      ``input_ids``, ``attention_mask`` and ``targets``, each int32 [l]; ``truncated``,
+      1 where the conversation was cut, else 0. The example's ``messages`` are a list of
+      ``{"role": …, "content": …}``. Rows are padded on the right, whichever side the
+      tokenizer prefers.
 
     Raises:
-      InputError: if there is no template, no jinja2, or the tokenizer is not fast.
-        When called: for a conversation that the template refuses, that has nothing to
-        learn, or whose turns cannot be found since the template writes a message
-        differently depending on what follows.
+      InputError: if there is no template or no jinja2, for a slow tokenizer, or a
+        ``max_length`` as `make_text_fields` refuses it. When called: for a
+        conversation that the template refuses, that has nothing to learn, or whose
+        turns cannot be found since the template writes a message differently depending
+        on what follows.
     """
-    check_max_length(tokenizer, max_length, num_special=0)
+    check_fast(tokenizer, "chat")
+    check_max_length(tokenizer, max_length)
     for name, value, known in (
         ("train_on", train_on, TRAIN_ON),
         ("on_cut", on_cut, ON_CUT),
@@ -252,15 +244,9 @@ def make_chat_fields(
             "chat templates are written in jinja, and jinja2 is not installed: "
             "pip install 'jft[text]'."
         ) from error
-    if not tokenizer.is_fast:
-        raise InputError(
-            f"a {type(tokenizer).__name__} does not say which characters a token "
-            "stands for, so the assistant's tokens cannot be found. Give the model a "
-            "fast tokenizer (a tokenizer.json)."
-        )
     options = dict(template_options or {})
     return ChatFields(
-        copy.deepcopy(tokenizer),
+        tokenizer,
         max_length=max_length,
         chat_template=_read_template(tokenizer, chat_template, options),
         train_on=train_on,

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Documents for causal language models: every token is predicted from those before."""
 
-import copy
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,41 +8,34 @@ import numpy as np
 
 from jft.data.padding import IGNORED, Pad
 from jft.data.sources import Example
-from jft.data.tokens import check_max_length, fingerprint, pad_token
+from jft.data.tokens import Row, TokenizerFields, check_max_length, pad_token
 from jft.types import InputError
 
-Row = dict[str, np.ndarray]
+
+def next_token_padding(tokenizer: Any) -> dict[str, Pad]:
+    """What fills rows of tokens whose targets are the tokens behind them."""
+    return {
+        "input_ids": Pad(pad_token(tokenizer)),
+        "attention_mask": Pad(0),
+        "targets": Pad(IGNORED),
+    }
 
 
-class LanguageFields:
-    """Documents to rows of tokens and their successors; see `make_language_fields`."""
-
-    padding_side = "right"  # a causal model's positions count from the first token
-    host_fields = ()
+class LanguageFields(TokenizerFields):
+    """One document -> rows of tokens and those behind; see `make_language_fields`."""
 
     def __init__(self, tokenizer: Any, *, max_length: int, overlap: int) -> None:
-        self.tokenizer = tokenizer
+        super().__init__(tokenizer, max_length=max_length, overlap=overlap)
         self.max_length = max_length
         self.overlap = overlap
-        self.settings = {
-            "fields": "language",
-            "tokenizer": fingerprint(tokenizer),
-            "max_length": max_length,
-            "overlap": overlap,
-        }
-        self.padding = {
-            "input_ids": Pad(pad_token(tokenizer)),
-            "attention_mask": Pad(0),
-            "targets": Pad(IGNORED),
-        }
+        self.padding = next_token_padding(tokenizer)
+        self.padding_side = "right"  # positions count from the first token
 
     def __call__(self, examples: Sequence[Example]) -> list[list[Row]]:
-        """Prepare many documents at once; one may give several rows."""
-        encoded = self.tokenizer(
-            [example["text"] for example in examples],
-            return_attention_mask=False,
-            verbose=False,  # documents may be longer than the model
-        )
+        """Prepare examples, all in one call of the tokenizer."""
+        if not examples:
+            return []
+        encoded = self.encode([example["text"] for example in examples])
         return [list(self._rows(self._ended(ids))) for ids in encoded["input_ids"]]
 
     def _ended(self, ids: Sequence[int]) -> np.ndarray:
@@ -88,14 +80,16 @@ def make_language_fields(
         ``targets`` are IGNORED. 0 starts each piece without context.
 
     Returns:
-      A picklable ``examples -> rows of each``; a row is ``input_ids``,
-      ``attention_mask`` and ``targets``, int32 [L]. The example's document is ``text``.
+      A picklable ``examples -> rows``, the pieces of each example in their order:
+      ``input_ids``, ``attention_mask`` and ``targets``, each int32 [l]. The example's
+      document is ``text``. Rows are padded on the right, whichever side the tokenizer
+      prefers.
 
     Raises:
-      InputError: if the tokenizer has no end-of-text token, or the lengths are such
-        that no piece would have anything new.
+      InputError: if the tokenizer has no end-of-text token, for an overlap that leaves
+        a piece nothing new, or a ``max_length`` as `make_text_fields` refuses it.
     """
-    check_max_length(tokenizer, max_length, num_special=0)
+    check_max_length(tokenizer, max_length)
     if not 0 <= overlap < max_length:
         raise InputError(
             f"overlap is {overlap} tokens and max_length {max_length}; expected an "
@@ -106,6 +100,4 @@ def make_language_fields(
             "the tokenizer has no end-of-text token, so a language model could not "
             "learn where texts end; give it one: tokenizer.eos_token = …."
         )
-    return LanguageFields(
-        copy.deepcopy(tokenizer), max_length=max_length, overlap=overlap
-    )
+    return LanguageFields(tokenizer, max_length=max_length, overlap=overlap)

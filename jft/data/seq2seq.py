@@ -9,19 +9,14 @@ import numpy as np
 
 from jft.data.padding import IGNORED, Pad
 from jft.data.sources import Example
-from jft.data.tokens import check_max_length, fingerprint, pad_token
+from jft.data.tokens import Row, TokenizerFields, check_max_length, pad_token
 from jft.types import InputError
 
-Row = dict[str, np.ndarray]
 
+class Seq2SeqFields(TokenizerFields):
+    """A text, and the text to make of it -> one row; made by `make_seq2seq_fields`."""
 
-class Seq2SeqFields:
-    """Pairs of texts to the fields of both sides; see `make_seq2seq_fields`."""
-
-    # The decoder's text is causal and starts at position 0: with padding behind it no
-    # real token sees padding, so models need no decoder_attention_mask.
-    padding_side = "right"
-    host_fields = ()
+    host_fields = ("truncated",)
 
     def __init__(
         self,
@@ -32,25 +27,19 @@ class Seq2SeqFields:
         max_target_length: int,
         prefix: str,
     ) -> None:
-        self.tokenizer = tokenizer
+        languages = [getattr(tokenizer, n, None) for n in ("src_lang", "tgt_lang")]
+        super().__init__(
+            tokenizer,
+            languages=languages,
+            decoder_start_token_id=decoder_start_token_id,
+            max_length=max_length,
+            max_target_length=max_target_length,
+            prefix=prefix,
+        )
         self.decoder_start_token_id = decoder_start_token_id
         self.max_length = max_length
         self.max_target_length = max_target_length
         self.prefix = prefix
-        # most tokenizers end a text themselves
-        self._ends = tokenizer.eos_token_id in tokenizer(text_target="")["input_ids"]
-        languages = [
-            getattr(tokenizer, name, None) for name in ("src_lang", "tgt_lang")
-        ]
-        self.settings = {
-            "fields": "seq2seq",
-            "tokenizer": fingerprint(tokenizer),
-            "languages": languages,
-            "decoder_start_token_id": decoder_start_token_id,
-            "max_length": max_length,
-            "max_target_length": max_target_length,
-            "prefix": prefix,
-        }
         pad = pad_token(tokenizer)
         self.padding = {
             "input_ids": Pad(pad),
@@ -58,33 +47,55 @@ class Seq2SeqFields:
             "decoder_input_ids": Pad(pad, "target"),
             "targets": Pad(IGNORED, "target"),
         }
+        # The decoder is causal and counts positions from its first token: with padding
+        # behind them no token sees any, and no decoder_attention_mask is needed.
+        self.padding_side = "right"
+        ends = tokenizer.eos_token_id in tokenizer(text_target="")["input_ids"]
+        self._end = [] if ends else [tokenizer.eos_token_id]  # most do it themselves
 
     def __call__(self, examples: Sequence[Example]) -> list[list[Row]]:
-        """Prepare many examples at once, a row each."""
-        inputs = self.tokenizer(
-            [self.prefix + example["text"] for example in examples],
-            truncation=True,
-            max_length=self.max_length,
-        )
-        names = ("input_ids", "attention_mask")
+        """Prepare examples, all in one call of the tokenizer for each side."""
+        if not examples:
+            return []
+        texts = [self.prefix + example["text"] for example in examples]
+        inputs, cut = self._cut(texts, self.max_length)
         rows = [
-            {name: np.asarray(inputs[name][i], np.int32) for name in names}
-            for i in range(len(examples))
+            {"input_ids": ids, "attention_mask": np.ones_like(ids)} for ids in inputs
         ]
         if "target_text" in examples[0]:
             texts = [example["target_text"] for example in examples]
-            for row, targets in zip(rows, self._targets(texts), strict=True):
-                row |= {
-                    "decoder_input_ids": self._shifted(targets),
-                    "targets": targets,
-                }
-        return [[row] for row in rows]
+            room = self.max_target_length - len(self._end)
+            goals, cut_goals = self._cut(texts, room, target=True)
+            cut |= cut_goals
+            for row, ids in zip(rows, goals, strict=True):
+                targets = np.append(ids, np.asarray(self._end, np.int32))
+                row["decoder_input_ids"] = self._shifted(targets)
+                row["targets"] = targets
+        flags = cut.astype(np.int32)
+        return [
+            [{**row, "truncated": flag}] for row, flag in zip(rows, flags, strict=True)
+        ]
 
-    def _targets(self, texts: list[str]) -> list[np.ndarray]:
-        room = self.max_target_length - (not self._ends)
-        ids = self.tokenizer(text_target=texts, truncation=True, max_length=room)
-        end = [] if self._ends else [self.tokenizer.eos_token_id]
-        return [np.asarray([*tokens, *end], np.int32) for tokens in ids["input_ids"]]
+    def _cut(
+        self, texts: Sequence[str], max_length: int, *, target: bool = False
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """The tokens of each text of a side, and which texts were cut [N]."""
+        ids = self._tokens(texts, target)
+        long = [i for i, tokens in enumerate(ids) if len(tokens) > max_length]
+        if long:
+            options = {"truncation": True, "max_length": max_length}
+            short = self._tokens([texts[i] for i in long], target, **options)
+            for i, tokens in zip(long, short, strict=True):
+                ids[i] = tokens
+        cut = np.isin(np.arange(len(ids)), long)
+        return [np.asarray(tokens, np.int32) for tokens in ids], cut
+
+    def _tokens(
+        self, texts: Sequence[str], target: bool, **options: Any
+    ) -> list[list[int]]:
+        side = {"text_target": texts} if target else {}
+        encoded = self.encode(None if target else texts, **side, **options)
+        return list(encoded["input_ids"])
 
     def _shifted(self, targets: np.ndarray) -> np.ndarray:
         first = self.decoder_start_token_id
@@ -122,13 +133,15 @@ def make_seq2seq_fields(
       tgt_lang: of the target texts, likewise.
 
     Returns:
-      A picklable ``examples -> rows of each``, here one: ``input_ids`` and
-      ``attention_mask``, int32 [L], and ``decoder_input_ids`` and ``targets``, int32
-      [M], the latter two where the examples have ``target_text``.
+      A picklable ``examples -> rows``, one row an example in a list of its own:
+      ``input_ids`` and ``attention_mask``, each int32 [l]; ``decoder_input_ids`` and
+      ``targets``, each int32 [m], where the examples have ``target_text``;
+      ``truncated``, 1 where either text was cut, else 0. Rows are padded on the right,
+      whichever side the tokenizer prefers.
 
     Raises:
-      InputError: for a language that the tokenizer does not know, a length without
-        room for text, or a tokenizer without an end of text.
+      InputError: for a language that the tokenizer does not know, a tokenizer without
+        an end of text, or a length as `make_text_fields` refuses it.
     """
     tokenizer = copy.deepcopy(tokenizer)
     _set_languages(tokenizer, src_lang=src_lang, tgt_lang=tgt_lang)
@@ -137,18 +150,14 @@ def make_seq2seq_fields(
             "the tokenizer has no end-of-text token, so the model could not learn "
             "where texts end; give it one: tokenizer.eos_token = …."
         )
-    special = {
-        "max_length": len(tokenizer("")["input_ids"]),
-        "max_target_length": len(tokenizer(text_target="")["input_ids"]) or 1,
-    }
-    lengths = {"max_length": max_length, "max_target_length": max_target_length}
-    for name, length in lengths.items():
-        check_max_length(tokenizer, length, num_special=special[name], name=name)
+    check_max_length(tokenizer, max_length)
+    check_max_length(tokenizer, max_target_length, name="max_target_length")
     return Seq2SeqFields(
         tokenizer,
         decoder_start_token_id=decoder_start_token_id,
+        max_length=max_length,
+        max_target_length=max_target_length,
         prefix=prefix,
-        **lengths,
     )
 
 

@@ -144,30 +144,19 @@ def make_text_fields(tokenizer: Any, *, max_length: int) -> TextFields:
 
 
 def check_max_length(
-    tokenizer: Any,
-    max_length: int,
-    *,
-    num_special: int | None = None,
-    name: str = "max_length",
+    tokenizer: Any, max_length: int, *, name: str = "max_length"
 ) -> None:
     """Refuse a length without room for text, or longer than the model takes.
-
-    Args:
-      tokenizer: of transformers.
-      max_length: of a row, in tokens.
-      num_special: tokens of each row that are no text; None asks the tokenizer.
-      name: of the option, for the message.
 
     Raises:
       InputError: says between which numbers it must be.
     """
     longest = tokenizer.model_max_length
-    if num_special is None:
-        num_special = tokenizer.num_special_tokens_to_add(pair=False)
-    if not num_special < max_length <= longest:
+    special = tokenizer.num_special_tokens_to_add(pair=False)
+    if not special < max_length <= longest:
         known = f" and at most {longest}" if longest < UNKNOWN_LENGTH else ""
         raise InputError(
-            f"{name} is {max_length} tokens; expected more than the {num_special} "
+            f"{name} is {max_length} tokens; expected more than the {special} "
             f"special tokens of each text{known}, the longest that the model takes."
         )
 

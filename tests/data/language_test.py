@@ -127,6 +127,7 @@ def test_what_cannot_be_is_refused():
     tokenizer = make_bytes_tokenizer(model_max_length=16)
     with pytest.raises(InputError, match=r"max_length is 17 tokens.*at most 16"):
         make_language_fields(tokenizer, max_length=17)
+    assert make_language_fields(tokenizer, max_length=8)([]) == []
     for overlap in (-1, 8):
         with pytest.raises(InputError, match=f"overlap is {overlap} tokens"):
             make_language_fields(tokenizer, max_length=8, overlap=overlap)

@@ -137,6 +137,10 @@ def test_both_sides_equal_transformers(name):
     np.testing.assert_array_equal(found[real], shifted[real])
     assert (found[~real] == tokenizer.pad_token_id).all()
     assert {x.dtype.name for row in rows for x in row.values()} == {"int32"}
+    long = [len(tokenizer(text)["input_ids"]) > 12 for text in texts]
+    long_goals = [len(tokenizer(text_target=t)["input_ids"]) > 10 for t in goals]
+    cut = [any(pair) for pair in zip(long, long_goals, strict=True)]
+    assert [row["truncated"] for row in rows] == cut
 
 
 def test_what_stands_where():
@@ -150,6 +154,7 @@ def test_what_stands_where():
         "attention_mask": [1] * (len(a) + 2),
         "decoder_input_ids": [eos, bos, *one],
         "targets": [bos, *one, eos],
+        "truncated": 0,
     }
     assert {name: pad.group for name, pad in fields_fn.padding.items()} == {
         "input_ids": "input",
@@ -162,7 +167,8 @@ def test_what_stands_where():
 def test_without_a_target_there_is_the_text_alone():
     fields_fn = make_seq2seq_fields(t5_like(), decoder_start_token_id=1, **LENGTHS)
     [[row]] = fields_fn([{"text": "a"}])
-    assert list(row) == ["input_ids", "attention_mask"]
+    assert list(row) == ["input_ids", "attention_mask", "truncated"]
+    assert fields_fn([]) == []
 
 
 def test_the_prefix_stands_before_the_text():
@@ -187,6 +193,10 @@ def test_a_cut_target_still_ends():
         kept = whole["input_ids"][:5]
         assert row["targets"].tolist() == [*kept, tokenizer.eos_token_id]
         assert row["decoder_input_ids"].tolist() == [1, *kept]
+        assert row["truncated"] == 1
+        room = {"max_length": 40, "max_target_length": len(whole["input_ids"]) + 1}
+        fields_fn = make_seq2seq_fields(tokenizer, decoder_start_token_id=1, **room)
+        assert fields_fn(PAIRS[1:])[0][0]["truncated"] == 0
 
 
 def test_languages_are_written_where_mbart_wants_them():
