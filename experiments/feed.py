@@ -12,8 +12,6 @@ from jft.tasks import Task, call_with_options, get_task
 from jft.types import Batch, InputError
 
 SPLITS = ("train", "validation", "test")
-# sources whose parts have names: the option that takes one
-PARTS = {"tfds": "split", "hf_datasets": "split"}
 Table = Any  # data.TokenTable, or data.Examples where there is nothing to tokenize
 
 
@@ -36,7 +34,7 @@ def load_examples(config: Config) -> dict[str, data.Examples]:
         settings.path,
         options=settings.source_options,
         columns=columns_of(settings),
-        split_option=PARTS.get(settings.source) if settings.split_paths else None,
+        split_option=part_option(settings),
         split_paths=settings.split_paths,
         sizes=settings.split_sizes,
         seed=settings.split_seed,
@@ -56,6 +54,11 @@ def load_examples(config: Config) -> dict[str, data.Examples]:
         global_batch_size=settings.global_batch_size,
     )
     return splits
+
+
+def part_option(config: DataConfig) -> str | None:
+    """The option by which the source takes what ``data.split_paths`` names, if any."""
+    return data.PART_OPTIONS.get(config.source) if config.split_paths else None
 
 
 def columns_of(config: DataConfig) -> dict[str, Any] | None:

@@ -6,18 +6,20 @@ from jft.data.augment import AUGMENTATIONS, AugmentImage, get_augmentation
 from jft.data.batching import BATCHINGS, make_token_loader
 from jft.data.cache import cache_folder
 from jft.data.catalog import (
+    PART_OPTIONS,
     SOURCES,
     load_digits_source,
     load_letters_source,
     load_source,
 )
-from jft.data.chat import make_chat_fields
+from jft.data.chat import ChatFields, make_chat_fields
 from jft.data.collate import pad_rows
 from jft.data.conll import load_conll
 from jft.data.delimited import load_delimited
 from jft.data.eval_batches import EvalBatches, make_eval_batches
 from jft.data.examples import Examples, make_examples
 from jft.data.folder import IMAGES, FolderSource, Media
+from jft.data.hf_datasets import HfDatasetSource
 from jft.data.images import IMAGE_SUFFIXES, read_image
 from jft.data.jsonl import load_jsonl
 from jft.data.kinds import KINDS, Column, Kind
@@ -29,6 +31,7 @@ from jft.data.loader import TrainLoader, make_train_loader
 from jft.data.mapped import FileSource
 from jft.data.packing import PackedTable, pack
 from jft.data.padding import IGNORED, Pad
+from jft.data.parquet import ParquetSource
 from jft.data.prefetch import Prefetch, prefetch_to_device
 from jft.data.preprocess import ImageFields, make_image_fields
 from jft.data.reading import Augment, FieldsFn
@@ -48,6 +51,7 @@ from jft.data.splits import Subset, split_source
 from jft.data.squad import load_squad
 from jft.data.tagging import TaggingFields, make_tagging_fields, read_tags
 from jft.data.targets import target_fields
+from jft.data.tfds import TfdsSource
 from jft.data.token_table import TextFieldsFn, TokenTable, tokenize
 from jft.data.tokenizer import load_tokenizer
 from jft.data.tokens import TextFields, make_text_fields, trim_padding
@@ -59,12 +63,14 @@ __all__ = [
     "IMAGES",
     "IMAGE_SUFFIXES",
     "KINDS",
+    "PART_OPTIONS",
     "SOURCES",
     "Answer",
     "AnswerFields",
     "ArraySource",
     "Augment",
     "AugmentImage",
+    "ChatFields",
     "Column",
     "ColumnView",
     "EvalBatches",
@@ -73,6 +79,7 @@ __all__ = [
     "FieldsFn",
     "FileSource",
     "FolderSource",
+    "HfDatasetSource",
     "ImageFields",
     "Kind",
     "Lengths",
@@ -80,6 +87,7 @@ __all__ = [
     "Media",
     "PackedTable",
     "Pad",
+    "ParquetSource",
     "Prefetch",
     "SelectedColumns",
     "Source",
@@ -87,6 +95,7 @@ __all__ = [
     "TaggingFields",
     "TextFields",
     "TextFieldsFn",
+    "TfdsSource",
     "TokenTable",
     "TrainLoader",
     "cache_folder",

@@ -11,12 +11,15 @@ import numpy as np
 from jft.data.conll import load_conll
 from jft.data.delimited import load_delimited
 from jft.data.folder import FolderSource
+from jft.data.hf_datasets import HfDatasetSource
 from jft.data.jsonl import load_jsonl
 from jft.data.letters import CLASS_NAMES as LETTERS
 from jft.data.letters import render_letters
 from jft.data.lines import LinesSource
+from jft.data.parquet import ParquetSource
 from jft.data.sources import ArraySource, Source
 from jft.data.squad import load_squad
+from jft.data.tfds import TfdsSource
 from jft.types import InputError
 
 
@@ -53,7 +56,12 @@ SOURCES: Mapping[str, Callable[..., Source]] = {
     "conll": load_conll,
     "squad": load_squad,
     "lines": LinesSource,
+    "parquet": ParquetSource,
+    "tfds": TfdsSource,
+    "hf_datasets": HfDatasetSource,
 }
+# of sources that have parts of their own, the option that takes one
+PART_OPTIONS: Mapping[str, str] = {"tfds": "split", "hf_datasets": "split"}
 
 
 def load_source(name: str, path: str | None = None, **options: Any) -> Source:

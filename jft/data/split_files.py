@@ -62,10 +62,14 @@ def load_splits(
     }
     drawn_by = [name for name in (stratify, group) if name is not None]
 
+    parts: dict[str, Any] = {}  # those that may have been cut from one
+
     def load(place: str | None, *, is_drawn: bool) -> Source:
         part = {} if split_option is None else {split_option: place}
         where = place if split_option is None else path
         source = load_source(name, where, **options, **part)
+        if split_option is not None:
+            parts[str(place)] = source
         if columns is None:
             return source
         # by absent ones select_columns tells which there are
@@ -96,6 +100,7 @@ def load_splits(
         splits = dict(split_source(train, sizes, seed=seed, **rule))
     for key, place in places.items():
         splits[key] = load(place, is_drawn=False)
+    check_slices(parts)
     return splits
 
 
