@@ -4,9 +4,9 @@
     python -m experiments.benchmark --suite=loader --config=configs/clothing.py
 
 ``loader``: examples a second that the loader makes when nothing else runs, and that the
-training step takes when batches are at hand, in turn, ``--rounds`` times; the ratio says
-how far the data are from being what a run waits for. Prints medians and the range, and
-writes everything with the machine and the versions to ``--output``.
+training step takes when batches are at hand, in turn, ``--rounds`` times; the ratio
+says how far the data are from being what a run waits for. Prints medians and ranges,
+and writes everything with the machine and the versions to ``--output``.
 """
 
 import itertools

@@ -32,7 +32,7 @@ def load_examples(config: Config) -> dict[str, data.Examples]:
     sources = data.load_splits(
         settings.source,
         settings.path,
-        options=settings.source_options,
+        options=source_options(settings),
         columns=columns_of(settings),
         split_option=part_option(settings),
         split_paths=settings.split_paths,
@@ -54,6 +54,13 @@ def load_examples(config: Config) -> dict[str, data.Examples]:
         global_batch_size=settings.global_batch_size,
     )
     return splits
+
+
+def source_options(config: DataConfig) -> dict[str, Any]:
+    """The options of the source, ``data.on_error`` among them where it reads rows."""
+    takes_it = data.has_option(config.source, "on_error")
+    shared = {"on_error": config.on_error} if takes_it else {}
+    return {**shared, **config.source_options}
 
 
 def part_option(config: DataConfig) -> str | None:
@@ -257,12 +264,20 @@ def report(
     return {
         "examples": {name: len(split) for name, split in splits.items()},
         "rows": {name: len(table) for name, table in tables.items()},
-        "skipped": {name: len(split.skipped) for name, split in splits.items()},
+        "skipped": {name: count_skipped(split) for name, split in splits.items()},
         "also_in_train": {
             other: count for (one, other), count in shared.items() if one == "train"
         },
         "truncated": {name: count_truncated(table) for name, table in tables.items()},
     }
+
+
+def count_skipped(examples: data.Examples) -> int:
+    """Rows left out: those that the task cannot use, and those of no readable line."""
+    source: Any = examples.source
+    while isinstance(source, data.Subset):
+        source = source.source
+    return len(examples.skipped) + getattr(source, "num_skipped", 0)
 
 
 def count_truncated(table: Table) -> int:

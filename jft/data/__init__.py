@@ -8,6 +8,7 @@ from jft.data.cache import cache_folder
 from jft.data.catalog import (
     PART_OPTIONS,
     SOURCES,
+    has_option,
     load_digits_source,
     load_letters_source,
     load_source,
@@ -104,6 +105,7 @@ __all__ = [
     "count_shared",
     "digest",
     "get_augmentation",
+    "has_option",
     "load_conll",
     "load_delimited",
     "load_digits_source",

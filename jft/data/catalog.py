@@ -83,7 +83,7 @@ def load_source(name: str, path: str | None = None, **options: Any) -> Source:
     if name not in SOURCES:
         raise InputError(f"unknown source {name!r}; expected one of {sorted(SOURCES)}.")
     parameters = inspect.signature(SOURCES[name]).parameters.values()
-    known = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+    known = _options(name)
     if unknown := sorted(set(options) - known):
         raise InputError(
             f"unknown options {unknown} of the source {name!r}; it has {sorted(known)}."
@@ -98,3 +98,17 @@ def load_source(name: str, path: str | None = None, **options: Any) -> Source:
             f"the source {name!r} needs a path, of a file or a folder. Set data.path."
         )
     return SOURCES[name](*[path] * len(of_path), **options)
+
+
+def has_option(name: str, option: str) -> bool:
+    """Tell whether a source takes an option, such as ``on_error``.
+
+    >>> has_option("csv", "on_error"), has_option("digits", "on_error")
+    (True, False)
+    """
+    return name in SOURCES and option in _options(name)
+
+
+def _options(name: str) -> set[str]:
+    parameters = inspect.signature(SOURCES[name]).parameters.values()
+    return {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}

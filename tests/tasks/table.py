@@ -117,7 +117,11 @@ def make_model(row: Row, name: str, class_names: tuple[str, ...]) -> Model:
         row.config,
         key=jax.random.key(1),
         task=task.head,
-        processor=make_tokenizer(chat_template=CHAT_TEMPLATE) if text else PIXELS,
+        processor=(
+            make_tokenizer(chat_template=CHAT_TEMPLATE, eos_token="[SEP]")
+            if text
+            else PIXELS
+        ),
         **classes,
     )
     rng = np.random.default_rng(0)
