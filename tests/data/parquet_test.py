@@ -118,6 +118,20 @@ def test_columns_of_one_name_and_like_types_fit(tmp_path):
     assert rows == [{"id": 1, "text": None}, {"id": 2**40, "text": "a"}]
 
 
+def test_dictionaries_may_change_from_group_to_group(tmp_path):
+    values = [f"class {i % 7}" for i in range(50)] + ["other", None]
+    column = pa.array(values).dictionary_encode()
+    file = write(tmp_path / "a.parquet", {"label": column}, row_group_size=5)
+    more = write(tmp_path / "b.parquet", {"label": pa.array(["new"])})
+    assert list(ParquetSource([file, more]).column("label")) == [*values, "new"]
+
+
+def test_values_do_not_depend_on_what_extensions_are_known(tmp_path):
+    column = pa.array([b"0123456789abcdef"]).cast(pa.binary(16)).cast(pa.uuid())
+    file = write(tmp_path / "a.parquet", {"key": column})
+    assert ParquetSource(file)[0] == {"key": b"0123456789abcdef"}
+
+
 def test_only_the_chosen_columns_are_written(tmp_path, cache):
     rng = np.random.default_rng(0)
     columns = {**films(), "blob": [rng.bytes(10_000) for _ in range(10)]}

@@ -74,6 +74,7 @@ def test_shares_that_meet_neither_overlap_nor_leave_a_gap():
         ("train[:101%]", "101% is more than there is"),
         ("train[:50%]+train[40%:]", r"has the rows 16 to 19 of 'train' twice"),
         ("train+test+train", "rows 0 to 39 of 'train' twice"),
+        ("train[20:]+train[:21]", "rows 20 to 20 of 'train' twice"),
     ],
 )
 def test_bad_slices_are_refused(spec, message):
