@@ -57,8 +57,10 @@ def test_in_one_window_batches_are_stretches_of_the_sorted_rows(first):
 
 def test_windows_are_drawn_from_the_whole_epoch_and_batches_are_shuffled():
     lengths = np.arange(4000)
-    order = grouped_order(lengths, np.random.default_rng(0), batch_size=4, window=50)
-    batches = order.reshape(-1, 4)
+    order = grouped_order(
+        lengths, np.random.default_rng(0), batch_size=4, first=2, window=50
+    )
+    batches = order[2:-2].reshape(-1, 4)
     # sorted in windows of 200 of 4,000: neighbours are about 20 apart
     spread = np.ptp(batches, axis=1)
     assert 40 < np.median(spread) < 80
