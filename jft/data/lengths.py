@@ -11,7 +11,7 @@ from jft.types import InputError
 
 Lengths = dict[str, int]  # group of fields -> tokens
 
-MOST_CANDIDATES = 4096  # the programme takes their number squared
+MOST_CANDIDATES = 2048  # the programme takes their number squared
 SAMPLED_BATCHES = 500
 SAMPLED_EPOCHS = 20
 
@@ -28,7 +28,7 @@ def choose_lengths(
 
     Exact for the batches of a sample of epochs, in `grouped_order`, by dynamic
     programming over all lengths that are multiples of ``multiple``. With two groups
-    whose pairs of lengths are more than 4,096, the multiple is doubled until they are
+    whose pairs of lengths are more than 2,048, the multiple is doubled until they are
     not.
 
     Args:
