@@ -3,5 +3,11 @@
 
 from jft.export.card import model_card
 from jft.export.hf import parse_size, save_pretrained
+from jft.export.sentence_transformers import write_sentence_transformers
 
-__all__ = ["model_card", "parse_size", "save_pretrained"]
+__all__ = [
+    "model_card",
+    "parse_size",
+    "save_pretrained",
+    "write_sentence_transformers",
+]

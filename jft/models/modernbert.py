@@ -26,7 +26,6 @@ from jft.models.layers import (
     LayerNorm,
     activate,
     along_last,
-    at_least_float32,
     dense,
     dropout,
     ids_or,
@@ -39,6 +38,7 @@ from jft.models.modernbert_config import (
     config_from_dict,
 )
 from jft.models.packing import heads_of_tokens
+from jft.models.pooling import mean_pool
 from jft.models.rotary import rotary_tables, rotate
 from jft.models.stages import Stages
 from jft.types import Batch, LayerIndex
@@ -219,11 +219,7 @@ def pool(x: jax.Array, batch: Batch, how: str) -> jax.Array:
     """Take the first token, or the mean of the real ones: ``[B, L, D] -> [B, D]``."""
     if how == "cls":
         return x[:, 0]
-    wide = at_least_float32(x)
-    if "attention_mask" not in batch:
-        return wide.mean(axis=1).astype(x.dtype)
-    real = jnp.asarray(batch["attention_mask"]).astype(wide.dtype)[..., None]
-    return ((wide * real).sum(axis=1) / real.sum(axis=1)).astype(x.dtype)
+    return mean_pool(x, batch.get("attention_mask", jnp.ones(x.shape[:2], jnp.int32)))
 
 
 class ModernBert(TextModel):
