@@ -79,7 +79,7 @@ def _equal(answer: str, said: str) -> float:
 
 def _word_f1(answer: str, said: str) -> float:
     words, said_words = answer.split(), said.split()
-    if not words or not said_words:
-        return float(words == said_words)
+    if not words and not said_words:
+        return 1.0
     shared = collections.Counter(words) & collections.Counter(said_words)
     return 2 * shared.total() / (len(words) + len(said_words))

@@ -41,7 +41,7 @@ def test_a_diverged_or_empty_regression_is_still_drawn(tmp_path, num):
 
 
 def test_bars_are_as_long_as_the_scores_and_the_best_is_on_top(tmp_path):
-    f1s = {"LOC": (0.4, 10), "PER": (0.8, 7), "ORG": (0.0, 2)}
+    f1s = {"PER": (0.4, 10), "LOC": (0.8, 7), "ORG": (0.0, 2)}
     image = read_png(plot_class_f1s(f1s, tmp_path / "a.png"))
     rows = near(image, BLUE).sum(axis=1)
     long, short = rows[rows > 0].max(), rows[rows > 0].min()
