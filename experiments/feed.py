@@ -8,10 +8,13 @@ import jft
 from jft import data
 from jft.config import Config, DataConfig
 from jft.tables import format_table
-from jft.tasks import Task, call_with_options, get_task
+from jft.tasks import Task, call_with_options, get_task, option_names
 from jft.types import Batch, InputError
 
 SPLITS = ("train", "validation", "test")
+# the option that makes pairs of texts of one class, and of two, and what it reads
+PAIRS = "pairs_per_example"
+LABELLED = (data.Column("text", "text"), data.Column("targets", "class"))
 Table = Any  # data.TokenTable, or data.Examples where there is nothing to tokenize
 
 
@@ -42,11 +45,10 @@ def load_examples(config: Config) -> dict[str, data.Examples]:
         stratify="targets" if settings.split_stratify else None,
         group=settings.split_group,
     )
-    train = read_examples(settings, sources["train"])
-    splits = {"train": train}
+    splits = {"train": read_examples(settings, sources["train"])}
     for name in SPLITS[1:]:
         splits[name] = read_examples(
-            settings, sources[name], class_names=train.class_names
+            settings, sources[name], class_names=splits["train"].class_names
         )
     data.check_splits(
         splits,
@@ -83,12 +85,19 @@ def read_examples(
     class_names: tuple[str, ...] | None = None,
 ) -> data.Examples:
     """Check a source's rows as the task reads them."""
-    return data.make_examples(
-        source,
-        get_task(config.task).columns,
-        class_names=class_names or config.class_names or None,
-        on_error=config.on_error,
+    columns = get_task(config.task).columns
+    options = {
+        "class_names": class_names or config.class_names or None,
+        "on_error": config.on_error,
+    }
+    pairs = config.task_options.get(PAIRS)
+    if pairs is None:
+        return data.make_examples(source, columns, **options)
+    labelled = data.make_examples(source, LABELLED, **options)
+    source = data.few_shot_pairs(
+        labelled, pairs_per_example=pairs, seed=config.split_seed
     )
+    return data.make_examples(source, columns)
 
 
 def all_texts(task: Task, examples: data.Examples) -> Iterator[str]:
@@ -112,26 +121,13 @@ def make_fields(config: DataConfig, model: jft.Pretrained) -> Any:
             f"data.max_length is {config.max_length} tokens; the model has positions "
             f"for at most {most}. Set it to {most} or less."
         )
-    fields, _ = task_options(task, config.task_options)
     return call_with_options(
         task.make_fields,
         model,
         max_length=config.max_length,
-        options=fields,
+        options=config.task_options,
+        known=option_names(task.make_augment) | {PAIRS},
         what="data.task_options",
-    )
-
-
-def task_options(
-    task: Task, options: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Which of the options are of the fields, and which of the random change."""
-    of_augment = set()
-    if task.make_augment is not None:
-        of_augment = set(task.make_augment.__kwdefaults__ or ())
-    return (
-        {name: x for name, x in options.items() if name not in of_augment},
-        {name: x for name, x in options.items() if name in of_augment},
     )
 
 
@@ -140,8 +136,13 @@ def make_augment(config: DataConfig, model: jft.Pretrained) -> Any | None:
     task = get_task(config.task)
     if task.make_augment is None:
         return None
-    _, options = task_options(task, config.task_options)
-    return task.make_augment(model, **options)
+    return call_with_options(
+        task.make_augment,
+        model,
+        options=config.task_options,
+        known=option_names(task.make_fields),
+        what="data.task_options",
+    )
 
 
 def make_table(

@@ -30,8 +30,10 @@ from jft.data.letters import render_letters
 from jft.data.lines import LinesSource
 from jft.data.loader import TrainLoader, make_train_loader
 from jft.data.mapped import FileSource
+from jft.data.masking import MaskTokens, make_mask_tokens, make_masked_fields
 from jft.data.packing import PackedTable, pack
 from jft.data.padding import IGNORED, Pad
+from jft.data.pairs import few_shot_pairs, make_sentence_pair_fields
 from jft.data.parquet import ParquetSource
 from jft.data.prefetch import Prefetch, prefetch_to_device
 from jft.data.preprocess import ImageFields, make_image_fields
@@ -85,6 +87,7 @@ __all__ = [
     "Kind",
     "Lengths",
     "LinesSource",
+    "MaskTokens",
     "Media",
     "PackedTable",
     "Pad",
@@ -104,6 +107,7 @@ __all__ = [
     "choose_lengths",
     "count_shared",
     "digest",
+    "few_shot_pairs",
     "get_augmentation",
     "has_option",
     "load_conll",
@@ -121,6 +125,9 @@ __all__ = [
     "make_examples",
     "make_image_fields",
     "make_language_fields",
+    "make_mask_tokens",
+    "make_masked_fields",
+    "make_sentence_pair_fields",
     "make_seq2seq_fields",
     "make_tagging_fields",
     "make_text_fields",

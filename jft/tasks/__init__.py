@@ -21,7 +21,7 @@ from jft.tasks import (
     token_classification,
 )
 from jft.tasks.score import Evaluation, choose_metrics, mode_of, score
-from jft.tasks.task import Task, call_with_options
+from jft.tasks.task import Task, call_with_options, option_names
 from jft.types import InputError
 
 TASKS: Mapping[str, Task] = {
@@ -87,6 +87,7 @@ __all__ = [
     "choose_metrics",
     "get_task",
     "mode_of",
+    "option_names",
     "score",
     "task_of_head",
 ]

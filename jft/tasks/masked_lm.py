@@ -6,22 +6,24 @@ Gururangan et al. 2020, "Don't Stop Pretraining", arXiv 2004.10964.
 
 from typing import Any
 
-from jft.data import Column, make_masked_fields, make_masking
+from jft.data import Column, make_mask_tokens, make_masked_fields
 from jft.tasks import language
 from jft.tasks.task import Task
 from jft.tasks.texts import tokenizer_of
 
 
-def make_fields(model: Any, *, max_length: int) -> Any:
+def make_fields(model: Any, *, max_length: int, whole_word: bool = False) -> Any:
     """Documents in pieces of at most ``max_length`` tokens, nothing hidden yet."""
-    return make_masked_fields(tokenizer_of(model), max_length=max_length)
+    return make_masked_fields(
+        tokenizer_of(model), max_length=max_length, whole_word=whole_word
+    )
 
 
 def make_augment(
     model: Any, *, mask_rate: float = 0.15, whole_word: bool = False
 ) -> Any:
     """Hide ``mask_rate`` of the tokens, others each time; see `jft.data.masking`."""
-    return make_masking(tokenizer_of(model), rate=mask_rate, whole_word=whole_word)
+    return make_mask_tokens(tokenizer_of(model), rate=mask_rate, whole_word=whole_word)
 
 
 TASK = Task(

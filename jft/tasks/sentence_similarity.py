@@ -13,9 +13,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jft.data import Column, make_pair_fields
+from jft.data import Column, make_sentence_pair_fields
 from jft.evals import EMBEDDING_METRICS, Rows, plot_regression
-from jft.models import mean_pool
+from jft.models.pooling import mean_pool, to_unit_length
 from jft.tasks import classification
 from jft.tasks.task import Data, Task
 from jft.tasks.texts import tokenizer_of
@@ -28,7 +28,7 @@ OBJECTIVES = ("cosine", "in_batch")
 
 def make_fields(model: Any, *, max_length: int) -> Any:
     """Tokens of both texts, each by itself."""
-    return make_pair_fields(tokenizer_of(model), max_length=max_length)
+    return make_sentence_pair_fields(tokenizer_of(model), max_length=max_length)
 
 
 def make_apply(apply_fn: ApplyFn) -> ApplyFn:
@@ -53,7 +53,7 @@ def embed(
 ) -> jax.Array:
     """Embeddings ``[B, D]`` of length 1."""
     hidden = apply_fn(params, batch, key=key)["last_hidden_state"]
-    return mean_pool(hidden, batch["attention_mask"], normalize=True)
+    return to_unit_length(mean_pool(hidden, batch["attention_mask"]))
 
 
 def make_loss(*, objective: str = "cosine", scale: float = 20.0) -> LossFn:

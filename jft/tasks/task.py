@@ -2,7 +2,7 @@
 """What a task consists of."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -80,28 +80,38 @@ def call_with_options(
     *arguments: Any,
     options: Mapping[str, Any],
     what: str,
+    known: Collection[str] = (),
     **given: Any,
 ) -> Any:
-    """Call a function of a task with the options that a config gives it.
+    """Call a function of a task with those of a config's options that it takes.
 
     Args:
       function: has each option as a keyword argument.
       *arguments: passed on.
       options: by name.
       what: where they were given, for the message.
+      known: options of other functions, which are left out.
       **given: keyword arguments that are no options.
 
     Raises:
-      InputError: for an option that the function has not; lists those it has.
+      InputError: for an option that nothing has; lists those there are.
     """
-    known = {
+    own = option_names(function) - set(given)
+    if unknown := sorted(set(options) - own - set(known)):
+        raise InputError(
+            f"{what} has {unknown}, which this task does not take; expected some of "
+            f"{sorted(own | set(known))}."
+        )
+    taken = {name: value for name, value in options.items() if name in own}
+    return function(*arguments, **given, **taken)
+
+
+def option_names(function: Callable[..., Any] | None) -> set[str]:
+    """The keyword arguments of a function, of None none."""
+    if function is None:
+        return set()
+    return {
         name
         for name, parameter in inspect.signature(function).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    } - set(given)
-    if unknown := sorted(set(options) - known):
-        raise InputError(
-            f"{what} has {unknown}, which this task does not take; expected some of "
-            f"{sorted(known)}."
-        )
-    return function(*arguments, **given, **options)
+    }
