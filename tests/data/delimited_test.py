@@ -37,7 +37,7 @@ def rows_of(source):
 
 def test_plain_rows_keep_quotes_and_know_their_lines(tmp_path):
     # U+2028 and U+0085 are no line ends here; Windows' line ends are
-    text = 'he said "no\t0\r\n\n\u2028a\u0085b\t1\n\n'
+    text = 'he said "no\t0\r\n\r\n\u2028a\u0085b\t1\n\n'
     source = load_tsv(write(tmp_path, text))
     assert isinstance(source, Source)
     assert source.columns == ("0", "1")
