@@ -241,6 +241,8 @@ def test_answers_stand_where_they_say():
         ),
         ("1815", 28, r"has '.' there\. It stands at 24, 4 characters earlier; starts"),
         ("in", 10, "It stands at 13, 3 characters later"),
+        ("in", 19, "It stands at 21, 2 characters later"),
+        ("łódź", 16, r"has 'Łódź' there\. It stands nowhere"),
         ("in", 15, "It stands at 13, 2 characters earlier"),
         (
             "1815",
