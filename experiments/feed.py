@@ -50,11 +50,7 @@ def load_examples(config: Config) -> dict[str, data.Examples]:
         splits[name] = read_examples(
             settings, sources[name], class_names=splits["train"].class_names
         )
-    data.check_splits(
-        splits,
-        group=settings.split_group,
-        global_batch_size=settings.global_batch_size,
-    )
+    data.check_splits(splits, group=settings.split_group)
     return splits
 
 
@@ -158,7 +154,11 @@ def make_table(
 def make_train_loader(
     config: Config, table: Table, model: jft.Pretrained
 ) -> data.TrainLoader:
-    """The stream of training batches."""
+    """The stream of training batches.
+
+    Raises:
+      InputError: if there is less than a batch.
+    """
     settings, task = config.data, get_task(config.data.task)
     common = {
         "global_batch_size": settings.global_batch_size,
@@ -167,22 +167,30 @@ def make_train_loader(
     }
     if task.reads == "image":
         name = settings.augment
-        return data.make_train_loader(
+        loader = data.make_train_loader(
             table,
             fields_fn=make_fields(settings, model),
             augment=None if name is None else data.get_augmentation(name),
             **common,
         )
-    if settings.batching == "pack":
-        check_packing(task, model)
-    return data.make_token_loader(
-        table,
-        augment=make_augment(settings, model),
-        batching=settings.batching,
-        num_lengths=settings.num_lengths,
-        max_lengths=max_lengths(settings, table),
-        **common,
-    )
+    else:
+        if settings.batching == "pack":
+            check_packing(task, model)
+        loader = data.make_token_loader(
+            table,
+            augment=make_augment(settings, model),
+            batching=settings.batching,
+            num_lengths=settings.num_lengths,
+            max_lengths=max_lengths(settings, table),
+            **common,
+        )
+    if loader.steps_per_epoch < 1:
+        raise InputError(
+            f"the split 'train' has {len(table)} rows, which make "
+            f"{loader.steps_per_epoch:.2f} batches of data.global_batch_size "
+            f"{settings.global_batch_size}. Make the batch smaller, or the split larger."
+        )
+    return loader
 
 
 def max_lengths(config: DataConfig, table: data.TokenTable) -> dict[str, int]:

@@ -17,13 +17,26 @@ from jft.types import Batch, LossFn
 
 
 def make_fields(
-    model: Any, *, max_length: int, stride: int | None = None
+    model: Any,
+    *,
+    max_length: int,
+    stride: int | None = None,
+    max_question_length: int | None = None,
 ) -> AnswerFields:
-    """Windows of the text behind the question, which overlap by ``stride`` tokens."""
+    """Windows of the text behind the question.
+
+    Args:
+      model: whose tokenizer is taken.
+      max_length: tokens of the question and a window together.
+      stride: tokens that two windows share; None is a quarter of ``max_length``.
+      max_question_length: tokens of a question; None is a quarter, at most 64.
+    """
+    quarter = max_length // 4
     return make_answer_fields(
         tokenizer_of(model),
         max_length=max_length,
-        stride=max_length // 3 if stride is None else stride,
+        stride=quarter if stride is None else stride,
+        max_question_length=max_question_length or min(quarter, 64),
     )
 
 
