@@ -253,7 +253,7 @@ def _add_targets(windows: Sequence[Row], example: Example) -> None:
         targets = (NO_ANSWER, NO_ANSWER)
         for start, end in spans:
             tokens = np.flatnonzero(
-                inside & (window["offset_end"] > start) & (window["offset_start"] < end)
+                (window["offset_end"] > start) & (window["offset_start"] < end)
             )
             if low <= start and end <= high and len(tokens):
                 targets = (tokens[0], tokens[-1])

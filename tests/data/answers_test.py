@@ -95,6 +95,7 @@ def test_windows_of_a_context_and_where_they_hold_the_answer():
         ("film not", [[0, 0], [7, 8]]),
         ("lot ca", [[0, 0], [5, 6]]),  # parts of words: the tokens that they lie in
         (" plot ", [[8, 8], [5, 5]]),  # white space is no part of it
+        (" awful", [[7, 7], [4, 4]]),
     ],
 )
 def test_targets_by_the_place_of_the_answer(answer, expected):
@@ -169,6 +170,18 @@ def test_a_question_is_cut_below_any_length(question, most):
         assert most - 4 < len(kept) <= most  # a character has up to four tokens
         assert kept == whole[: len(kept)]
         assert window["truncated"] == 1
+
+
+def test_a_token_behind_the_last_character_does_not_hold_up_the_cut():
+    from tokenizers import processors
+
+    tokenizer = make_byte_level()
+    trimmed = processors.ByteLevel(trim_offsets=True)  # as RoBERTa's
+    tokenizer.backend_tokenizer.post_processor = trimmed
+    fields_fn = make_tiny_fields(tokenizer, max_length=12, question=5)
+    (window, *_) = windows_of(fields_fn, make_example("a a", question="é" + " " * 9))
+    assert (window["offset_start"] < 0).sum() == 5
+    assert window["truncated"] == 1
 
 
 def test_a_tokenizer_without_cls_has_the_question_first():
@@ -276,12 +289,21 @@ def test_spans_that_cannot_be_are_passed_over():
     assert read(windows, backwards, CONTEXT).text == "awful plot"
     of_the_question = make_logits(1, {(0, 1): 9, (0, 4): 1}, {(0, 2): 9, (0, 4): 1})
     assert read(windows, of_the_question, CONTEXT).text == "good"
+    behind_it = make_logits(1, {(0, 8): 9}, {(0, 9): 9, (0, 8): 1})
+    assert read(windows, behind_it, CONTEXT).text == "plot"
     too_long = make_logits(1, {(0, 4): 5, (0, 6): 1}, {(0, 8): 5, (0, 6): 3})
     assert read(windows, too_long, CONTEXT).text == "good bad great awful plot"
     assert read(windows, too_long, CONTEXT, max_answer_length=5).score == 10
     assert read(windows, too_long, CONTEXT, max_answer_length=4).text == (
         "good bad great"
     )
+
+
+def test_two_tokens_of_one_character_are_no_span_backwards():
+    offsets = np.array([-1, 0, 0]), np.array([-1, 1, 1])
+    start, end = np.array([0.0, 0, 2]), np.array([0.0, 2, 0])
+    found = read_answers([start], [end], [offsets[0]], [offsets[1]], context="é")
+    assert found == Answer("é", 2.0, 0.0)
 
 
 def test_only_the_best_starts_and_ends_meet():
