@@ -116,11 +116,11 @@ class MaskTokens:
         if not len(places):
             return chosen
         words = self._words(example)[places] if self.whole_word else places
-        names, word_of = np.unique(words, return_inverse=True)
-        picked = generator.random(len(names)) < self.rate
+        begins = np.append(True, words[1:] != words[:-1])
+        picked = generator.random(np.count_nonzero(begins)) < self.rate
         if not picked.any():
-            picked[generator.integers(len(names))] = True
-        chosen[places] = picked[word_of]
+            picked[generator.integers(len(picked))] = True
+        chosen[places] = picked[np.cumsum(begins) - 1]
         return chosen
 
     def _words(self, example: Example) -> np.ndarray:
