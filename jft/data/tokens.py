@@ -1,102 +1,153 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a text to the fields of a batch, as the model's tokenizer does it."""
+"""From texts to the fields of a batch, as the model's tokenizer does it."""
 
 import copy
 import json
-from collections.abc import Mapping
-from functools import lru_cache
-from typing import Any
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from jft.data.padding import Pad
 from jft.data.sources import Example, digest
-from jft.data.targets import target_fields
 from jft.types import Batch, InputError
 
-# Tokenizing takes longer than all else a batch needs: texts are kept when done,
-# without their padding.
-KEPT_TEXTS = 2**17
+Row = dict[str, np.ndarray]  # field -> int32 [l], or a scalar
+
+MODEL_FIELDS = ("input_ids", "attention_mask", "token_type_ids")
 UNKNOWN_LENGTH = 10**9  # a tokenizer that does not know its model's length says 1e30
 
 
-class TextFields:
-    """``example -> {input_ids, attention_mask, …}``; made by `make_text_fields`.
+@runtime_checkable
+class TextFieldsFn(Protocol):
+    """Examples -> rows of fields that are not padded yet; picklable."""
 
-    ``settings`` is what the result depends on besides the example: a loader keeps it
-    in its state.
+    settings: Mapping[str, Any]  # JSON; all that the rows depend on but the examples
+    padding: Mapping[str, Pad]  # of each field with a length axis that the model gets
+    padding_side: str  # "right" or "left"
+    host_fields: tuple[str, ...]  # whole numbers, kept for scoring: scalars or [any]
+
+    def __call__(self, examples: Sequence[Example]) -> list[list[Row]]:
+        """Return the rows of each example: one, or several where it has windows."""
+
+
+class TokenizerFields:
+    """What the fields of every task share: a tokenizer of their own.
+
+    A tokenizer keeps the options of its last call as a state, so that threads must not
+    call it at once: `encode` lets one in at a time.
+
+    Args:
+      tokenizer: of transformers; copied.
+      settings: what the rows depend on besides the tokenizer and the class; JSON.
     """
 
-    def __init__(
-        self, tokenizer: Any, *, max_length: int, num_classes: int | None
-    ) -> None:
-        self.tokenizer = tokenizer
-        self.max_length = max_length
-        self.num_classes = num_classes
-        self.settings = {
-            "tokenizer": _fingerprint(tokenizer),
-            "max_length": max_length,
+    padding: Mapping[str, Pad]
+    host_fields: tuple[str, ...] = ()
+
+    def __init__(self, tokenizer: Any, **settings: Any) -> None:
+        self.tokenizer = copy.deepcopy(tokenizer)
+        self.padding_side: str = tokenizer.padding_side
+        self.padding = {
+            "input_ids": Pad(pad_token(tokenizer)),
+            "attention_mask": Pad(0),
+            "token_type_ids": Pad(int(tokenizer.pad_token_type_id)),
         }
-        self._pad = {
-            "input_ids": _pad_token(tokenizer),
-            "token_type_ids": tokenizer.pad_token_type_id,
+        if "token_type_ids" not in tokenizer.model_input_names:
+            del self.padding["token_type_ids"]
+        self.settings: dict[str, Any] = {
+            "fields": type(self).__name__,
+            "tokenizer": fingerprint(tokenizer),
+            **settings,
         }
-        self._open_cache()
+        self._lock = threading.Lock()
 
-    def __call__(self, example: Example) -> dict[str, np.ndarray]:
-        """Prepare one example."""
-        tokens = self._tokens(example["text"], example.get("text_pair"))
-        padded = {name: self._padded(name, x) for name, x in tokens.items()}
-        return {**padded, **target_fields(example, num_classes=self.num_classes)}
+    def encode(self, texts: Any, **options: Any) -> Any:
+        """Call the tokenizer; its ``BatchEncoding``, as lists."""
+        with self._lock:
+            return self.tokenizer(
+                texts, return_attention_mask=True, verbose=False, **options
+            )
 
-    def _padded(self, name: str, values: np.ndarray) -> np.ndarray:
-        missing = self.max_length - len(values)
-        sides = (missing, 0) if self.tokenizer.padding_side == "left" else (0, missing)
-        return np.pad(values, sides, constant_values=self._pad.get(name, 0))
-
-    def _open_cache(self) -> None:
-        # the first call sets the tokenizer's own state, which threads must not race for
-        self._encode("", None)
-        self._tokens = lru_cache(KEPT_TEXTS)(self._encode)
-
-    def _encode(self, text: str, text_pair: str | None) -> Mapping[str, np.ndarray]:
-        encoded = self.tokenizer(
-            text, text_pair, truncation=True, max_length=self.max_length
-        )
-        names = ("input_ids", "attention_mask", "token_type_ids")
-        return {n: np.asarray(encoded[n], np.int32) for n in names if n in encoded}
+    def model_row(self, encoded: Any, row: int) -> Row:
+        """Return what the model gets of one row of a batch that was encoded."""
+        return {
+            name: np.asarray(encoded[name][row], np.int32)
+            for name in MODEL_FIELDS
+            if name in self.padding
+        }
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: x for name, x in vars(self).items() if name != "_tokens"}
+        return {name: x for name, x in vars(self).items() if name != "_lock"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._open_cache()
+        self._lock = threading.Lock()
 
 
-def make_text_fields(
-    tokenizer: Any, *, max_length: int, num_classes: int | None = None
-) -> TextFields:
-    """Make the fields of texts, or of pairs of texts, all of one length.
+class TextFields(TokenizerFields):
+    """One text, or a pair, an example -> one row; made by `make_text_fields`."""
 
-    Every text is tokenized with the tokenizer's special tokens, cut to ``max_length``
-    tokens (of a pair, the longer text first) and padded on the tokenizer's side. A
-    tokenizer without a padding token pads with its end-of-text token: the attention
-    mask says what is real.
+    host_fields = ("truncated",)
+
+    def __init__(self, tokenizer: Any, *, max_length: int) -> None:
+        super().__init__(tokenizer, max_length=max_length)
+        self.max_length = max_length
+
+    def __call__(self, examples: Sequence[Example]) -> list[list[Row]]:
+        """Prepare examples, all in one call of the tokenizer."""
+        if not examples:
+            return []
+        pairs = [(example["text"], example.get("text_pair")) for example in examples]
+        texts = [text if pair is None else (text, pair) for text, pair in pairs]
+        encoded = self.encode(texts, truncation=True, max_length=self.max_length)
+        rows = []
+        for i, example in enumerate(examples):
+            cut = self._is_cut(encoded, i, texts[i])
+            row = {**self.model_row(encoded, i), "truncated": np.asarray(cut, np.int32)}
+            rows.append([{**row, **target_field(example)}])
+        return rows
+
+    def _is_cut(self, encoded: Any, row: int, text: Any) -> bool:
+        if encoded.encodings:  # of a fast tokenizer, which keeps what it cut off
+            return bool(encoded.encodings[row].overflowing)
+        if len(encoded["input_ids"][row]) < self.max_length:
+            return False
+        return len(self.encode([text])["input_ids"][0]) > self.max_length
+
+
+def make_text_fields(tokenizer: Any, *, max_length: int) -> TextFields:
+    """Make the fields of texts, or of pairs of texts.
+
+    Every text is tokenized with the tokenizer's special tokens and cut to
+    ``max_length`` tokens (of a pair, the longer text first). A tokenizer without a
+    padding token pads with its end-of-text token: the attention mask says what is real.
 
     Args:
-      tokenizer: of transformers, as ``AutoTokenizer`` loads it; copied.
-      max_length: of the fields, in tokens, special tokens included.
-      num_classes: targets must lie below; None leaves that check to the source.
+      tokenizer: of transformers, as ``AutoTokenizer`` loads it, fast or not; copied.
+      max_length: of a row, in tokens, special tokens included.
 
     Returns:
-      A picklable ``example -> {"input_ids": int32 [L], "attention_mask": int32 [L],
-      "token_type_ids": int32 [L], "targets": int32, "index": int32}``: token types
-      where the tokenizer gives them, the last two where the example has them. The
+      A picklable ``examples -> rows``, one row an example in a list of its own:
+      ``input_ids``, ``attention_mask`` and, where the tokenizer gives them,
+      ``token_type_ids``, each int32 [l]; ``truncated``, 1 where the text was cut, else
+      0; ``targets`` where the example has them (int32, or float32 of any shape). The
       example's text is ``text``; ``text_pair`` is a second one.
 
     Raises:
       InputError: if the tokenizer has nothing to pad with, or ``max_length`` leaves no
         room for text or is longer than the tokenizer says that its model takes.
+    """
+    check_max_length(tokenizer, max_length)
+    return TextFields(tokenizer, max_length=max_length)
+
+
+def check_max_length(tokenizer: Any, max_length: int) -> None:
+    """Refuse a length without room for text, or longer than the model takes.
+
+    Raises:
+      InputError: says between which numbers it must be.
     """
     longest = tokenizer.model_max_length
     special = tokenizer.num_special_tokens_to_add(pair=False)
@@ -106,9 +157,35 @@ def make_text_fields(
             f"max_length is {max_length} tokens; expected more than the {special} "
             f"special tokens of each text{known}, the longest that the model takes."
         )
-    return TextFields(
-        copy.deepcopy(tokenizer), max_length=max_length, num_classes=num_classes
-    )
+
+
+def check_fast(tokenizer: Any, purpose: str) -> None:
+    """Refuse a tokenizer that cannot say which part of a text a token is of.
+
+    Raises:
+      InputError: says how to get one that can.
+    """
+    if not tokenizer.is_fast:
+        raise InputError(
+            f"{purpose} needs a fast tokenizer, which knows where in the text each "
+            f"token comes from; {type(tokenizer).__name__} is a slow one. Use a model "
+            "folder with a tokenizer.json (save_pretrained of a fast tokenizer writes "
+            "it)."
+        )
+
+
+def target_field(example: Example) -> Row:
+    """Return ``targets`` where the example has it: whole numbers int32, else float32.
+
+    Example:
+      >>> target_field({"targets": 1}), target_field({"text": "unknown"})
+      ({'targets': array(1, dtype=int32)}, {})
+    """
+    if "targets" not in example:
+        return {}
+    targets = np.asarray(example["targets"])
+    is_float = np.issubdtype(targets.dtype, np.floating)
+    return {"targets": targets.astype(np.float32 if is_float else np.int32)}
 
 
 def trim_padding(batch: Batch, *, multiple: int = 1) -> dict[str, Any]:
@@ -144,7 +221,12 @@ def trim_padding(batch: Batch, *, multiple: int = 1) -> dict[str, Any]:
     }
 
 
-def _pad_token(tokenizer: Any) -> int:
+def pad_token(tokenizer: Any) -> int:
+    """Return the token that fills rows up: its padding token, or its end of text.
+
+    Raises:
+      InputError: if the tokenizer has neither.
+    """
     for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
         if token is not None:
             return int(token)
@@ -154,14 +236,21 @@ def _pad_token(tokenizer: Any) -> int:
     )
 
 
-def _fingerprint(tokenizer: Any) -> str:
-    """A digest of all that decides the tokens of a text."""
+def fingerprint(tokenizer: Any) -> str:
+    """Return a digest of all that decides the tokens of a text."""
     if tokenizer.is_fast:
         fresh = copy.deepcopy(tokenizer.backend_tokenizer)
         fresh.no_truncation()  # left behind by the last call, whichever it was
         fresh.no_padding()
         rules = fresh.to_str()
     else:
-        rules = json.dumps(sorted(tokenizer.get_vocab().items()))
+        options = {  # such as do_lower_case; names and paths decide nothing
+            name: x for name, x in tokenizer.init_kwargs.items() if isinstance(x, int)
+        }
+        vocabulary = {**tokenizer.get_vocab(), **tokenizer.get_added_vocab()}
+        rules = json.dumps([sorted(vocabulary.items()), sorted(options.items())])
     sides = f"{tokenizer.padding_side} {tokenizer.truncation_side}"
-    return digest([type(tokenizer).__name__, rules, sides, str(_pad_token(tokenizer))])
+    names = " ".join(tokenizer.model_input_names)
+    return digest(
+        [type(tokenizer).__name__, rules, sides, names, str(pad_token(tokenizer))]
+    )

@@ -1,100 +1,132 @@
 # SPDX-License-Identifier: Apache-2.0
 import pickle
+import threading
+import time
 
 import numpy as np
 import pytest
 
-from jft.data import (
-    make_eval_batches,
-    make_text_fields,
-    make_train_loader,
-    trim_padding,
-)
+from jft.data import make_text_fields, trim_padding
+from jft.data.padding import Pad
+from jft.data.tokens import TextFieldsFn, check_fast
 from jft.types import InputError
 from tests.tiny_tokenizer import make_tokenizer
 
 EXAMPLE = {"text": "A good film", "targets": np.int32(1), "index": 4}
 
 
-def values(fields, *names):
-    return [fields[name].tolist() for name in names]
+def make_slow_tokenizer():
+    from transformers import ByT5Tokenizer  # of bytes: needs no vocabulary
+
+    return ByT5Tokenizer()
+
+
+def only(rows):
+    """The row of the one example that was given."""
+    assert [len(of_example) for of_example in rows] == [1]
+    return rows[0][0]
+
+
+def values(row, *names):
+    return [row[name].tolist() for name in names]
 
 
 def test_fields_of_one_text():
-    fields = make_text_fields(make_tokenizer(), max_length=8, num_classes=2)(EXAMPLE)
-    assert {n: (v.dtype.name, v.shape) for n, v in fields.items()} == {
-        "input_ids": ("int32", (8,)),
-        "attention_mask": ("int32", (8,)),
-        "token_type_ids": ("int32", (8,)),
+    fields_fn = make_text_fields(make_tokenizer(), max_length=8)
+    row = only(fields_fn([EXAMPLE]))
+    assert {n: (v.dtype.name, v.shape) for n, v in row.items()} == {
+        "input_ids": ("int32", (5,)),
+        "attention_mask": ("int32", (5,)),
+        "token_type_ids": ("int32", (5,)),
+        "truncated": ("int32", ()),
         "targets": ("int32", ()),
-        "index": ("int32", ()),
     }
-    assert values(fields, "input_ids", "attention_mask") == [
-        [2, 5, 6, 10, 3, 0, 0, 0],
-        [1, 1, 1, 1, 1, 0, 0, 0],
-    ]
-    assert (fields["targets"], fields["index"]) == (1, 4)
-    unlabelled = make_text_fields(make_tokenizer(), max_length=8)({"text": "film"})
-    assert "targets" not in unlabelled
-    assert "index" not in unlabelled
+    assert values(row, "input_ids", "attention_mask") == [[2, 5, 6, 10, 3], [1] * 5]
+    assert (row["targets"], row["truncated"]) == (1, 0)
+    assert "targets" not in only(fields_fn([{"text": "film"}]))
+    assert fields_fn([]) == []
+
+
+def test_what_a_table_needs_to_know():
+    tokenizer = make_tokenizer()
+    tokenizer._pad_token_type_id = 3  # as XLNet's class has it
+    fields_fn = make_text_fields(tokenizer, max_length=8)
+    assert isinstance(fields_fn, TextFieldsFn)
+    assert fields_fn.padding == {
+        "input_ids": Pad(0, "input"),
+        "attention_mask": Pad(0, "input"),
+        "token_type_ids": Pad(3, "input"),
+    }
+    assert (fields_fn.padding_side, fields_fn.host_fields) == ("right", ("truncated",))
+    changes = {"model_input_names": ["input_ids"], "padding_side": "left"}
+    fields_fn = make_text_fields(make_tokenizer(**changes), max_length=8)
+    assert set(fields_fn.padding) == {"input_ids", "attention_mask"}
+    assert fields_fn.padding_side == "left"
+    row = only(fields_fn([{"text": "film"}]))
+    assert set(row) == {"input_ids", "attention_mask", "truncated"}
+
+
+@pytest.mark.parametrize(
+    ("given", "dtype"),
+    [
+        (2, "int32"),
+        (np.int64(2), "int32"),
+        (0.5, "float32"),
+        (np.array([1.0, 0.0]), "float32"),
+    ],
+)
+def test_targets_of_every_kind(given, dtype):
+    fields_fn = make_text_fields(make_tokenizer(), max_length=8)
+    targets = only(fields_fn([{"text": "film", "targets": given}]))["targets"]
+    assert targets.dtype == dtype
+    np.testing.assert_array_equal(targets, given)
 
 
 def test_a_pair_and_truncation_of_the_longer_text():
     fields_fn = make_text_fields(make_tokenizer(), max_length=8)
-    fields = fields_fn({"text": "a good film not", "text_pair": "bad plot"})
-    assert values(fields, "input_ids", "token_type_ids", "attention_mask") == [
+    row = only(fields_fn([{"text": "a good film not", "text_pair": "bad plot"}]))
+    assert values(row, "input_ids", "token_type_ids", "attention_mask") == [
         [2, 5, 6, 10, 3, 7, 11, 3],
         [0, 0, 0, 0, 0, 1, 1, 1],
         [1, 1, 1, 1, 1, 1, 1, 1],
     ]
+    assert row["truncated"] == 1
 
 
-CHANGES = {
-    "right": {},
-    "left": {"padding_side": "left"},
-    "without types": {"model_input_names": ["input_ids", "attention_mask"]},
-    "other type of padding": {"pad_token_type_id": 3, "truncation_side": "left"},
+TOKENIZERS = {
+    "right": make_tokenizer,
+    "left": lambda: make_tokenizer(padding_side="left"),
+    "without types": lambda: make_tokenizer(
+        model_input_names=["input_ids", "attention_mask"]
+    ),
+    "cut on the left": lambda: make_tokenizer(truncation_side="left"),
+    "slow": make_slow_tokenizer,
 }
+TEXTS = [("film", None), ("a good good film not bad", None), ("a", "b"), ("good", None)]
 
 
-@pytest.mark.parametrize("name", CHANGES)
-def test_equals_transformers(name):
-    tokenizer = make_tokenizer(**CHANGES[name])
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_equals_transformers_one_text_at_a_time(name):
+    tokenizer = TOKENIZERS[name]()
     fields_fn = make_text_fields(tokenizer, max_length=7)
-    for text, pair in [("film", None), ("a good good film not bad", None), ("a", "b")]:
-        expected = tokenizer(
-            text,
-            pair,
-            truncation=True,
-            max_length=7,
-            padding="max_length",
-            return_tensors="np",
-        )
-        found = fields_fn({"text": text, "text_pair": pair})
+    rows = fields_fn([{"text": text, "text_pair": pair} for text, pair in TEXTS])
+    for row, (text, pair) in zip(rows, TEXTS, strict=True):
+        expected = tokenizer(text, pair, truncation=True, max_length=7)
+        (found,) = row
+        uncut = len(tokenizer(text, pair)["input_ids"])
+        assert found.pop("truncated") == (uncut > 7)
         assert set(found) == set(expected)
         for field, tokens in expected.items():
-            np.testing.assert_array_equal(found[field], tokens[0])
+            assert found[field].tolist() == tokens
 
 
-def test_a_text_is_tokenized_once(monkeypatch):
-    fields_fn = make_text_fields(make_tokenizer(), max_length=8, num_classes=2)
-    texts = []
-
-    class Counting:
-        padding_side = fields_fn.tokenizer.padding_side
-
-        def __call__(self, text, *args, **options):
-            texts.append(text)
-            return tokenizer(text, *args, **options)
-
-    tokenizer, fields_fn.tokenizer = fields_fn.tokenizer, Counting()
-    first = fields_fn(EXAMPLE)
-    first["input_ids"][0] = 1  # the example's own
-    again = fields_fn({**EXAMPLE, "targets": 0})
-    assert texts == [EXAMPLE["text"]]
-    assert again["input_ids"][0] != 1
-    assert again["targets"] == 0
-    assert fields_fn({"text": "bad"})["input_ids"][1] == 7
+@pytest.mark.parametrize("make", [make_tokenizer, make_slow_tokenizer])
+def test_only_a_text_that_lost_tokens_counts_as_truncated(make):
+    fields_fn = make_text_fields(make(), max_length=6)
+    texts = ["a a a a", "a a a a a"] if make is make_tokenizer else ["aaaaa", "aaaaaa"]
+    (exact,), (longer,) = fields_fn([{"text": text} for text in texts])
+    assert len(exact["input_ids"]) == len(longer["input_ids"]) == 6
+    assert (exact["truncated"], longer["truncated"]) == (0, 1)
 
 
 def test_settings_tell_tokenizers_and_lengths_apart():
@@ -104,7 +136,11 @@ def test_settings_tell_tokenizers_and_lengths_apart():
     assert make_text_fields(tokenizer, max_length=8).settings == settings
     assert make_text_fields(make_tokenizer(), max_length=8).settings == settings
     assert make_text_fields(tokenizer, max_length=9).settings != settings
-    for changes in ({"padding_side": "left"}, {"pad_token": "[UNK]"}):
+    for changes in (
+        {"padding_side": "left"},
+        {"pad_token": "[UNK]"},
+        {"model_input_names": ["input_ids", "attention_mask"]},
+    ):
         other = make_text_fields(make_tokenizer(**changes), max_length=8)
         assert other.settings["tokenizer"] != settings["tokenizer"]
     tokenizer.add_tokens(["plot twist"])
@@ -112,27 +148,57 @@ def test_settings_tell_tokenizers_and_lengths_apart():
     assert other.settings["tokenizer"] != settings["tokenizer"]
 
 
+def test_settings_tell_slow_tokenizers_apart():
+    from transformers import ByT5Tokenizer
+
+    tokenizers = [ByT5Tokenizer(), ByT5Tokenizer(), ByT5Tokenizer(extra_ids=5)]
+    tokenizers.append(ByT5Tokenizer(do_lower_case=True))
+    tokenizers.append(ByT5Tokenizer())
+    tokenizers[-1].add_tokens(["film"])
+    found = [
+        make_text_fields(t, max_length=8).settings["tokenizer"] for t in tokenizers
+    ]
+    assert found[0] == found[1]
+    assert len(set(found)) == 4
+
+
 def test_it_has_a_tokenizer_of_its_own_and_can_be_pickled():
     tokenizer = make_tokenizer()
-    fields_fn = make_text_fields(tokenizer, max_length=8, num_classes=2)
-    expected = fields_fn(EXAMPLE)
+    fields_fn = make_text_fields(tokenizer, max_length=8)
+    expected = only(fields_fn([EXAMPLE]))
     copied = pickle.loads(pickle.dumps(fields_fn))
     tokenizer.padding_side = "left"
     tokenizer.add_tokens(["good film"])
-    fields_fn._tokens.cache_clear()
-    for found in (fields_fn(EXAMPLE), copied(EXAMPLE)):
+    for found in (only(fields_fn([EXAMPLE])), only(copied([EXAMPLE]))):
         for name, tokens in expected.items():
             np.testing.assert_array_equal(found[name], tokens)
     assert copied.settings == fields_fn.settings
 
 
+def test_threads_call_the_tokenizer_one_at_a_time():
+    fields_fn = make_text_fields(make_tokenizer(), max_length=8)
+    tokenizer = fields_fn.tokenizer
+    inside, most = [], []
+
+    def slowly(*args, **options):
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.01)
+        inside.pop()
+        return tokenizer(*args, **options)
+
+    fields_fn.tokenizer = slowly
+    threads = [threading.Thread(target=fields_fn, args=([EXAMPLE],)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1, 1, 1, 1]
+
+
 def test_a_tokenizer_without_padding_uses_the_end_of_text():
     tokenizer = make_tokenizer(pad_token=None, eos_token="[MASK]")
-    fields = make_text_fields(tokenizer, max_length=6)({"text": "film"})
-    assert values(fields, "input_ids", "attention_mask") == [
-        [2, 10, 3, 4, 4, 4],
-        [1, 1, 1, 0, 0, 0],
-    ]
+    assert make_text_fields(tokenizer, max_length=6).padding["input_ids"] == Pad(4)
     with pytest.raises(InputError, match="neither a padding nor an end-of-text"):
         make_text_fields(make_tokenizer(pad_token=None), max_length=6)
 
@@ -148,80 +214,22 @@ def test_lengths_that_cannot_be_are_refused(max_length):
         make_text_fields(unknown, max_length=max_length)
 
 
-def test_a_target_outside_the_classes_names_the_row():
-    fields_fn = make_text_fields(make_tokenizer(), max_length=8, num_classes=2)
-    with pytest.raises(InputError, match=r"dev.tsv, line 3 has target 2"):
-        fields_fn({"text": "film", "targets": 2, "id": "dev.tsv, line 3"})
-
-
-# --- in the loader --------------------------------------------------------------------
-class Reviews:
-    """Twelve texts of different lengths."""
-
-    class_names = ("bad", "good")
-    targets = np.arange(12, dtype=np.int32) % 2
-
-    def __len__(self):
-        return 12
-
-    def __repr__(self):
-        return "Reviews()"
-
-    def __getitem__(self, index):
-        return {"text": "good " * (index + 1), "targets": self.targets[index]}
-
-
-def test_batches_and_what_a_resume_compares():
-    fields_fn = make_text_fields(make_tokenizer(), max_length=10, num_classes=2)
-    arguments = {"global_batch_size": 4, "seed": 0, "fields_fn": fields_fn}
-    loader = make_train_loader(Reviews(), **arguments)
-    stream = loader.batches()
-    batch = next(stream)
-    stream.close()
-    lengths = batch["attention_mask"].sum(axis=1)
-    np.testing.assert_array_equal(lengths, np.minimum(batch["index"] + 3, 10))
-    assert loader.settings.items() > fields_fn.settings.items()
-    longer = make_text_fields(make_tokenizer(), max_length=12, num_classes=2)
-    other = make_train_loader(Reviews(), **{**arguments, "fields_fn": longer})
-    with pytest.raises(InputError, match=r"\['max_length'\] were \[10\].*now \[12\]"):
-        other.check_state(loader.state(3))
-
-
-def test_worker_processes_give_the_same_batches():
-    fields_fn = make_text_fields(make_tokenizer(), max_length=10, num_classes=2)
-    found = []
-    for num_workers in (0, 1):
-        loader = make_train_loader(
-            Reviews(),
-            global_batch_size=4,
-            seed=0,
-            fields_fn=fields_fn,
-            num_workers=num_workers,
-        )
-        stream = loader.batches()
-        found.append([next(stream) for _ in range(3)])
-        stream.close()
-    for threads, processes in zip(*found, strict=True):
-        for name in threads:
-            np.testing.assert_array_equal(threads[name], processes[name])
-
-
-def test_padding_rows_of_an_evaluation_attend_to_nothing():
-    fields_fn = make_text_fields(make_tokenizer(), max_length=10, num_classes=2)
-    batches = make_eval_batches(Reviews(), global_batch_size=8, fields_fn=fields_fn)
-    last = list(batches)[-1]
-    assert last["loss_mask"].tolist() == [1.0] * 4 + [0.0] * 4
-    assert not last["attention_mask"][4:].any()
+def test_a_slow_tokenizer_is_refused_where_a_fast_one_is_needed():
+    check_fast(make_tokenizer(), "token classification")
+    with pytest.raises(
+        InputError, match=r"^token class.*ByT5Tokenizer.*tokenizer\.json"
+    ):
+        check_fast(make_slow_tokenizer(), "token classification")
 
 
 # --- trim_padding ---------------------------------------------------------------------
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize(("multiple", "length"), [(1, 6), (4, 8), (8, 8), (16, 10)])
 def test_trim_keeps_every_real_token(side, multiple, length):
-    fields_fn = make_text_fields(make_tokenizer(padding_side=side), max_length=10)
-    rows = [fields_fn({"text": text}) for text in ("film", "a good good film")]
-    batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    batch |= {"targets": np.zeros(2, np.int32), "square": np.zeros((10, 10))}
+    tokenizer = make_tokenizer(padding_side=side)
+    texts = ["film", "a good good film"]
+    batch = tokenizer(texts, padding="max_length", max_length=10, return_tensors="np")
+    batch = {**batch, "targets": np.zeros(2, np.int32), "square": np.zeros((10, 10))}
     trimmed = trim_padding(batch, multiple=multiple)
     attended = batch["attention_mask"] > 0
     kept = trimmed["attention_mask"] > 0
