@@ -29,8 +29,8 @@ from jft.data.sources import ArraySource, Example, Source
 from jft.data.splits import Subset, load_splits, split_source
 from jft.data.targets import target_fields
 from jft.data.text import TextSource
-from jft.data.token_table import TextFieldsFn, TokenTable, tokenize
-from jft.data.tokens import TextFields, make_text_fields, trim_padding
+from jft.data.token_table import TokenTable, tokenize
+from jft.data.tokens import TextFields, TextFieldsFn, make_text_fields, trim_padding
 
 __all__ = [
     "AUGMENTATIONS",
