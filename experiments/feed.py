@@ -188,7 +188,7 @@ def make_train_loader(
         raise InputError(
             f"the split 'train' has {len(table)} rows, which make "
             f"{loader.steps_per_epoch:.2f} batches of data.global_batch_size "
-            f"{settings.global_batch_size}. Make the batch smaller, or the split larger."
+            f"{settings.global_batch_size}. Make the batch smaller."
         )
     return loader
 

@@ -55,9 +55,9 @@ from jft.data.squad import load_squad
 from jft.data.tagging import TaggingFields, make_tagging_fields, read_tags
 from jft.data.targets import target_fields
 from jft.data.tfds import TfdsSource
-from jft.data.token_table import TextFieldsFn, TokenTable, tokenize
+from jft.data.token_table import TokenTable, tokenize
 from jft.data.tokenizer import load_tokenizer
-from jft.data.tokens import TextFields, make_text_fields, trim_padding
+from jft.data.tokens import TextFields, TextFieldsFn, make_text_fields, trim_padding
 
 __all__ = [
     "AUGMENTATIONS",

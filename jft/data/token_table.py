@@ -5,7 +5,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -17,6 +17,7 @@ from jft.data.padding import Pad
 from jft.data.ragged import RaggedRows, RaggedWriter, Row, open_rows
 from jft.data.sources import Example, digest
 from jft.data.targets import example_name
+from jft.data.tokens import TextFieldsFn
 from jft.types import InputError
 
 FORMAT = 1  # raise it when the same settings give other rows or files
@@ -36,23 +37,6 @@ class Readable(Protocol):
 
     def __getitem__(self, index: int) -> Any:
         """Return one."""
-
-
-@runtime_checkable
-class TextFieldsFn(Protocol):
-    """``examples -> rows``: one list an example, of one or several unpadded rows.
-
-    A row is ``{field: array or scalar}``: int32 [length], a scalar or vector of
-    targets, ….
-    """
-
-    settings: Mapping[str, Any]  # JSON; all that the rows depend on besides examples
-    padding: Mapping[str, Pad]  # of the fields with a length axis
-    padding_side: str  # "right" or "left"
-    host_fields: tuple[str, ...]  # kept for scoring, not fed to the model
-
-    def __call__(self, examples: Sequence[Example]) -> list[list[dict[str, Any]]]:
-        """Make the rows of many examples at once."""
 
 
 class TokenTable:
@@ -136,11 +120,18 @@ def tokenize(
       show_progress: show a bar where it takes more than two seconds.
 
     Raises:
-      InputError: if there is no example, if the cache cannot be written, or if a row
-        is not what the function's ``padding`` promises; names the example.
+      InputError: if there is no example, if the examples have no ``repr`` of their
+        own, if the cache cannot be written, or if a row is not what the function's
+        ``padding`` promises; names the example.
     """
     if not len(examples):
         raise InputError(f"{examples!r} holds no example to tokenize.")
+    if type(examples).__repr__ is object.__repr__:  # tells where it lies in memory
+        raise InputError(
+            f"{type(examples).__name__} has no __repr__ that tells its examples from "
+            "others, so their tokens could be taken for others'. Give it one with a "
+            "digest of its content, or use make_examples."
+        )
     root = cache_folder() if cache_dir is None else Path(cache_dir)
     folder = root / "tokens" / _key(examples, fields_fn)
     rows = open_rows(folder)

@@ -35,11 +35,19 @@ def make_fields(
         tokenizer_of(model),
         max_length=max_length,
         max_target_length=max_target_length or max_length,
-        decoder_start_token_id=model.config["decoder_start_token_id"],
+        decoder_start_token_id=start_token(model),
         prefix=prefix,
-        source_language=source_language,
-        target_language=target_language,
+        src_lang=source_language,
+        tgt_lang=target_language,
     )
+
+
+def start_token(model: Any) -> int | None:
+    """What decoder inputs start with; None: the text's own last token, as in mBART."""
+    if model.family.model_type == "mbart":
+        return None
+    token: int = model.module.config.decoder_start_token_id
+    return token
 
 
 def predictions(rows: Mapping[str, Any], source: Data) -> list[str]:

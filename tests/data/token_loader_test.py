@@ -7,6 +7,8 @@ import pytest
 from jft.data import (
     IGNORED,
     choose_lengths,
+    make_eval_batches,
+    make_text_fields,
     make_token_loader,
     make_train_loader,
     pack,
@@ -23,6 +25,7 @@ from tests.data.token_rows import (
     TokenFields,
     mask_tokens,
 )
+from tests.tiny_tokenizer import WORDS, make_tokenizer
 
 NUM = 101
 BATCH = 12
@@ -42,10 +45,11 @@ MAX_LENGTHS = {"input": 41, "target": 41}
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
-    return {
+    made = {
         name: tokenize(Lines(NUM), fields_fn(), cache_dir=folder)
         for name, fields_fn in FIELDS.items()
     }
+    return {"folder": folder, **made}
 
 
 @pytest.fixture
@@ -152,6 +156,82 @@ def test_packed_batches_hold_the_tokens_and_targets_of_the_table(make, tables):
     table = tables["token"]
     expected = np.concatenate([table[i]["input_ids"] for i in range(NUM)])
     np.testing.assert_array_equal(found, np.sort(expected))
+
+
+class Texts:
+    """Sentences of 1 to 12 words, and pairs of them."""
+
+    def __len__(self):
+        return 30
+
+    def __repr__(self):
+        return "Texts()"
+
+    def __getitem__(self, index):
+        generator = np.random.default_rng(index)
+        words = [WORDS[i] for i in generator.integers(len(WORDS), size=2 + index % 9)]
+        return {"text": " ".join(words[:-1]), "text_pair": words[-1], "targets": 1}
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_batches_of_texts_are_those_of_the_tokenizer(tmp_path, side):
+    tokenizer = make_tokenizer(padding_side=side)
+    fields_fn = make_text_fields(tokenizer, max_length=32)
+    table = tokenize(Texts(), fields_fn, cache_dir=tmp_path)
+    assert repr(tokenize(Texts(), fields_fn, cache_dir=tmp_path)) == repr(table)
+    shapes = choose_lengths(table.lengths, global_batch_size=5, num_lengths=3)
+    loader = make_train_loader(
+        table, global_batch_size=5, seed=0, group_by_length=True, shapes=shapes
+    )
+    found = set()
+    for batch in take(loader, 0, 12):
+        examples = [Texts()[i] for i in batch["index"]]
+        length = batch["input_ids"].shape[1]
+        expected = tokenizer(
+            [example["text"] for example in examples],
+            [example["text_pair"] for example in examples],
+            padding="max_length",
+            max_length=length,
+            return_tensors="np",
+        )
+        for name, values in expected.items():
+            np.testing.assert_array_equal(batch[name], values)
+        assert batch["targets"].tolist() == [1] * 5
+        assert batch.keys() == {*expected, "targets", "index", "loss_mask"}
+        found.add(length)
+    assert len(found) == len(shapes) > 1
+
+
+def test_a_change_may_add_a_field_that_the_table_has_not(tables):
+    """As masks do, which are drawn together with what they ask for."""
+
+    def ask(row, generator):
+        targets = np.where(generator.random(len(row["input_ids"])) < 0.5, 5, IGNORED)
+        return {**row, "targets": targets.astype(np.int32)}
+
+    class Unasked(TokenFields):
+        def rows(self, example):
+            (row,) = super().rows(example)
+            return [{n: x for n, x in row.items() if n != "targets"}]
+
+    table = tokenize(Lines(NUM), Unasked(), cache_dir=tables["folder"])
+    assert "targets" not in table.fields
+    for batching in ("pad", "length", "pack"):
+        loader = make_token_loader(
+            table,
+            batching=batching,
+            global_batch_size=4,
+            seed=0,
+            max_lengths=MAX_LENGTHS,
+            augment=ask,
+        )
+        for batch in take(loader, 0, 3):
+            real = batch.get("attention_mask", batch.get("segment_ids")) > 0
+            assert batch["targets"].shape == batch["input_ids"].shape
+            assert set(batch["targets"][real].tolist()) == {5, IGNORED}
+            assert set(batch["targets"][~real].tolist()) <= {IGNORED}
+    batches = list(make_eval_batches(table, global_batch_size=4, augment=ask))
+    assert (batches[-1]["targets"][1:] == IGNORED).all()  # of the blank rows
 
 
 @pytest.mark.parametrize("kind", KINDS)

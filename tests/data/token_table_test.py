@@ -234,6 +234,20 @@ def test_a_list_an_example_is_expected(tmp_path):
         make(tmp_path, Lines(0))
 
 
+class Nameless:
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        return Lines(3)[index]
+
+
+def test_examples_that_do_not_say_what_they_are_are_refused(tmp_path):
+    with pytest.raises(InputError, match="Nameless has no __repr__"):
+        make(tmp_path, Nameless())
+    assert len(make(tmp_path, [Lines(3)[i] for i in range(3)])) == 3
+
+
 def test_a_cache_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "tokens").write_text("a file in the way")
     with pytest.raises(InputError, match=r"cannot be kept in .*tokens.*JFT_CACHE"):
