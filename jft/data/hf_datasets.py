@@ -64,11 +64,14 @@ class HfDatasetSource:
     ) -> None:
         self.name, self._origin = "the data set", ""
         if isinstance(dataset, str | Path):
-            self.name, self._origin = _names(dataset, config, revision)
-            dataset = _load(dataset, config, revision, self.name)
+            self.name, self._origin = _names(dataset, config)
+            dataset = _load(dataset, config, revision)
         splits = _splits(dataset)
         sizes = {name: len(part) for name, part in splits.items()}
         self.slices = parse_slices(split, sizes, name=self.name)
+        if self._origin:  # with the configuration that is taken where none is named
+            names = {part.info.config_name for part in splits.values()} - {None}
+            self._origin = "/".join([self._origin, *sorted(names)])
         self._splits = {} if self._origin else splits
         rows = _select(splits, self.slices)
         if absent := sorted(set(columns or ()) - set(rows.column_names)):
@@ -80,7 +83,7 @@ class HfDatasetSource:
         self._features = {name: rows.features[name] for name in self.columns}
         self._rows = rows.select_columns(list(self.columns)).with_format("arrow")
 
-    @property
+    @cached_property
     def rows(self) -> Mapping[str, np.ndarray]:
         """Which rows of which split these are, for `check_slices`.
 
@@ -143,6 +146,10 @@ class HfDatasetSource:
     def _image_name(self, image: dict[str, Any], mode: str | None, index: int) -> str:
         return image["path"] or self._where(index)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # the tables that were given are only needed for this; rows has its own
+        return {**vars(self), "rows": self.rows, "_splits": {}}
+
     @cached_property
     def _digest(self) -> str:
         tables = (self._rows[i : i + CHUNK] for i in range(0, len(self), CHUNK))
@@ -165,18 +172,17 @@ def _import_datasets() -> Any:
     return datasets
 
 
-def _names(path: str | Path, config: str | None, revision: str | None) -> list[str]:
-    """What to call a data set in messages, and what tells it from every other."""
+def _names(path: str | Path, config: str | None) -> tuple[str, str]:
+    """What to call a data set in messages, and where it comes from."""
     folder = Path(path).expanduser()
-    if not folder.exists():
-        names = [str(path)] * 2
+    if folder.exists():
+        name, origin = folder.absolute().name, str(folder.resolve())
     else:
-        names = [folder.absolute().name, str(folder.resolve())]
-    names = ["/".join([name, config]) if config else name for name in names]
-    return [f"{name}@{revision}" if revision else name for name in names]
+        name = origin = str(path)
+    return (f"{name}/{config}" if config else name), origin
 
 
-def _load(path: str | Path, config: str | None, revision: str | None, name: str) -> Any:
+def _load(path: str | Path, config: str | None, revision: str | None) -> Any:
     datasets = _import_datasets()
     folder = Path(path).expanduser()
     if any((folder / mark).is_file() for mark in ("state.json", "dataset_dict.json")):
@@ -191,7 +197,7 @@ def _load(path: str | Path, config: str | None, revision: str | None, name: str)
         return datasets.load_dataset(source, config, revision=revision)
     except ConnectionError as error:
         raise InputError(
-            f"{name} cannot be had from the Hub: {error}. Check the name and the "
+            f"{path} cannot be had from the Hub: {error}. Check the name and the "
             "network. Where there is none, load it once with one, for it stays in the "
             "cache of datasets, or give the folder of a save_to_disk."
         ) from error

@@ -212,6 +212,10 @@ def test_a_copy_through_pickle_is_the_same_source(toy, saved):
         assert [plain(row) for row in copy] == [plain(row) for row in source]
         assert copy.where(2, "id") == source.where(2, "id")
     assert len(pickle.dumps(HfDatasetSource(saved))) < 10_000  # files, not their rows
+    part = toy.select([1, 5, 2])  # a view of a table
+    copy = pickle.loads(pickle.dumps(HfDatasetSource(part)))
+    with pytest.raises(InputError, match="share 3 rows of a table"):
+        check_slices({"train": copy, "test": HfDatasetSource(toy)})
 
 
 def test_the_number_of_readers_does_not_matter(saved):
@@ -269,12 +273,24 @@ def test_a_folder_of_data_files(tmp_path, monkeypatch):
         {"text": "bad", "label": 0},
     ]
     assert source.where(1, "text") == "films, train, row 1, column 'text'"
+    named = HfDatasetSource(folder, config="default")
+    assert repr(named) == repr(source)
+    assert named.name == "films/default"
+    with pytest.raises(InputError, match="'a' and 'b' share 2 rows"):
+        check_slices({"a": source, "b": named})
+
+
+def test_code_of_a_data_set_is_not_run(tmp_path):
+    mark = tmp_path / "was run"
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "films.py").write_text(f"open({str(mark)!r}, 'w')")
+    with pytest.raises(InputError, match=r"films cannot be loaded: .*is never run"):
+        HfDatasetSource(tmp_path / "films")
+    assert not mark.exists()
 
 
 def test_offline_is_explained():
-    with pytest.raises(
-        InputError, match="someone/films/de@v1 cannot be had from the H"
-    ):
+    with pytest.raises(InputError, match="someone/films cannot be had from the H"):
         HfDatasetSource("someone/films", config="de", revision="v1")
 
 
@@ -306,3 +322,9 @@ def test_what_is_no_data_set_is_refused(toy, tmp_path):
     assert list(HfDatasetSource(toy, split="train[:2]").column("id")) == [0, 1]
     with pytest.raises(InputError, match=r"has no split 'train'; it has \['test'\]"):
         HfDatasetSource(datasets.Dataset.from_dict({"a": [1]}, split="test"))
+
+
+def test_the_absent_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(InputError, match=r"pip install 'jft\[hf\]'"):
+        HfDatasetSource("films")

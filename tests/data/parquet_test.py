@@ -336,3 +336,10 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
         InputError, match=r"a\.parquet cannot be written as Arrow.*JFT_C"
     ):
         ParquetSource(file)
+
+
+def test_the_absent_package_is_named(tmp_path, monkeypatch):
+    file = write(tmp_path / "a.parquet", films())
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(InputError, match=r"pip install 'jft\[parquet\]'"):
+        ParquetSource(file)

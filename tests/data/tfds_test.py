@@ -320,3 +320,9 @@ def test_images_of_more_than_8_bits_are_refused(toy_data_dir, tmp_path):
     with pytest.raises(InputError, match=r"'image' is Image\(.*uint16.*of 8 bits"):
         TfdsSource("toy_tfds", data_dir=tmp_path)
     assert TfdsSource("toy_tfds", data_dir=tmp_path, columns=["text"])[0]
+
+
+def test_the_absent_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(InputError, match=r"pip install 'jft\[tfds\]'"):
+        TfdsSource("toy_tfds")
