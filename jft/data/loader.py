@@ -182,6 +182,7 @@ def make_train_loader(
         "source": repr(source),
         "seed": seed,
         "global_batch_size": global_batch_size,
+        **getattr(augment, "settings", {}),
     }
     return TrainLoader(
         pipeline=pipeline,

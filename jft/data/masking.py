@@ -90,6 +90,11 @@ class MaskTokens:
     rate: float
     whole_word: bool
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the rows depend on besides themselves, for a loader's state."""
+        return {"mask_rate": self.rate, "whole_word": self.whole_word}
+
     def __call__(self, example: Example, generator: np.random.Generator) -> Row:
         """Mask a copy of an unpadded row; the generator is consumed."""
         tokens = np.asarray(example["input_ids"])
