@@ -13,7 +13,7 @@ from jaxtyping import Int
 from jft.types import Batch, InputError, Interrupted, Params
 
 EvalStep: TypeAlias = Callable[[Params, Batch], Mapping[str, Any]]
-Rows: TypeAlias = Mapping[str, list[np.ndarray]]  # field -> one array a row, by index
+Rows: TypeAlias = Mapping[str, list[Any]]  # field -> what is kept of each row, by index
 
 _BATCH_FIELDS = ("index", "loss_mask")
 

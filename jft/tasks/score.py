@@ -18,8 +18,8 @@ class Evaluation:
 
     scores: dict[str, float]  # "loss" and each metric
     num_examples: int  # N
-    references: Sequence[Any]  # one an example
-    predictions: Sequence[Any]  # the same
+    references: Any  # one an example, an array or a list
+    predictions: Any  # the same
 
 
 def score(

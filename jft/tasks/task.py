@@ -41,8 +41,8 @@ class Task:
     predict: Callable[
         [Any, Batch], Mapping[str, Any]
     ]  # (outputs, batch) -> rows [B, …]
-    predictions: Callable[[Rows, Data], Sequence[Any]]
-    references: Callable[[Data], Sequence[Any]]
+    predictions: Callable[[Rows, Data], Any]  # an array or a list
+    references: Callable[[Data], Any]  # the same
     metrics: Mapping[str, MetricFn]
     default_metrics: tuple[str, ...]  # the first chooses the best checkpoint
     # one prediction, the class names -> what a person reads
