@@ -7,6 +7,7 @@ from itertools import combinations
 from typing import Any
 
 from jft.data.catalog import load_source
+from jft.data.slices import check_slices
 from jft.data.sources import Source, select_columns
 from jft.data.splits import TRAIN, Size, split_source
 from jft.types import InputError

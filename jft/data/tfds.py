@@ -7,7 +7,6 @@ last class; an image would be decoded by OpenCV where that is installed and by P
 where not, to other pixels; preparing anew writes the same rows as other bytes.
 """
 
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -161,9 +160,7 @@ class TfdsSource:
             ) from error
 
     def _decode(self, encoded: bytes, channels: int, index: int) -> np.ndarray:
-        return read_image(
-            io.BytesIO(encoded), name=self._where(index), channels=channels
-        )
+        return read_image(encoded, name=self._where(index), channels=channels)
 
     def _image_name(self, encoded: bytes, channels: int, index: int) -> str:
         return self._where(index)

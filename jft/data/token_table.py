@@ -188,7 +188,7 @@ def _rows_of(
 ) -> list[dict[str, Any]]:
     """The rows of some examples, with the columns beside the fields."""
     chunk = [examples[i] for i in positions]
-    made = fields_fn(chunk)
+    made: list[list[dict[str, Any]]] = fields_fn(chunk)
     if len(made) != len(chunk):
         raise InputError(
             f"{type(fields_fn).__name__} made rows of {len(made)} examples out of "

@@ -10,7 +10,6 @@ from jft.evals.forgetting import (
     forgetting_report,
     put_head_back,
     set_head_aside,
-    source_score,
 )
 from jft.evals.generate import Generated, generate
 from jft.evals.multilabel_metrics import MULTILABEL_METRICS, class_f1s
@@ -65,6 +64,5 @@ __all__ = [
     "probe_accuracy",
     "put_head_back",
     "set_head_aside",
-    "source_score",
     "write_summary",
 ]

@@ -2,15 +2,14 @@
 """What the source task loses: its old head is kept aside and put back to ask."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from jft import paths
-from jft.evals.evaluate import EvalStep, evaluate
-from jft.types import Batch, InputError, Params
+from jft.types import InputError, Params
 
 
 def set_head_aside(params: Params, *, head: str) -> dict[str, np.ndarray]:
@@ -54,35 +53,6 @@ def put_head_back(params: Params, head_aside: Mapping[str, np.ndarray]) -> Param
             "Forgetting can be measured where both tasks use the same kind of head."
         )
     return paths.map_with_path(lambda path, x: head_aside.get(path, x), params)
-
-
-def source_score(
-    eval_step: EvalStep,
-    params: Params,
-    batches: Iterable[Batch],
-    *,
-    head_aside: Mapping[str, np.ndarray],
-    metric: str = "accuracy",
-    stop_requested: Callable[[], bool] = lambda: False,
-) -> float:
-    """The source task's metric with the fine-tuned body and the old head.
-
-    Args:
-      eval_step: the source model's (its head has the source's number of classes).
-      params: fine-tuned.
-      batches: the source task's evaluation batches.
-      head_aside: what `set_head_aside` kept.
-      metric: a key of ``METRICS``.
-      stop_requested: as in `evaluate`.
-    """
-    evaluation = evaluate(
-        eval_step,
-        put_head_back(params, head_aside),
-        batches,
-        metric_names=(metric,),
-        stop_requested=stop_requested,
-    )
-    return evaluation.scores[metric]
 
 
 def forgetting_report(
