@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jft.data.tokenizer import check_tokenizer_fits, load_tokenizer
+from jft.data.fields.tokenizer import check_tokenizer_fits, load_tokenizer
 from jft.export import save_pretrained
 from jft.models import Family, family_of, make_apply_fn
 from jft.models.classes import (

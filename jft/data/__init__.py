@@ -1,11 +1,45 @@
 # SPDX-License-Identifier: Apache-2.0
 """What goes in? Sources, splits, augmentation, fields and the loader."""
 
-from jft.data.answers import Answer, AnswerFields, make_answer_fields, read_answers
-from jft.data.augment import AUGMENTATIONS, AugmentImage, get_augmentation
-from jft.data.batching import BATCHINGS, make_token_loader
-from jft.data.cache import cache_folder
-from jft.data.catalog import (
+from jft.data.batches.batching import BATCHINGS, make_token_loader
+from jft.data.batches.collate import pad_rows
+from jft.data.batches.eval_batches import EvalBatches, make_eval_batches
+from jft.data.batches.lengths import Lengths, choose_lengths
+from jft.data.batches.loader import TrainLoader, make_train_loader
+from jft.data.batches.packing import PackedTable, pack
+from jft.data.batches.prefetch import Prefetch, prefetch_to_device
+from jft.data.batches.reading import Augment, FieldsFn
+from jft.data.batches.token_table import TokenTable, tokenize
+from jft.data.examples.examples import Examples, make_examples
+from jft.data.examples.kinds import KINDS, Column, Kind
+from jft.data.examples.split_checks import check_splits, count_shared
+from jft.data.examples.split_files import load_splits
+from jft.data.examples.splits import Subset, split_source
+from jft.data.fields.answers import (
+    Answer,
+    AnswerFields,
+    make_answer_fields,
+    read_answers,
+)
+from jft.data.fields.augment import AUGMENTATIONS, AugmentImage, get_augmentation
+from jft.data.fields.chat import ChatFields, make_chat_fields
+from jft.data.fields.language import make_language_fields
+from jft.data.fields.masking import MaskTokens, make_mask_tokens, make_masked_fields
+from jft.data.fields.padding import IGNORED, Pad
+from jft.data.fields.pairs import few_shot_pairs, make_sentence_pair_fields
+from jft.data.fields.preprocess import ImageFields, make_image_fields
+from jft.data.fields.seq2seq import make_seq2seq_fields
+from jft.data.fields.tagging import TaggingFields, make_tagging_fields, read_tags
+from jft.data.fields.targets import target_fields
+from jft.data.fields.tokenizer import load_tokenizer
+from jft.data.fields.tokens import (
+    TextFields,
+    TextFieldsFn,
+    make_text_fields,
+    trim_padding,
+)
+from jft.data.sources.cache import cache_folder
+from jft.data.sources.catalog import (
     PART_OPTIONS,
     SOURCES,
     has_option,
@@ -13,33 +47,17 @@ from jft.data.catalog import (
     load_letters_source,
     load_source,
 )
-from jft.data.chat import ChatFields, make_chat_fields
-from jft.data.collate import pad_rows
-from jft.data.conll import load_conll
-from jft.data.delimited import load_delimited
-from jft.data.eval_batches import EvalBatches, make_eval_batches
-from jft.data.examples import Examples, make_examples
-from jft.data.folder import IMAGES, FolderSource, Media
-from jft.data.hf_datasets import HfDatasetSource
-from jft.data.images import IMAGE_SUFFIXES, read_image
-from jft.data.jsonl import load_jsonl
-from jft.data.kinds import KINDS, Column, Kind
-from jft.data.language import make_language_fields
-from jft.data.lengths import Lengths, choose_lengths
-from jft.data.letters import render_letters
-from jft.data.lines import LinesSource
-from jft.data.loader import TrainLoader, make_train_loader
-from jft.data.mapped import FileSource
-from jft.data.masking import MaskTokens, make_mask_tokens, make_masked_fields
-from jft.data.packing import PackedTable, pack
-from jft.data.padding import IGNORED, Pad
-from jft.data.pairs import few_shot_pairs, make_sentence_pair_fields
-from jft.data.parquet import ParquetSource
-from jft.data.prefetch import Prefetch, prefetch_to_device
-from jft.data.preprocess import ImageFields, make_image_fields
-from jft.data.reading import Augment, FieldsFn
-from jft.data.seq2seq import make_seq2seq_fields
-from jft.data.sources import (
+from jft.data.sources.conll import load_conll
+from jft.data.sources.delimited import load_delimited
+from jft.data.sources.folder import IMAGES, FolderSource, Media
+from jft.data.sources.hf_datasets import HfDatasetSource
+from jft.data.sources.images import IMAGE_SUFFIXES, read_image
+from jft.data.sources.jsonl import load_jsonl
+from jft.data.sources.letters import render_letters
+from jft.data.sources.lines import LinesSource
+from jft.data.sources.mapped import FileSource
+from jft.data.sources.parquet import ParquetSource
+from jft.data.sources.source import (
     ArraySource,
     ColumnView,
     Example,
@@ -48,16 +66,8 @@ from jft.data.sources import (
     digest,
     select_columns,
 )
-from jft.data.split_checks import check_splits, count_shared
-from jft.data.split_files import load_splits
-from jft.data.splits import Subset, split_source
-from jft.data.squad import load_squad
-from jft.data.tagging import TaggingFields, make_tagging_fields, read_tags
-from jft.data.targets import target_fields
-from jft.data.tfds import TfdsSource
-from jft.data.token_table import TokenTable, tokenize
-from jft.data.tokenizer import load_tokenizer
-from jft.data.tokens import TextFields, TextFieldsFn, make_text_fields, trim_padding
+from jft.data.sources.squad import load_squad
+from jft.data.sources.tfds import TfdsSource
 
 __all__ = [
     "AUGMENTATIONS",

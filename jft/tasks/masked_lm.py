@@ -22,7 +22,7 @@ def make_fields(model: Any, *, max_length: int, whole_word: bool = False) -> Any
 def make_augment(
     model: Any, *, mask_rate: float = 0.15, whole_word: bool = False
 ) -> Any:
-    """Hide ``mask_rate`` of the tokens, others each time; see `jft.data.masking`."""
+    """Hide ``mask_rate`` of the tokens, others each time; `make_mask_tokens`."""
     return make_mask_tokens(tokenizer_of(model), rate=mask_rate, whole_word=whole_word)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jaxtyping import Float, Int
 
-from jft.data.padding import IGNORED
+from jft.data.fields.padding import IGNORED
 from jft.types import InputError
 
 Array = jax.Array | np.ndarray

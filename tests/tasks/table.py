@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 import jft
-from jft.data.order import row_generator
+from jft.data.batches.order import row_generator
 from jft.tasks import Task, call_with_options, get_task
 from tests.tiny_tokenizer import make_tokenizer
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jft.data.padding import IGNORED
+from jft.data.fields.padding import IGNORED
 from jft.train import DIVERGENCES, distillation_loss, softmax_cross_entropy
 from jft.types import InputError
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.utils.class_weight import compute_class_weight
 
-from jft.data.padding import IGNORED
+from jft.data.fields.padding import IGNORED
 from jft.train import (
     DIVERGENCES,
     balanced_class_weights,

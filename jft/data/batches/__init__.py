@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From fields to batches: the table of tokens, lengths, packing and the loaders."""

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several rows of tokens in one, so that hardly anything is padding."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from jft.data.batches.token_table import RowChange, TokenTable
+from jft.data.fields.padding import Pad
+from jft.data.sources.source import digest
+from jft.types import InputError
+
+REPLACED = "attention_mask"  # segment_ids say what is padding
+
+
+class PackedTable:
+    """Rows of a token table, several in one; made by `pack`.
+
+    ``packed[i]`` is ``{field: int32 [tokens]}``: the model's fields of its rows one
+    after another, ``segment_ids`` (1 for the first row, 2, …) and ``position_ids``,
+    which begin at 0 in each row. In a batch both are filled up with 0. There is no
+    ``attention_mask``: a token sees its own segment only.
+    """
+
+    padding_side = "right"
+    host_fields: tuple[str, ...] = ()
+
+    def __init__(
+        self, table: TokenTable, bins: np.ndarray, order: np.ndarray, *, length: int
+    ) -> None:
+        """Put row ``order[i]`` of the table into row ``bins[i]``, in the order of i."""
+        self.table = table
+        self.length = length
+        self.settings = table.settings
+        (group,) = table.lengths
+        self.padding = {n: table.padding[n] for n in _packed_fields(table)} | {
+            "position_ids": Pad(0, group),
+            "segment_ids": Pad(0, group),
+        }
+        self._rows = order[np.argsort(bins, kind="stable")]
+        self._offsets = np.cumsum([0, *np.bincount(bins)])
+        tokens = np.bincount(bins, weights=table.lengths[group][order])
+        self.lengths = {group: tokens.astype(np.int32)}
+        self._digest = digest([self._rows, self._offsets])
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.read(index)
+
+    def read(self, index: int, change: RowChange | None = None) -> dict[str, Any]:
+        """Return a packed row, after a change of each row that is in it."""
+        rows = [self.table.read(int(row), change) for row in self.rows_of(index)]
+        names = [name for name in rows[0] if name in self.padding]
+        lengths = [len(row[names[0]]) for row in rows]
+        numbers = np.arange(1, len(rows) + 1, dtype=np.int32)
+        positions = [np.arange(n, dtype=np.int32) for n in lengths]
+        return {
+            **{name: np.concatenate([row[name] for row in rows]) for name in names},
+            "position_ids": np.concatenate(positions),
+            "segment_ids": np.repeat(numbers, lengths),
+        }
+
+    def rows_of(self, index: int) -> np.ndarray:
+        """Return the table's rows that a packed row holds, in their order, int64."""
+        index = range(len(self))[index]  # refuses what is outside
+        return np.asarray(self._rows[self._offsets[index] : self._offsets[index + 1]])
+
+    @property
+    def fill_rate(self) -> float:
+        """The share of all tokens that is no padding."""
+        (tokens,) = self.lengths.values()
+        return float(tokens.sum(dtype=np.int64)) / (len(self) * self.length)
+
+    def __repr__(self) -> str:
+        return (
+            f"PackedTable({self.table!r}, {len(self)} rows of {self.length} tokens, "
+            f"{self._digest})"
+        )
+
+
+def pack(table: TokenTable, *, length: int, seed: int) -> PackedTable:
+    """Put rows together into rows of at most ``length`` tokens, each exactly once.
+
+    Rows are taken in an order drawn from the seed; each goes where it leaves the least
+    room (best fit), whole. This is done once: epochs shuffle the packed rows.
+
+    Args:
+      table: whose model fields all have a length axis and share it.
+      length: tokens of a packed row.
+      seed: of the order.
+
+    Raises:
+      InputError: if a row is longer than ``length``, by its example, or if a field has
+        no length axis, such as one class a row.
+
+    Source: D. S. Johnson et al., "Worst-case performance bounds for simple
+    one-dimensional packing algorithms", 1974.
+    """
+    alone = [n for n in table.model_fields if n not in table.padding]
+    if alone or len(table.lengths) != 1:
+        raise InputError(
+            f"rows with the groups of lengths {sorted(table.lengths)} and the fields "
+            f"{alone} without a length cannot be packed; it takes one group and a "
+            'value a token in every field. Set batching to "length" or "pad".'
+        )
+    (lengths,) = table.lengths.values()
+    longest = int(lengths.argmax())
+    if lengths[longest] > length:
+        raise InputError(
+            f"example {table.name_of(longest)} has a row of {lengths[longest]} tokens, "
+            f"which cannot be packed into {length}. Cut the rows to {length} tokens "
+            "when tokenizing, or pack into longer ones."
+        )
+    order = np.random.default_rng(seed).permutation(len(table))
+    bins = best_fit(lengths[order].tolist(), capacity=length)
+    return PackedTable(table, bins, order, length=length)
+
+
+def best_fit(sizes: Iterable[int], *, capacity: int) -> np.ndarray:
+    """Return the bin of each size, int64: the fullest that has room, or a new one.
+
+    >>> best_fit([5, 4, 3, 3, 2], capacity=8).tolist()
+    [0, 1, 0, 1, 2]
+    """
+    with_room: list[list[int]] = [[] for _ in range(capacity + 1)]
+    rooms = 0  # bit r is set where a bin has room for r
+    num_bins = 0
+    chosen = []
+    for size in sizes:
+        fitting = rooms >> size
+        if fitting:
+            room = size + (fitting & -fitting).bit_length() - 1  # its lowest bit
+            number = with_room[room].pop()
+            if not with_room[room]:
+                rooms ^= 1 << room
+        else:
+            room, number = capacity, num_bins
+            num_bins += 1
+        with_room[room - size].append(number)
+        rooms |= 1 << (room - size)
+        chosen.append(number)
+    return np.asarray(chosen)
+
+
+def _packed_fields(table: TokenTable) -> list[str]:
+    return [n for n in table.padding if n not in (*table.host_fields, REPLACED)]
