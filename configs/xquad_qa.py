@@ -19,7 +19,7 @@ from jft.config import parse_arg, set_duration
 
 
 def get_config(arg: str | None = None) -> Any:
-    args = parse_arg(arg, pretrained=MINILM, epochs=5)
+    args = parse_arg(arg, pretrained=MINILM, epochs=3)
     config = common.base_config()
 
     config.data.task = "question_answering"

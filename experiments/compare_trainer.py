@@ -7,13 +7,15 @@
 
 Data and settings are the config's. Both start from the same weights, a new head
 included, read the same tokens, and are scored by the same metric; they train in turn,
-in this process, in float32 (on a GPU without TF32). Each draws the order and the
-dropout from the seed in its own way; Trainer pads a batch to its longest text, jft puts
-texts of like length together (``--grouped`` lets Trainer do so too). Seconds are from
-the loaded model and its tokens to a trained model, compiling included. Prints means ±
-standard deviations over the seeds, and the difference in points; all runs go to a file.
+in this process, in float32 (on a GPU without TF32). Each draws the dropout from the
+seed in its own way. ``--batches`` says what Trainer is fed: its ``own`` batches, in an
+order of its own, padded to their longest text; ``grouped``, the same by its own groups
+of length; or the ``same`` batches as jft. Seconds are from the loaded model and its
+tokens to a trained model, compiling included. Prints means ± standard deviations over
+the seeds, and the difference in points; all runs go to a file.
 """
 
+import itertools
 import os
 import platform
 import tempfile
@@ -54,7 +56,9 @@ SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "A run of each for each.", F
 SPLIT = flags.DEFINE_enum(
     "split", "validation", ["validation", "test"], "What is scored.", FLAGS
 )
-GROUPED = flags.DEFINE_boolean("grouped", False, "Trainer groups by length.", FLAGS)
+BATCHES = flags.DEFINE_enum(
+    "batches", "own", ["own", "grouped", "same"], "What Trainer is fed.", FLAGS
+)
 DEVICE = flags.DEFINE_enum("device", "cpu", ["cpu", "gpu"], "Where to run.", FLAGS)
 OUTPUT = flags.DEFINE_string("output", "compare.json", "File to write.", FLAGS)
 
@@ -68,6 +72,7 @@ TARGET_NAMES: Mapping[str, Callable[[np.ndarray], dict[str, Any]]] = {
         "end_positions": targets[1],
     },
 }
+SAMPLING = {"own": "random", "grouped": "group_by_length", "same": "sequential"}
 Run = dict[str, Any]  # what was run; score, seconds, steps
 
 
@@ -146,20 +151,22 @@ def run_trainer(job: build.Job) -> Run:
     import transformers
 
     config, head = job.config, job.model.family.heads[job.model.task]
+    same, train_table = BATCHES.value == "same", job.tables["train"]
     with tempfile.TemporaryDirectory() as folder:
         jft.save(folder, job.model)
         model = getattr(transformers, head).from_pretrained(folder)
         arguments = transformers.TrainingArguments(
             output_dir=folder,
-            num_train_epochs=config.train.num.amount,
-            per_device_train_batch_size=config.data.global_batch_size,
+            max_steps=job.plan.num_steps,
+            per_device_eval_batch_size=64,
+            per_device_train_batch_size=1 if same else config.data.global_batch_size,
             learning_rate=config.optim.learning_rate,
             lr_scheduler_type=config.optim.schedule,
             warmup_steps=warmup_steps(job),
             weight_decay=config.optim.weight_decay,
             max_grad_norm=config.optim.clip_norm,
             seed=config.seed,
-            train_sampling_strategy="group_by_length" if GROUPED.value else "random",
+            train_sampling_strategy=SAMPLING[BATCHES.value],
             use_cpu=DEVICE.value == "cpu",
             save_strategy="no",
             logging_strategy="no",
@@ -170,12 +177,17 @@ def run_trainer(job: build.Job) -> Run:
         trainer = transformers.Trainer(
             model=model,
             args=arguments,
-            train_dataset=make_rows(job.tables["train"], config.data.task),
-            data_collator=Collator(job.tables["train"].padding),
+            train_dataset=make_batches(job)
+            if same
+            else make_rows(train_table, config.data.task),
+            data_collator=(lambda batches: batches[0])
+            if same
+            else Collator(train_table.padding),
         )
         steps = trainer.train().global_step
         seconds = time.perf_counter() - before
         table = job.tables[SPLIT.value]
+        trainer.data_collator = Collator(table.padding)
         outputs = trainer.predict(make_rows(table, config.data.task)).predictions
     evaluation = score(job, table, outputs)
     return {"score": evaluation, "seconds": seconds, "steps": steps}
@@ -197,6 +209,25 @@ def make_rows(table: feed.Table, task: str) -> list[dict[str, Any]]:
         inputs = {name: row[name] for name in table.padding if name != "targets"}
         rows.append(inputs | TARGET_NAMES[task](row["targets"]))
     return rows
+
+
+def make_batches(job: build.Job) -> list[dict[str, Any]]:
+    """The batches that jft trains on, as tensors, in their order."""
+    import torch
+
+    batches = []
+    stream = job.loader.batches()
+    for batch in itertools.islice(stream, job.plan.num_steps):
+        inputs = {name: batch[name] for name in job.tables["train"].padding}
+        inputs.pop("targets", None)
+        targets = batch["targets"]
+        named = targets.T if job.task.name == "question_answering" else targets
+        inputs |= TARGET_NAMES[job.task.name](named)
+        batches.append(
+            {k: torch.from_numpy(np.array(x, np.int64)) for k, x in inputs.items()}
+        )
+    stream.close()
+    return batches
 
 
 class Collator:
