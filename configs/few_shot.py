@@ -3,7 +3,8 @@
 
     python -m experiments.finetune --config=configs/few_shot.py:pretrained=…/minilm \
         --workdir=runs/few_shot
-    python -m experiments.probe --config=configs/few_shot.py --model=runs/few_shot/export
+    python -m experiments.probe --config=configs/few_shot.py \
+        --model=runs/few_shot/export
 
 As SetFit (Tunstall et al. 2022, arXiv 2209.11055): pairs of one class should be alike,
 pairs of two classes not; then a logistic regression on the embeddings, which the second

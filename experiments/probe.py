@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Classify by a logistic regression on the embeddings of a sentence encoder.
 
-    python -m experiments.probe --config=configs/few_shot.py --model=runs/few_shot/export
+    python -m experiments.probe --config=configs/few_shot.py \
+        --model=runs/few_shot/export
 
-Fits scikit-learn's logistic regression on the labelled texts of the split train, as the
-config draws them, and prints its accuracy on the others: the second half of SetFit
+Fits scikit-learn's logistic regression on the labelled texts of the split train, as
+the config draws them, and prints its accuracy on the others: the second half of SetFit
 (``configs/few_shot.py``).
 """
 
