@@ -53,7 +53,11 @@ def augment_of(model):
 def eval_batches(model, table, batch_size=BATCH):
     fields = {"fields_fn": model.fields} if model.task.reads == "image" else {}
     return data.make_eval_batches(
-        table, global_batch_size=batch_size, augment=augment_of(model), **fields
+        table,
+        global_batch_size=batch_size,
+        augment=augment_of(model),
+        num_lengths=2,  # each compiles a program
+        **fields,
     )
 
 
@@ -64,6 +68,16 @@ def make_eval_step(model):
         model.task.make_loss(),
         predict=model.task.predict,
     )
+
+
+@functools.cache
+def scored(model, table):
+    return score(model, table)
+
+
+@functools.cache
+def slowly(name, model, examples):
+    return ROWS[name].slow(model, examples)
 
 
 def score(model, table, *, place=jax.device_put):
@@ -125,7 +139,7 @@ def test_loss_is_a_sum_and_a_weight(name, setup):
         ]
         return [sum(float(x[k]) for x in outputs) for k in ("loss_sum", "weight")]
 
-    parts, whole = total(BATCH), total(len(table))
+    parts, whole = total(BATCH), total(len(table))  # as in one batch
     np.testing.assert_allclose(parts, whole, rtol=1e-4)
     assert whole[1] > 0
 
@@ -160,7 +174,7 @@ def test_metrics_are_those_of_the_libraries(name, num_devices, setup):
     mesh = jax.sharding.Mesh(devices, ("data", "fsdp"))
     place = functools.partial(train.shard_batch, mesh=mesh)
     found = score(model, table, place=place).scores
-    expected = ROWS[name].slow(model, examples)
+    expected = slowly(name, model, examples)
     for metric in model.task.default_metrics:
         np.testing.assert_allclose(
             found[metric], expected[metric], rtol=1e-4, atol=1e-6, err_msg=metric
@@ -170,7 +184,7 @@ def test_metrics_are_those_of_the_libraries(name, num_devices, setup):
 @pytest.mark.parametrize("name", TASKS)
 def test_a_prediction_an_example_that_json_can_hold(name, setup):
     model, examples, table = setup(name)
-    evaluation = score(model, table)
+    evaluation = scored(model, table)
     one_a_row = model.task.name in ("causal_lm", "chat", "masked_lm")
     assert len(evaluation.predictions) == (len(table) if one_a_row else NUM)
     assert len(evaluation.references) == len(evaluation.predictions)
@@ -184,7 +198,7 @@ def test_pictures_are_drawn(name, setup, tmp_path):
     model, examples, table = setup(name)
     if model.task.plot is None:
         pytest.skip("the task has no picture of its own")
-    evaluation = score(model, table)
+    evaluation = scored(model, table)
     drawn = model.task.plot(
         evaluation.references,
         evaluation.predictions,
