@@ -66,7 +66,9 @@ def only(rows):
 
 def test_the_first_token_of_a_word_carries_its_tag():
     fields_fn = make_tagging_fields(make_tokenizer(), max_length=9)
-    row = only(fields_fn([{"words": ["good", "films", "bad-plot"], "targets": [3, 1, 2]}]))
+    row = only(
+        fields_fn([{"words": ["good", "films", "bad-plot"], "targets": [3, 1, 2]}])
+    )
     # [CLS] good film ##s bad [UNK] plot [SEP]; a word at a hyphen is three tokens
     assert row["input_ids"].tolist() == [2, 6, 10, 13, 7, 1, 11, 3]
     assert row["targets"].tolist() == [-100, 3, 1, -100, 2, -100, -100, -100]
