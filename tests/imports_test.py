@@ -22,12 +22,13 @@ STAGES = (
     "tasks",
     "export",
 )
+INSIDE = {"data": ("sources", "examples", "fields", "batches")}  # in their order
 FILES = sorted((ROOT / "jft").rglob("*.py"))
 ONLY_IN = {"ml_collections": "config", "orbax": "checkpoint", "grain": "data"}
 LAZY = {
     "datasets", "grain", "matplotlib", "ml_collections", "orbax", "PIL", "pyarrow",
-    "safetensors", "sklearn", "tensorboardX", "tensorflow_datasets", "tqdm",
-    "transformers",
+    "rouge_score", "sacrebleu", "safetensors", "seqeval", "sklearn", "tensorboardX",
+    "tensorflow_datasets", "tqdm", "transformers",
 }  # fmt: skip
 
 
@@ -59,6 +60,36 @@ def test_imports_follow_the_data(path):
             assert stage == owner, f"only jft/{owner} imports {package}"
     if path.name in ("types.py", "paths.py"):
         assert not used
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in FILES if len(path.relative_to(ROOT / "jft").parts) > 2],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
+def test_imports_inside_a_stage_follow_the_data(path):
+    stage, folder, *_ = path.relative_to(ROOT / "jft").parts
+    folders = INSIDE[stage]
+    names = {
+        tuple(name.split("."))
+        for name in imported(ast.parse(path.read_text()))
+        if name == f"jft.{stage}" or name.startswith(f"jft.{stage}.")
+    }
+    assert all(len(name) > 2 for name in names), f"imports all of jft.{stage}"
+    used = {name[2] for name in names}
+    assert used <= set(folders), f"imports {used - set(folders)} of jft.{stage}"
+    later = {f for f in used if folders.index(f) > folders.index(folder)}
+    assert not later, f"{stage}/{folder} imports the later {later}"
+
+
+def test_every_folder_in_a_stage_has_a_place_in_its_order():
+    for stage in STAGES:
+        folders = {
+            path.name
+            for path in (ROOT / "jft" / stage).iterdir()
+            if path.is_dir() and path.name != "__pycache__"
+        }
+        assert folders == set(INSIDE.get(stage, ())), stage
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -36,7 +36,6 @@ from jft.data.fields.tokens import (
     TextFields,
     TextFieldsFn,
     make_text_fields,
-    trim_padding,
 )
 from jft.data.sources.cache import cache_folder
 from jft.data.sources.catalog import (
@@ -154,5 +153,4 @@ __all__ = [
     "split_source",
     "target_fields",
     "tokenize",
-    "trim_padding",
 ]

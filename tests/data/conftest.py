@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-collect_ignore = ["toy_tfds"]  # no tests, and importable only with the package
+collect_ignore = ["sources/toy_tfds"]  # no tests, and importable only with the package
 
 
 @pytest.fixture(scope="session")
 def toy_builder_class():
     """The class that prepares ``toy_tfds``."""
     pytest.importorskip("tensorflow_datasets", reason="needs jft[tfds]")
-    sys.path.insert(0, str(Path(__file__).parent))
+    sys.path.insert(0, str(Path(__file__).parent / "sources"))
     try:
         from toy_tfds.toy_tfds_dataset_builder import Builder
     finally:

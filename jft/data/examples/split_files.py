@@ -8,7 +8,7 @@ from typing import Any
 
 from jft.data.examples.splits import TRAIN, Size, split_source
 from jft.data.sources.catalog import load_source
-from jft.data.sources.slices import check_slices
+from jft.data.sources.slices import Sliced, check_slices
 from jft.data.sources.source import Source, select_columns
 from jft.types import InputError
 
@@ -63,14 +63,14 @@ def load_splits(
     }
     drawn_by = [name for name in (stratify, group) if name is not None]
 
-    parts: dict[str, Any] = {}  # those that may have been cut from one
+    parts: dict[str, Sliced] = {}  # by split; they may have been cut from one
 
-    def load(place: str | None, *, is_drawn: bool) -> Source:
+    def load(key: str, place: str | None, *, is_drawn: bool) -> Source:
         part = {} if split_option is None else {split_option: place}
         where = place if split_option is None else path
         source = load_source(name, where, **options, **part)
-        if split_option is not None:
-            parts[str(place)] = source
+        if isinstance(source, Sliced):
+            parts[key] = source
         if columns is None:
             return source
         # by absent ones select_columns tells which there are
@@ -84,7 +84,8 @@ def load_splits(
                 f"split_option is {split_option!r}, but split_paths names no part. "
                 "Give a part of the data set for each split, or no split_option."
             )
-        return dict(split_source(load(path, is_drawn=True), sizes, seed=seed, **rule))
+        source = load(TRAIN, path, is_drawn=True)
+        return dict(split_source(source, sizes, seed=seed, **rule))
     _check_sizes(split_paths, sizes)
     places = dict(split_paths)
     if split_option is None:
@@ -95,12 +96,12 @@ def load_splits(
             f"{dict(split_paths)}; leave it out of the options."
         )
     _check_places(places)
-    train = load(places.pop(TRAIN), is_drawn=bool(sizes))
+    train = load(TRAIN, places.pop(TRAIN), is_drawn=bool(sizes))
     splits: dict[str, Source] = {TRAIN: train}
     if sizes:
         splits = dict(split_source(train, sizes, seed=seed, **rule))
     for key, place in places.items():
-        splits[key] = load(place, is_drawn=False)
+        splits[key] = load(key, place, is_drawn=False)
     check_slices(parts)
     return splits
 

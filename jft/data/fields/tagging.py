@@ -88,8 +88,9 @@ def make_tagging_fields(tokenizer: Any, *, max_length: int) -> TaggingFields:
       ``token_type_ids``, each int32 [l]; ``word_tokens`` int32 [words], the position of
       each word's first token, -1 where it has none or was cut; ``truncated``, 1 where
       the row was cut, else 0; ``targets`` int32 [l], `IGNORED` where there is no tag,
-      if the example has tags. The example has ``words``, strings, and ``tags``
-      int32 [words]. Rows are padded on the right, whichever side the tokenizer prefers.
+      if the example has them. The example has ``words``, strings, and ``targets``
+      int32 [words], a tag each. Rows are padded on the right, whichever side the
+      tokenizer prefers.
 
     Raises:
       InputError: for a slow tokenizer, one with nothing to pad with, or a

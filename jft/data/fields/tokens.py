@@ -11,7 +11,7 @@ import numpy as np
 
 from jft.data.fields.padding import Pad
 from jft.data.sources.source import Example, digest
-from jft.types import Batch, InputError
+from jft.types import InputError
 
 Row = dict[str, np.ndarray]  # field -> int32 [l], or a scalar
 
@@ -188,39 +188,6 @@ def target_field(example: Example) -> Row:
     targets = np.asarray(example["targets"])
     is_float = np.issubdtype(targets.dtype, np.floating)
     return {"targets": targets.astype(np.float32 if is_float else np.int32)}
-
-
-def trim_padding(batch: Batch, *, multiple: int = 1) -> dict[str, Any]:
-    """Drop the columns that are padding in every row of a batch of texts.
-
-    Args:
-      batch: with ``attention_mask`` [B, L].
-      multiple: the length is rounded up to one of it (at most L), so that batches
-        have few different shapes and a program compiles few times.
-
-    Returns:
-      The batch with every field of shape [B, L, …] cut to the new length, on the side
-      where the padding is.
-
-    Example:
-      >>> mask = np.array([[1, 1, 0, 0, 0], [1, 0, 0, 0, 0]])
-      >>> trim_padding({"attention_mask": mask}, multiple=2)["attention_mask"]
-      array([[1, 1],
-             [1, 0]])
-    """
-    attended = np.asarray(batch["attention_mask"])
-    columns = np.flatnonzero(attended.any(axis=0))
-    if not len(columns):
-        return dict(batch)
-    length = attended.shape[1]
-    on_the_left = columns[0] > 0
-    real = length - columns[0] if on_the_left else columns[-1] + 1
-    kept = min(-(-int(real) // multiple) * multiple, length)
-    cut = slice(length - kept, None) if on_the_left else slice(kept)
-    return {
-        name: x[:, cut] if np.shape(x)[:2] == attended.shape else x
-        for name, x in batch.items()
-    }
 
 
 def pad_token(tokenizer: Any) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from jft.types import InputError
 
 Example = Mapping[str, Any]  # field name -> value of one example
+Selected = str | tuple[str, ...]  # the column of a field, or several
 
 
 @runtime_checkable
@@ -98,7 +99,7 @@ class ArraySource:
 class SelectedColumns:
     """The columns of a source under the names of fields; see `select_columns`."""
 
-    def __init__(self, source: Source, selected: Mapping[str, str]) -> None:
+    def __init__(self, source: Source, selected: Mapping[str, Selected]) -> None:
         self.source = source
         self.selected = dict(selected)
         self.columns = tuple(selected)
@@ -110,44 +111,96 @@ class SelectedColumns:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         row = self.source[index]
-        return {field: row[column] for field, column in self.selected.items()}
+        return {
+            field: row[names] if isinstance(names, str) else {n: row[n] for n in names}
+            for field, names in self.selected.items()
+        }
 
     def column(self, name: str) -> Sequence[Any]:
-        """Return the values of the column that the field is read from."""
-        return self.source.column(self.selected[name])
+        """Return the values of the column, or columns, that a field is read from."""
+        names = self.selected[name]
+        if isinstance(names, str):
+            return self.source.column(names)
+        columns = {column: self.source.column(column) for column in names}
+        if all(isinstance(values, ColumnView) for values in columns.values()):
+            return ColumnView(self, name)  # which reads each row once for all of them
+        return _Together(columns)
 
     def where(self, index: int, column: str) -> str:
         """Say where the value of a field stands, by the name in the file."""
-        return self.source.where(index, self.selected[column])
+        names = self.selected[column]
+        if isinstance(names, str):
+            return self.source.where(index, names)
+        others = f" and {len(names) - 1} more" if names[1:] else ""
+        return self.source.where(index, names[0]) + others
 
     def __repr__(self) -> str:
         return f"SelectedColumns({self.source!r}, {self.selected})"
 
 
-def select_columns(source: Source, columns: Mapping[str, int | str]) -> SelectedColumns:
+def select_columns(
+    source: Source, columns: Mapping[str, int | str | Sequence[int | str]]
+) -> SelectedColumns:
     """Name the fields of rows by columns of a source; leaves all others out.
 
     Args:
       source: of the rows.
-      columns: ``{field: column}``; a column without a name by its position from 0.
+      columns: ``{field: column}``; a column without a name by its position from 0. Of
+        several, in a list, the field is ``{column: value}``: such as a 0 or 1 for
+        each class.
 
     Raises:
-      InputError: if there is no such column; lists those there are.
+      InputError: if there is no such column; lists those there are. For a list that
+        is empty or has a column twice.
 
     Example:
-      >>> source = ArraySource({"sentence": ["so good"], "label": ["yes"], "x": [0]})
-      >>> select_columns(source, {"text": "sentence", "targets": "label"})[0]
-      {'text': 'so good', 'targets': 'yes'}
+      >>> source = ArraySource({"sentence": ["so good"], "long": ["0"], "kind": ["1"]})
+      >>> select_columns(source, {"text": "sentence", "targets": ["long", "kind"]})[0]
+      {'text': 'so good', 'targets': {'long': '0', 'kind': '1'}}
     """
-    selected = {field: str(column) for field, column in columns.items()}
-    for field, column in selected.items():
-        if column not in source.columns:
-            raise InputError(
-                f"the field {field!r} is to be read from the column {column!r}; the "
-                f"data has the columns {list(source.columns)}."
-                f"{_column_hint(source, column)}"
-            )
+    selected = {
+        field: str(column)
+        if isinstance(column, int | str)
+        else _several(field, [str(name) for name in column])
+        for field, column in columns.items()
+    }
+    for field, names in selected.items():
+        for column in (names,) if isinstance(names, str) else names:
+            if column not in source.columns:
+                raise InputError(
+                    f"the field {field!r} is to be read from the column {column!r}; "
+                    f"the data has the columns {list(source.columns)}."
+                    f"{_column_hint(source, column)}"
+                )
     return SelectedColumns(source, selected)
+
+
+def _several(field: str, names: Sequence[str]) -> tuple[str, ...]:
+    if not names or len(set(names)) < len(names):
+        raise InputError(
+            f"the field {field!r} is to be read from the columns {list(names)}; name "
+            "at least one, and each once."
+        )
+    return tuple(names)
+
+
+class _Together(Sequence[Any]):
+    """Several columns of a source as one, of a dict a row."""
+
+    def __init__(self, columns: Mapping[str, Sequence[Any]]) -> None:
+        self._columns = dict(columns)
+
+    def __len__(self) -> int:
+        return len(next(iter(self._columns.values())))
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return {name: values[index] for name, values in self._columns.items()}
+
+    def __iter__(self) -> Iterator[Any]:
+        rows = zip(*self._columns.values(), strict=True)
+        return (dict(zip(self._columns, row, strict=True)) for row in rows)
 
 
 class ColumnView(Sequence[Any]):

@@ -24,7 +24,7 @@ def make_source(num_examples=NUM_EXAMPLES, seed=0):
     generator = np.random.default_rng(seed)
     image = generator.integers(0, 255, (num_examples, 4, 4, 1), np.uint8)
     targets = np.arange(num_examples) % 3
-    return ArraySource({"image": image, "targets": targets}, class_names="abc")
+    return ArraySource({"image": image, "targets": targets})
 
 
 def make_loader(**changes):

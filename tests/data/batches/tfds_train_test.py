@@ -7,34 +7,56 @@ import jax
 import numpy as np
 import pytest
 
-from jft.data import make_train_loader, select_columns
-from jft.data.sources.tfds import TfdsSource
+from jft.data import (
+    Column,
+    check_splits,
+    load_splits,
+    make_examples,
+    make_train_loader,
+    target_fields,
+)
 from jft.optim import make_optimizer
 from jft.partition import label_params
 from jft.tasks.classification import make_loss
 from jft.train import fit, init_state, log_metrics, make_train_step
+from jft.types import InputError
 
-BATCH, ROWS, STEPS = 8, 36, 12  # two epochs and two thirds
-STOP = 7  # 56 of 36 + 36 examples: in the middle of the second epoch
+BATCH, ROWS, STEPS = 6, 32, 12  # two epochs and a quarter
+STOP = 7  # 42 of 32 + 32 examples: in the second epoch
+SLICES = {"train": "train[:80%]", "validation": "train[80%:]", "test": "test"}
 
 
 class ToyFields:
-    """A picture of the row's number, and its class by name."""
+    """A picture of the row's number, and its class."""
 
     def __call__(self, example):
         grey = example["image"].mean(dtype=np.float32) / 20 - 1
-        return {
-            "pixel_values": np.full((8, 8, 1), grey, np.float32),
-            "targets": np.asarray("012".index(example["targets"]), np.int32),
-            "index": np.asarray(example["index"], np.int32),
-        }
+        pixels = np.full((8, 8, 1), grey, np.float32)
+        return {"pixel_values": pixels, **target_fields(example, num_classes=3)}
+
+
+def load_examples(data_dir, slices=SLICES):
+    sources = load_splits(
+        "tfds",
+        "toy_tfds",
+        options={"data_dir": data_dir},
+        columns={"image": "image", "targets": "level"},
+        split_paths=slices,
+        split_option="split",
+        sizes={},
+        seed=0,
+    )
+    columns = Column("image", "image"), Column("targets", "class")
+    return {
+        name: make_examples(source, columns, class_names=["0", "1", "2"])
+        for name, source in sources.items()
+    }
 
 
 def make_loader(data_dir, **changes):
-    source = TfdsSource("toy_tfds", split=f"train[4:{ROWS + 4}]", data_dir=data_dir)
-    fields = {"image": "image", "targets": "level"}
+    train = load_examples(data_dir)["train"]
     arguments = {"global_batch_size": BATCH, "seed": 3, "fields_fn": ToyFields()}
-    return make_train_loader(select_columns(source, fields), **arguments, **changes)
+    return make_train_loader(train, **arguments, **changes)
 
 
 def take(loader, start, count):
@@ -42,6 +64,25 @@ def take(loader, start, count):
     batches = list(itertools.islice(stream, count))
     stream.close()
     return batches
+
+
+def test_slices_are_splits(toy_data_dir):
+    splits = load_examples(toy_data_dir)
+    sizes = {name: len(split) for name, split in splits.items()}
+    assert sizes == {"train": ROWS, "validation": 8, "test": 10}
+    check_splits(splits, global_batch_size=BATCH)
+    ids = [split[i]["id"] for split in splits.values() for i in range(len(split))]
+    assert sorted(map(int, ids)) == [*range(40), *range(100, 110)]
+    place = splits["validation"].where(3, "targets")
+    assert place == "toy_tfds/1.0.0, train, row 35, column 'level'"
+
+
+@pytest.mark.parametrize("other", ["train[70%:]", "train[31:32]+test[:1]", "train"])
+def test_overlapping_slices_are_refused(other, toy_data_dir):
+    slices = {**SLICES, "test": other}
+    message = r"'train' and 'test' share \d+ rows of toy_tfds/1\.0\.0, train: "
+    with pytest.raises(InputError, match=message):
+        load_examples(toy_data_dir, {name: slices[name] for name in ("train", "test")})
 
 
 @pytest.fixture

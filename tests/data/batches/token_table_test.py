@@ -14,7 +14,7 @@ from jft.data.batches.ragged import open_rows
 from jft.types import InputError
 from tests.data.batches.token_rows import ClassFields, Lines, PairFields, StrideFields
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @dataclasses.dataclass

@@ -165,13 +165,32 @@ def test_several_classes_a_row(labels, given, names, targets):
 
 
 def test_columns_of_0_and_1_through_a_source():
-    source = ArraySource(
-        {"comment": ["a", "b"], "targets": [{"toxic": 1, "insult": 0}] * 2}
-    )
-    source = select_columns(source, {"text": "comment", "targets": "targets"})
+    source = ArraySource({"comment": ["a", "b"], "toxic": [1, 1], "insult": [0, 1]})
+    columns = {"text": "comment", "targets": ["toxic", "insult"]}
+    source = select_columns(source, columns)
     examples = make_examples(source, (TEXT, Column("targets", "classes")))
     assert examples.class_names == ("toxic", "insult")
-    assert examples.targets.tolist() == [[1, 0], [1, 0]]
+    assert examples.targets.tolist() == [[1, 0], [1, 1]]
+    assert examples[1]["id"] == "row 1, column 'toxic' and 1 more"
+
+
+def test_columns_of_0_and_1_of_a_csv(tmp_path):
+    file = tmp_path / "a.csv"
+    file.write_text('comment,toxic,insult,more\n"a, b",1,0,x\nc,0,0,y\nd,0,1,z\n')
+    columns = {"text": "comment", "targets": ["insult", "toxic"]}
+    fields = (TEXT, Column("targets", "classes"))
+    source = select_columns(load_source("csv", str(file)), columns)
+    examples = make_examples(source, fields)
+    assert examples.class_names == ("insult", "toxic")
+    assert examples.targets.tolist() == [[0, 1], [0, 0], [1, 0]]
+    assert examples.targets.dtype == np.float32
+    file.write_text("comment,toxic,insult\na,1,0\nb,0,x\n")
+    source = select_columns(load_source("csv", str(file)), columns)
+    with pytest.raises(
+        InputError,
+        match=r"a.csv, line 3, column 'insult' and 1 more has 'x' for the class 'ins",
+    ):
+        make_examples(source, fields)
 
 
 def test_numbers():

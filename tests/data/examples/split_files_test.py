@@ -3,9 +3,9 @@ from collections import Counter
 
 import pytest
 
-from jft.data import catalog
 from jft.data.examples.split_files import load_splits
 from jft.data.examples.splits import split_source
+from jft.data.sources import catalog
 from jft.data.sources.catalog import load_digits_source
 from jft.data.sources.source import ArraySource
 from jft.types import InputError

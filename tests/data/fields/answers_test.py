@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.data.tagging_test import make_byte_level
 
 from jft.data.fields.answers import Answer, make_answer_fields, read_answers
 from jft.data.fields.padding import Pad
 from jft.data.fields.tokens import TextFieldsFn
 from jft.types import InputError
+from tests.data.fields.tagging_test import make_byte_level
 from tests.tiny_tokenizer import make_tokenizer
 
 NONE = {"text": [], "answer_start": []}

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.data.chat_test import STYLES, learnt, tokenizer_of
 
 import jft
 from configs.common import base_config
 from jft.data.fields.chat import make_chat_fields
 from jft.data.fields.padding import IGNORED
+from tests.data.fields.chat_test import STYLES, learnt, tokenizer_of
 
 FILE = Path(jft.__file__).parent / "shipped" / "conversations.jsonl"
 LINES = FILE.read_text(encoding="utf-8").splitlines()

@@ -66,7 +66,9 @@ def only(rows):
 
 def test_the_first_token_of_a_word_carries_its_tag():
     fields_fn = make_tagging_fields(make_tokenizer(), max_length=9)
-    row = only(fields_fn([{"words": ["good", "films", "bad-plot"], "tags": [3, 1, 2]}]))
+    row = only(
+        fields_fn([{"words": ["good", "films", "bad-plot"], "targets": [3, 1, 2]}])
+    )
     # [CLS] good film ##s bad [UNK] plot [SEP]; a word at a hyphen is three tokens
     assert row["input_ids"].tolist() == [2, 6, 10, 13, 7, 1, 11, 3]
     assert row["targets"].tolist() == [-100, 3, 1, -100, 2, -100, -100, -100]
@@ -90,8 +92,8 @@ def test_what_a_table_needs_to_know():
 
 def test_cut_words_have_no_token():
     fields_fn = make_tagging_fields(make_tokenizer(), max_length=5)
-    examples = [{"words": ["a", "films", "bad"], "tags": [1, 2, 3]}]
-    examples.append({"words": ["a", "good", "films", "bad"], "tags": [1, 2, 3, 4]})
+    examples = [{"words": ["a", "films", "bad"], "targets": [1, 2, 3]}]
+    examples.append({"words": ["a", "good", "films", "bad"], "targets": [1, 2, 3, 4]})
     (first,), (second,) = fields_fn(examples)
     assert first["word_tokens"].tolist() == [1, 2, -1]
     assert second["word_tokens"].tolist() == [1, 2, 3, -1]  # the last word lost its "s"
@@ -102,7 +104,7 @@ def test_cut_words_have_no_token():
 def test_a_left_cut_keeps_the_last_words():
     tokenizer = make_tokenizer(truncation_side="left")
     fields_fn = make_tagging_fields(tokenizer, max_length=4)
-    row = only(fields_fn([{"words": ["a", "good", "bad"], "tags": [1, 2, 3]}]))
+    row = only(fields_fn([{"words": ["a", "good", "bad"], "targets": [1, 2, 3]}]))
     assert row["word_tokens"].tolist() == [-1, 1, 2]
     assert row["targets"].tolist() == [-100, 2, 3, -100]
 
@@ -125,7 +127,7 @@ def test_words_without_tokens_shift_no_others(name, request):
     )
     tags = np.arange(len(ODD), dtype=np.int32)
     row = only(
-        make_tagging_fields(tokenizer, max_length=32)([{"words": ODD, "tags": tags}])
+        make_tagging_fields(tokenizer, max_length=32)([{"words": ODD, "targets": tags}])
     )
     tokens = tokenizer.convert_ids_to_tokens(row["input_ids"].tolist())
     empty = [0, 2, 6, 10, 11]
@@ -146,7 +148,7 @@ def test_words_without_tokens_shift_no_others(name, request):
 
 def test_many_examples_are_those_of_one_at_a_time(minilm):
     fields_fn = make_tagging_fields(minilm, max_length=16)
-    examples = [{"words": ODD[i:], "tags": np.arange(14 - i)} for i in range(14)]
+    examples = [{"words": ODD[i:], "targets": np.arange(14 - i)} for i in range(14)]
     copied = pickle.loads(pickle.dumps(fields_fn))
     for found, example in zip(fields_fn(examples), examples, strict=True):
         alone = only(copied([example]))
@@ -159,7 +161,7 @@ def test_many_examples_are_those_of_one_at_a_time(minilm):
 def test_byte_level_words_are_those_behind_a_space(changes):
     tokenizer = make_byte_level(**changes)
     fields_fn = make_tagging_fields(tokenizer, max_length=16)
-    row = only(fields_fn([{"words": ["a", "films", "é"], "tags": [1, 2, 3]}]))
+    row = only(fields_fn([{"words": ["a", "films", "é"], "targets": [1, 2, 3]}]))
     expected = ["Ġa", "Ġfilms", "Ġ", "Ã", "©"]
     assert tokenizer.convert_ids_to_tokens(row["input_ids"].tolist()) == expected
     assert row["targets"].tolist() == [1, 2, 3, -100, -100]
@@ -196,7 +198,7 @@ def test_targets_read_back_are_the_tags(minilm):
     names = ("O", *(f"T{i}" for i in range(1, len(ODD))))
     tags = np.arange(len(ODD), dtype=np.int32)
     fields_fn = make_tagging_fields(minilm, max_length=40)
-    row = only(fields_fn([{"words": ODD, "tags": tags}]))
+    row = only(fields_fn([{"words": ODD, "targets": tags}]))
     found = read_tags(row["targets"], row["word_tokens"], names)
     empty = {0, 2, 6, 10, 11}
     assert found == ["O" if i in empty else name for i, name in enumerate(names)]
@@ -223,13 +225,13 @@ def test_real_sentences_are_aligned_as_word_by_word(minilm, shared_data):
     assert len(sentences) == 200
     names = sorted({tag for _, tags in sentences for tag in tags})
     examples = [
-        {"words": words, "tags": np.array([names.index(tag) for tag in tags])}
+        {"words": words, "targets": np.array([names.index(tag) for tag in tags])}
         for words, tags in sentences
     ]
     rows = make_tagging_fields(minilm, max_length=64)(examples)
     for (row,), example in zip(rows, examples, strict=True):
         ids, targets = [minilm.cls_token_id], [IGNORED]
-        for word, tag in zip(example["words"], example["tags"], strict=True):
+        for word, tag in zip(example["words"], example["targets"], strict=True):
             pieces = minilm(word, add_special_tokens=False)["input_ids"]
             ids += pieces
             targets += [tag, *[IGNORED] * (len(pieces) - 1)] if pieces else []
@@ -243,7 +245,7 @@ def test_real_sentences_are_aligned_as_word_by_word(minilm, shared_data):
         before, expected = None, []
         for word in encoded.word_ids():
             is_first = word is not None and word != before
-            expected.append(example["tags"][word] if is_first else IGNORED)
+            expected.append(example["targets"][word] if is_first else IGNORED)
             before = word
         assert row["targets"].tolist() == expected
 

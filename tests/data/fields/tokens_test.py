@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from jft.data import make_text_fields, trim_padding
+from jft.data import make_text_fields
 from jft.data.fields.padding import Pad
 from jft.data.fields.tokens import TextFieldsFn, check_fast
 from jft.types import InputError
@@ -220,27 +220,3 @@ def test_a_slow_tokenizer_is_refused_where_a_fast_one_is_needed():
         InputError, match=r"^token class.*ByT5Tokenizer.*tokenizer\.json"
     ):
         check_fast(make_slow_tokenizer(), "token classification")
-
-
-# --- trim_padding ---------------------------------------------------------------------
-@pytest.mark.parametrize("side", ["right", "left"])
-@pytest.mark.parametrize(("multiple", "length"), [(1, 6), (4, 8), (8, 8), (16, 10)])
-def test_trim_keeps_every_real_token(side, multiple, length):
-    tokenizer = make_tokenizer(padding_side=side)
-    texts = ["film", "a good good film"]
-    batch = tokenizer(texts, padding="max_length", max_length=10, return_tensors="np")
-    batch = {**batch, "targets": np.zeros(2, np.int32), "square": np.zeros((10, 10))}
-    trimmed = trim_padding(batch, multiple=multiple)
-    attended = batch["attention_mask"] > 0
-    kept = trimmed["attention_mask"] > 0
-    assert trimmed["input_ids"].shape == (2, length)
-    np.testing.assert_array_equal(
-        trimmed["input_ids"][kept], batch["input_ids"][attended]
-    )
-    assert trimmed["targets"].shape == (2,)
-    assert trimmed["square"].shape == (10, 10)
-
-
-def test_trim_leaves_a_batch_without_a_token():
-    batch = {"attention_mask": np.zeros((2, 3), np.int32)}
-    assert trim_padding(batch)["attention_mask"].shape == (2, 3)

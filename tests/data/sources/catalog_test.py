@@ -15,7 +15,7 @@ FILES = {  # one row each that says 7
     "csv": 'text,label\n"so, good",7\n',
     "jsonl": '{"text": "so good", "label": 7}\n',
     "conll": "so O\ngood 7\n",
-    "lines": "seven\n",
+    "lines": "no. 7\n",
     "squad": json.dumps(
         {
             "data": [
@@ -39,50 +39,96 @@ FILES = {  # one row each that says 7
     ),
 }
 IN_MEMORY = {"digits": {}, "letters": {"num_per_class": 1, "seed": 3}}
+LENGTHS = {"digits": 1797, "letters": 52, "tfds": 32}  # of others 1
 
 
-@pytest.fixture
-def sources(tmp_path):
-    """Loads one source of every name."""
-    for name, text in FILES.items():
-        (tmp_path / name).write_text(text)
+# --- one source of every name, as {name: its path and options} ------------------------
+def write_text(name, tmp_path, request):
+    (tmp_path / name).write_text(FILES[name])
+    return str(tmp_path / name), {}
+
+
+def write_folder(name, tmp_path, request):
     (tmp_path / "folder" / "ant").mkdir(parents=True)
     Image.new("RGB", (4, 3), (1, 2, 3)).save(tmp_path / "folder" / "ant" / "a.png")
-
-    def load():
-        paths = {name: str(tmp_path / name) for name in (*FILES, "folder")}
-        read = {name: load_source(name, path) for name, path in paths.items()}
-        held = {name: load_source(name, **IN_MEMORY[name]) for name in IN_MEMORY}
-        return {**read, **held}
-
-    return load
+    return str(tmp_path / "folder"), {}
 
 
-def test_every_source_keeps_the_contract(sources):
-    first, again = sources(), sources()
-    assert set(first) == set(SOURCES)
-    for name, source in first.items():
-        assert isinstance(source, Source)
-        copy = pickle.loads(pickle.dumps(source))
-        assert repr(source) == repr(again[name]) == repr(copy)
-        assert "/" not in repr(source)  # not where it lies
-        assert len(source) == {"digits": 1797, "letters": 52}.get(name, 1)
-        for index in (0, len(source) - 1):
-            row = source[index]
-            assert tuple(row) == source.columns
-            for column in source.columns:
-                assert f"column {column!r}" in source.where(index, column)
-                value, value_of_copy = row[column], copy[index][column]
-                assert type(value) in (str, int, float, list, dict, np.ndarray)
-                if isinstance(value, np.ndarray):
-                    assert value.dtype == np.uint8
-                    assert value.ndim == 3
-                    np.testing.assert_array_equal(value, value_of_copy)
-                else:
-                    assert value == value_of_copy == source.column(column)[index]
-        assert all(len(source.column(c)) == len(source) for c in source.columns)
-        with pytest.raises(IndexError):
-            source[len(source)]
+def write_parquet(name, tmp_path, request):
+    pa = pytest.importorskip("pyarrow", reason="needs jft[parquet]")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs jft[parquet]")
+    parquet.write_table(pa.table({"text": ["so good"], "label": [7]}), tmp_path / "a")
+    return str(tmp_path / "a"), {}
+
+
+def write_hf_datasets(name, tmp_path, request):
+    datasets = pytest.importorskip("datasets", reason="needs jft[hf]")
+    rows = datasets.Dataset.from_dict({"text": ["bad", "good"], "label": [6, 7]})
+    parts = datasets.DatasetDict({"train": rows})
+    parts.save_to_disk(tmp_path / "saved", num_proc=None)
+    return str(tmp_path / "saved"), {"split": "train[1:]"}
+
+
+def prepare_tfds(name, tmp_path, request):
+    folder = request.getfixturevalue("toy_data_dir")
+    columns = ["id", "image", "label", "level", "score", "words"]
+    options = {"split": "train[:80%]", "data_dir": str(folder), "columns": columns}
+    return "toy_tfds", options
+
+
+MAKERS = {
+    **dict.fromkeys(FILES, write_text),
+    **{name: lambda name, *_: (None, IN_MEMORY[name]) for name in IN_MEMORY},
+    "folder": write_folder,
+    "parquet": write_parquet,
+    "hf_datasets": write_hf_datasets,
+    "tfds": prepare_tfds,
+}
+
+
+def test_every_source_has_a_row_here():
+    assert set(MAKERS) == set(SOURCES)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_source_keeps_the_contract(name, tmp_path, request, monkeypatch):
+    monkeypatch.setenv("JFT_CACHE", str(tmp_path / "cache"))
+    path, options = MAKERS[name](name, tmp_path, request)
+    source = load_source(name, path, **options)
+    assert isinstance(source, Source)
+    copy = pickle.loads(pickle.dumps(source))
+    assert repr(source) == repr(load_source(name, path, **options)) == repr(copy)
+    assert str(tmp_path) not in repr(source)  # not where it lies
+    assert str(options.get("data_dir")) not in repr(source)
+    assert len(source) == LENGTHS.get(name, 1)
+    for index in (0, len(source) - 1):
+        row = source[index]
+        assert tuple(row) == source.columns
+        for column in source.columns:
+            assert f"column {column!r}" in source.where(index, column)
+            value, value_of_copy = row[column], copy[index][column]
+            assert type(value) in (str, int, float, list, dict, np.ndarray)
+            if isinstance(value, np.ndarray):
+                assert value.dtype == np.uint8
+                assert value.ndim == 3
+                np.testing.assert_array_equal(value, value_of_copy)
+            else:
+                assert value == value_of_copy == source.column(column)[index]
+    for column in source.columns:
+        values = source.column(column)
+        assert len(values) == len(source)
+        assert str(list(values)) == str([values[i] for i in range(len(source))])
+    with pytest.raises(IndexError):
+        source[len(source)]
+    with pytest.raises(IndexError):
+        source.column(source.columns[0])[len(source)]
+
+
+@pytest.mark.parametrize("name", [*FILES, "parquet", "hf_datasets"])
+def test_a_source_reads_what_stands_there(name, tmp_path, request, monkeypatch):
+    monkeypatch.setenv("JFT_CACHE", str(tmp_path / "cache"))
+    path, options = MAKERS[name](name, tmp_path, request)
+    assert "7" in str(load_source(name, path, **options)[0])
 
 
 def test_digits_are_the_real_ones():

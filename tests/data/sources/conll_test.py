@@ -3,7 +3,8 @@ import pickle
 
 import pytest
 
-from jft.data import Source, blocks, load_conll
+from jft.data import Source, load_conll
+from jft.data.sources import blocks
 
 TEXT = """-DOCSTART- -X- O O
 

@@ -8,7 +8,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from jft.data import Source, blocks
+from jft.data import Source
+from jft.data.sources import blocks
 from jft.data.sources.delimited import load_delimited
 from jft.types import InputError
 

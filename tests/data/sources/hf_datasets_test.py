@@ -15,7 +15,7 @@ from jft.data.sources.slices import check_slices
 from jft.types import InputError
 
 datasets = pytest.importorskip("datasets", reason="needs jft[hf]")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 COUNT = 40
 
 

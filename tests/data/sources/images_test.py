@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jft.data import images as images_module
 from jft.data import read_image
+from jft.data.sources import images as images_module
 from jft.data.sources.images import check_image
 from jft.types import InputError
 

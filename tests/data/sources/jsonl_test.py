@@ -4,7 +4,8 @@ import pickle
 
 import pytest
 
-from jft.data import Source, blocks, load_jsonl
+from jft.data import Source, load_jsonl
+from jft.data.sources import blocks
 
 ROWS = [
     {"text": "a\n\u2028😀", "targets": 1, "words": ["a"], "more": None},

@@ -4,7 +4,8 @@ import pickle
 
 import pytest
 
-from jft.data import LinesSource, Source, blocks
+from jft.data import LinesSource, Source
+from jft.data.sources import blocks
 from jft.types import InputError
 
 PAIR = {"text": "a.en", "target_text": "a.de"}

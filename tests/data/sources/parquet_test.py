@@ -17,7 +17,7 @@ from jft.types import InputError
 
 pa = pytest.importorskip("pyarrow", reason="needs jft[parquet]")
 pq = pytest.importorskip("pyarrow.parquet", reason="needs jft[parquet]")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)

@@ -80,6 +80,54 @@ def test_selected_columns_are_fields():
     assert repr(same) == repr(chosen) != repr(other)
 
 
+class Viewed(ArraySource):
+    """Rows whose columns are views, as those of text files; counts what is read."""
+
+    reads = 0
+
+    def __getitem__(self, index):
+        self.reads += 1
+        return super().__getitem__(index)
+
+    def column(self, name):
+        return ColumnView(self, name)
+
+
+@pytest.mark.parametrize("kind", [ArraySource, Viewed])
+def test_several_columns_are_one_field(kind):
+    source = kind({"0": ["so", "no"], "toxic": ["1", "0"], "insult": ["0", "1"]})
+    chosen = select_columns(source, {"text": 0, "targets": ["toxic", "insult"]})
+    rows = [{"toxic": "1", "insult": "0"}, {"toxic": "0", "insult": "1"}]
+    assert chosen[1] == {"text": "no", "targets": rows[1]}
+    column = chosen.column("targets")
+    assert (len(column), column[-1], column[:1]) == (2, rows[1], rows[:1])
+    source.reads = 0
+    assert list(column) == rows
+    assert source.reads <= 2  # each row once, not once a column
+    assert chosen.where(1, "targets") == "row 1, column 'toxic' and 1 more"
+    assert chosen.where(1, "text") == "row 1, column '0'"
+    assert repr(pickle.loads(pickle.dumps(chosen))) == repr(chosen)
+    other = select_columns(source, {"text": 0, "targets": ["insult", "toxic"]})
+    assert repr(other) != repr(chosen)  # another order of classes
+    alone = select_columns(source, {"targets": ["toxic"]})
+    assert alone[0] == {"targets": {"toxic": "1"}}
+    assert alone.where(0, "targets") == "row 0, column 'toxic'"
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["a", "c"], r"'targets' is to be read from the column 'c'.*\['a', 'b'\]"),
+        (["a", 7], r"from the column '7'"),
+        ([], r"the columns \[\]; name at least one"),
+        (["a", "b", "a"], "each once"),
+    ],
+)
+def test_lists_of_columns_are_checked(asked, message):
+    with pytest.raises(InputError, match=message):
+        select_columns(ArraySource({"a": [0], "b": [1]}), {"targets": asked})
+
+
 @pytest.mark.parametrize(
     ("columns", "asked", "message"),
     [

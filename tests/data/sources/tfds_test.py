@@ -18,7 +18,7 @@ from jft.types import InputError
 
 pytest.importorskip("tensorflow_datasets", reason="needs jft[tfds]")
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+ROOT = HERE.parents[2]
 
 
 @pytest.fixture
