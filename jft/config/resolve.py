@@ -172,6 +172,9 @@ def _convert(value: Any, kind: Any, path: str) -> Any:
         if _fits(value, args[0]) and args[1].holds(value):
             return _convert(value, args[0], path)
     elif origin in (typing.Union, types.UnionType):
+        lists = [option for option in args if typing.get_origin(option) is tuple]
+        if len(lists) == 1 and isinstance(value, list | tuple):
+            return _convert(value, lists[0], path)  # its message names the item
         for option in args:
             try:
                 return _convert(value, option, path)

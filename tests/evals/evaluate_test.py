@@ -28,7 +28,7 @@ def eval_step(params, batch):
     )[:, 0]
     loss_mask = batch["loss_mask"]
     return {
-        "logits": logits,
+        "rows": {"logits": logits},
         "loss_sum": jnp.sum(losses * loss_mask),
         "weight": jnp.sum(loss_mask),
     }
@@ -52,56 +52,91 @@ def make_batches(batch_size, order=None, put=lambda batch: batch):
 
 
 def run(batches, step=eval_step, **options):
-    return evaluate(step, PARAMS, batches, metric_names=["accuracy"], **options)
+    return evaluate(step, PARAMS, batches, **options)
+
+
+def logits_of(result):
+    return np.stack(result.rows["logits"])
+
+
+def assert_same(result, other):
+    np.testing.assert_array_equal(other.index, result.index)
+    np.testing.assert_allclose(logits_of(other), logits_of(result), atol=1e-6)
+    np.testing.assert_allclose(other.loss, result.loss, rtol=1e-6)
 
 
 def test_equals_the_whole_set_at_once():
     logits = FEATURES @ PARAMS["kernel"]
     probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     result = run(make_batches(8))
-    assert result.num_examples == NUM
     np.testing.assert_array_equal(result.index, np.arange(NUM))
-    np.testing.assert_array_equal(result.targets, TARGETS)
-    np.testing.assert_array_equal(result.predictions, logits.argmax(1))
-    np.testing.assert_allclose(result.logits, logits, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(
-        result.scores["loss"], -np.log(probs[np.arange(NUM), TARGETS]).mean(), rtol=1e-6
-    )
-    assert result.scores["accuracy"] == (logits.argmax(1) == TARGETS).mean()
+    assert set(result.rows) == {"logits"}
+    np.testing.assert_allclose(logits_of(result), logits, rtol=1e-5, atol=1e-6)
+    expected = -np.log(probs[np.arange(NUM), TARGETS]).mean()
+    np.testing.assert_allclose(result.loss, expected, rtol=1e-6)
+
+
+def test_the_loss_is_a_mean_over_weights_not_over_batches():
+    """A batch that weighs nothing changes nothing; without any weight there is none."""
+
+    def step(params, batch):
+        # the words asked in a row: as many as its class, in class 0 none
+        words = batch["targets"] * batch["loss_mask"]
+        outputs = eval_step(params, batch)
+        return outputs | {"loss_sum": (words * words).sum(), "weight": words.sum()}
+
+    expected = (TARGETS**2).sum() / TARGETS.sum()
+    order = np.argsort(TARGETS, kind="stable")  # the first batches weigh 0
+    for batch_size in (2, 8, 19):
+        result = run(make_batches(batch_size, order), step)
+        np.testing.assert_allclose(result.loss, expected, rtol=1e-6)
+        np.testing.assert_array_equal(result.index, np.arange(NUM))
+    nothing = [b | {"targets": np.zeros(8, np.int32)} for b in make_batches(8)]
+    assert np.isnan(run(nothing, step).loss)
+
+
+def test_rows_of_one_batch_may_be_longer_than_those_of_another():
+    lengths = np.arange(NUM) // 4 + 1  # of the batch that a row is in
+
+    def step(params, batch):
+        outputs = eval_step(params, batch)
+        length = int(lengths[batch["index"][0]])
+        tokens = np.tile(batch["index"][:, None], (1, length))
+        return outputs | {"rows": {"tokens": tokens}}
+
+    rows = run(make_batches(4), step).rows["tokens"]
+    assert [len(row) for row in rows] == lengths.tolist()
+    assert all((row == i).all() for i, row in enumerate(rows))
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 19, 32])
 def test_batch_size_and_padding_change_nothing(batch_size):
-    whole, other = run(make_batches(8)), run(make_batches(batch_size))
-    np.testing.assert_array_equal(other.predictions, whole.predictions)
-    assert other.scores["accuracy"] == whole.scores["accuracy"]
-    np.testing.assert_allclose(other.scores["loss"], whole.scores["loss"], rtol=1e-6)
+    assert_same(run(make_batches(8)), run(make_batches(batch_size)))
 
 
 def test_order_of_the_source_is_restored():
     shuffled = np.random.default_rng(1).permutation(NUM)
-    whole, other = run(make_batches(8)), run(make_batches(8, shuffled))
-    np.testing.assert_array_equal(other.index, whole.index)
-    np.testing.assert_array_equal(other.predictions, whole.predictions)
+    assert_same(run(make_batches(8)), run(make_batches(8, shuffled)))
 
 
 def test_sharded_over_devices_counts_the_same():
     mesh = Mesh(np.array(jax.devices()), ("data",))
     rows = NamedSharding(mesh, PartitionSpec("data"))
     put = functools.partial(jax.device_put, device=rows)
-    whole, other = run(make_batches(8)), run(make_batches(8, put=put))
     assert len(jax.devices()) == 4
-    assert other.num_examples == NUM
-    np.testing.assert_array_equal(other.predictions, whole.predictions)
-    np.testing.assert_allclose(other.scores["loss"], whole.scores["loss"], rtol=1e-6)
+    assert_same(run(make_batches(8)), run(make_batches(8, put=put)))
 
 
-def test_bfloat16_logits_become_float32():
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [(jnp.bfloat16, np.float32), (jnp.float16, np.float16), (jnp.int32, np.int32)],
+)
+def test_only_what_numpy_does_not_know_changes_its_dtype(dtype, expected):
     def step(params, batch):
         outputs = eval_step(params, batch)
-        return outputs | {"logits": outputs["logits"].astype(jnp.bfloat16)}
+        return outputs | {"rows": {"x": outputs["rows"]["logits"].astype(dtype)}}
 
-    assert run(make_batches(8), step).logits.dtype == np.float32
+    assert run(make_batches(8), step).rows["x"][0].dtype == expected
 
 
 def test_a_stop_is_noticed_between_batches():
@@ -136,15 +171,6 @@ def test_a_missing_field_is_named():
         run(batches)
 
 
-def test_an_unknown_metric_stops_before_the_first_batch():
-    def batches():
-        raise AssertionError("the data was touched")
-        yield
-
-    with pytest.raises(InputError, match="unknown metrics"):
-        evaluate(eval_step, PARAMS, batches(), metric_names=["f1"])
-
-
 TWO_PROCESSES = """
 import sys
 import jax
@@ -165,7 +191,7 @@ def put(batch):
         lambda x: jax.make_array_from_process_local_data(rows, x), local)
 
 result = case.run(case.make_batches(8, put=put))
-print(result.num_examples, result.scores["accuracy"], *result.predictions)
+print(result.loss, *case.logits_of(result).argmax(-1))
 try:
     case.run(case.make_batches(8))
 except case.InputError as error:
@@ -187,10 +213,10 @@ def test_two_processes_count_every_example_once(free_port):
     ]
     for worker in workers:
         counts, refusal = worker.communicate(timeout=100)[0].splitlines()[-2:]
-        num, accuracy, *predictions = counts.split()
-        assert int(num) == NUM
-        assert float(accuracy) == whole.scores["accuracy"]
-        assert [int(p) for p in predictions] == whole.predictions.tolist()
+        loss, *predictions = counts.split()
+        assert float(loss) == pytest.approx(whole.loss, rel=1e-6)
+        expected = logits_of(whole).argmax(-1).tolist()
+        assert [int(p) for p in predictions] == expected
         assert "with 2 processes evaluate needs global device arrays" in refusal
 
 
