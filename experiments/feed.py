@@ -227,7 +227,7 @@ def check_packing(task: Task, model: jft.Pretrained) -> None:
             f'data.batching is "pack", but the task {task.name!r} has one answer a '
             'row; set it to "length".'
         )
-    if not model.family.packs:
+    if task.head not in model.family.packed_heads(model.module.config):
         raise InputError(
             f'data.batching is "pack", but {model.family.model_type} models cannot '
             'keep the examples of a row apart; set it to "length".'
