@@ -43,45 +43,55 @@ folder.mkdir(parents=True, exist_ok=True)
 # %% [markdown]
 # ## data: what goes in?
 #
-# A source is a list of examples with class names. The letters are rendered from the
-# fonts that matplotlib ships; the digits are scikit-learn's, written by 43 people.
+# A source has rows in columns, as they come; examples are rows that were checked for a
+# task, their classes found and numbered. The letters are rendered from the fonts that
+# matplotlib ships; the digits are scikit-learn's, written by 43 people.
 
 # %%
-letters = jft.data.load_source("letters", num_per_class=10, seed=1)
-digits = jft.data.load_source("digits")
-for source in (letters, digits):
-    print(f"{len(source):,} images of {' '.join(source.class_names)}")
+task = jft.tasks.get_task("image_classification")
+letters_source = jft.data.load_source("letters", num_per_class=10, seed=1)
+digits_source = jft.data.load_source("digits")
+letters, digits = (
+    jft.data.make_examples(source, task.columns)
+    for source in (letters_source, digits_source)
+)
+for examples in (letters, digits):
+    print(f"{len(examples):,} images of {' '.join(examples.class_names)}")
 
 
 # %%
-def show(source, indices, titles):
+def show(examples, indices, titles):
     _, axes = plt.subplots(1, len(indices), figsize=(len(indices), 1.3))
     for ax, index, title in zip(axes, indices, titles, strict=True):
-        ax.imshow(source[index]["image"][..., 0], cmap="gray_r")
+        ax.imshow(examples[index]["image"][..., 0], cmap="gray_r")
         ax.set_title(title, fontsize=9)
         ax.axis("off")
     plt.show()
 
 
-def name(source, index):
-    return source.class_names[int(source[index]["targets"])]
+def name(examples, index):
+    return examples.class_names[examples.targets[index]]
 
 
-for source in (letters, digits):
-    some = np.random.default_rng(0).choice(len(source), 14, replace=False).tolist()
-    show(source, some, [name(source, index) for index in some])
+for examples in (letters, digits):
+    some = np.random.default_rng(0).choice(len(examples), 14, replace=False).tolist()
+    show(examples, some, [name(examples, index) for index in some])
 
 # %% [markdown]
 # Ten digits of each class to learn from, twenty to choose the best moment by, the rest
 # to test on: 1,497 that have no part in any decision.
 
 # %%
-splits = jft.data.split_source(
-    digits,
+sources = jft.data.split_source(
+    digits_source,
     {"train": 10, "validation": 20, "test": "rest"},
     seed=0,
     per_class=True,
 )
+splits = {
+    split: jft.data.make_examples(source, task.columns, class_names=digits.class_names)
+    for split, source in sources.items()
+}
 {split: len(examples) for split, examples in splits.items()}
 
 # %% [markdown]
@@ -187,8 +197,7 @@ Image(
 # once a phase, and no backward pass runs below the lowest open layer.
 
 # %%
-task = jft.tasks.get_task("image_classification")
-loss_fn = task.make_loss(0.0)  # cross-entropy without label smoothing
+loss_fn = task.make_loss()  # cross-entropy, without label smoothing and the like
 step_fn = jft.train.make_train_step(
     model.apply_fn,
     loss_fn,
@@ -207,11 +216,12 @@ state = jft.train.init_state(model.params, labels, tx=tx, key=jax.random.key(1))
 def make_score(model):
     eval_step = jft.train.make_eval_step(model.apply_fn, loss_fn)
 
-    def score(params, source):
+    def score(params, examples):
         batches = jft.data.make_eval_batches(
-            source, global_batch_size=50, fields_fn=fields_fn
+            examples, global_batch_size=50, fields_fn=fields_fn
         )
-        return jft.evals.evaluate(eval_step, params, batches, metric_names=["accuracy"])
+        evaluated = jft.evals.evaluate(eval_step, params, batches)
+        return jft.tasks.score(task, evaluated, examples, metric_names=["accuracy"])
 
     return score
 
@@ -307,9 +317,10 @@ Image(
 
 # %%
 test = score_digits(best["params"], splits["test"])
+predicted = test.predictions.argmax(-1)  # of the logits
 Image(
     jft.evals.plot_confusion(
-        test.targets, test.predictions, model.class_names, folder / "confusion.png"
+        test.references, predicted, model.class_names, folder / "confusion.png"
     )
 )
 
@@ -317,12 +328,12 @@ Image(
 # Some of its mistakes, as "true → predicted":
 
 # %%
-wrong = np.flatnonzero(test.predictions != test.targets)[:14]
+wrong = np.flatnonzero(predicted != test.references)[:14].tolist()
 said = [
-    f"{model.class_names[test.targets[i]]} → {model.class_names[test.predictions[i]]}"
+    f"{model.class_names[test.references[i]]} → {model.class_names[predicted[i]]}"
     for i in wrong
 ]
-show(splits["test"], test.index[wrong].tolist(), said)
+show(splits["test"], wrong, said)
 
 # %% [markdown]
 # ## export: how does it leave?
@@ -337,7 +348,7 @@ written = jft.save(folder / "export", model, params=best["params"])
 # %%
 again = jft.load(folder / "export")
 loaded = score_digits(again.params, splits["test"])
-assert (loaded.logits == test.logits).all()
+assert (loaded.predictions == test.predictions).all()
 print(f"{loaded.scores['accuracy']:.1%} of {loaded.num_examples:,} digits, as before")
 
 # %% [markdown]

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import jft
-from experiments import build
+from experiments import build, feed
 from jft.config import resolve
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -38,25 +38,29 @@ def test_the_code_is_short_and_imports_jft_only():
     assert re.findall(r"^(?:import|from) (\w+)", FINETUNE, re.M) == ["jax", "jft"]
 
 
-def test_the_config_of_your_own_images_is_valid():
+def load_config(code):
     names = {}
-    exec(compile(OWN_IMAGES, "README.md", "exec"), names)
-    config = resolve(names["get_config"]())
+    exec(compile(code, "README.md", "exec"), names)
+    return build.complete(resolve(names["get_config"]()))
+
+
+def test_the_config_of_your_own_images_is_valid():
+    config = load_config(OWN_IMAGES)
     assert config.data.source == "folder"
     assert config.data.path == "photos"
     assert config.optim.unfreeze.method == "top_down"
 
 
 def test_the_config_of_your_own_text_is_valid(tmp_path, monkeypatch):
-    names = {}
-    exec(compile(OWN_TEXT, "README.md", "exec"), names)
-    config = resolve(names["get_config"]())
-    build.check_config(config)
+    config = load_config(OWN_TEXT)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mails").mkdir()
-    rows = "".join(f"mail {i},{'spam' if i % 2 else 'ham'}\n" for i in range(20))
+    rows = "".join(f"{'spam' if i % 2 else 'ham'},{{}} {i}\n" for i in range(20))
     for name in ("train", "test"):
-        (tmp_path / "mails" / f"{name}.csv").write_text(f"text,label\n{rows}")
-    splits = build.load_splits(config.data)
+        (tmp_path / "mails" / f"{name}.csv").write_text(
+            f"folder,subject\n{rows.format(*[name] * 20)}"
+        )
+    splits = feed.load_examples(config)
     assert [len(split) for split in splits.values()] == [18, 2, 20]
     assert splits["test"].class_names == ("ham", "spam")
+    assert splits["test"][0]["text"] == "test 0"

@@ -20,6 +20,36 @@ PIPELINES: Mapping[str, str] = {
         "kinds of texts or in\nother languages its answers mean nothing, and it has "
         "whatever bias its data has."
     ),
+    "token-classification": (
+        "It marks words of texts like those of its training data with the tags of "
+        "`config.json`.\nPrepare words with the tokenizer in this folder; the first "
+        "piece of a word carries its\ntag. On other kinds of texts its answers mean "
+        "nothing."
+    ),
+    "question-answering": (
+        "It marks the answer to a question in a text like those of its training data, "
+        "word for\nword. It knows nothing but that text, and says nothing of whether "
+        "the text is right."
+    ),
+    "sentence-similarity": (
+        "It gives texts embeddings that are near each other where they mean alike, as "
+        "its\ntraining data has it: the mean of the last hidden states over the "
+        "tokens, scaled to\nlength 1."
+    ),
+    "fill-mask": (
+        "It guesses hidden words of texts like those of its training data. It is meant "
+        "to be\nfine-tuned on a task with such texts, more than to be used as it is."
+    ),
+    "text-generation": (
+        "It goes on from texts like those of its training data. What it writes may be "
+        "wrong or\nharmful, and repeats whatever bias its data has; have people read "
+        "it."
+    ),
+    "text2text-generation": (
+        "It writes a text for a text, as its training data has them. What it writes "
+        "may be wrong\nor harmful, and repeats whatever bias its data has; have people "
+        "read it."
+    ),
 }
 
 

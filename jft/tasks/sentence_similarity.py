@@ -98,7 +98,9 @@ def predictions(rows: Rows, source: Data) -> np.ndarray:
     return np.stack(rows["cosine"])
 
 
-def write_prediction(cosine: Any, class_names: Sequence[str]) -> dict[str, Any]:
+def write_prediction(
+    cosine: np.floating[Any], class_names: Sequence[str]
+) -> dict[str, Any]:
     """The cosine of the two embeddings."""
     del class_names
     return {"similarity": round(float(cosine), 6)}

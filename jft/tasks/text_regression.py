@@ -37,7 +37,9 @@ def predictions(rows: Rows, source: Data) -> np.ndarray:
     return np.stack(rows["values"])
 
 
-def write_prediction(value: Any, class_names: Sequence[str]) -> dict[str, Any]:
+def write_prediction(
+    value: np.floating[Any], class_names: Sequence[str]
+) -> dict[str, Any]:
     """The number."""
     del class_names
     return {"value": round(float(value), 6)}

@@ -67,10 +67,17 @@ def test_the_card_is_of_its_pipeline(pipeline):
     (task,) = {(r.task_type, r.task_name) for r in data.eval_results}
     assert task == (pipeline, pipeline.replace("-", " ").title())
     assert PIPELINES[pipeline] in card
-    thing = pipeline.split("-")[0]
-    assert f"It sorts {thing}s like those of its training data" in card
+    assert "its training data" in PIPELINES[pipeline].replace("\n", " ")
+    assert max(map(len, PIPELINES[pipeline].splitlines())) < 88
+
+
+def test_every_pipeline_has_its_own_words():
+    assert len(set(PIPELINES.values())) == len(PIPELINES)
+    for thing in ("image", "text"):
+        card = make_card(pipeline=f"{thing}-classification")
+        assert f"It sorts {thing}s like those of its training data" in card
 
 
 def test_an_unknown_pipeline_is_refused():
-    with pytest.raises(InputError, match=r"'sorting'.*\['image-classification'"):
+    with pytest.raises(InputError, match=r"'sorting'.*'image-classification'"):
         make_card(pipeline="sorting")
