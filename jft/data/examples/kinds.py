@@ -6,6 +6,7 @@ Python objects. After reading, the values of a kind are of one type.
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -144,7 +145,7 @@ def read_class(value: Any) -> str:
         raise BadValueError("has no label. Fill it in, or remove the row.")
     if isinstance(value, str):
         check_characters(value)
-        return value
+        return sys.intern(value)  # of a label in many rows memory holds one
     if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
         return str(value if isinstance(value, bool) else int(value))
     raise BadValueError(
@@ -170,7 +171,7 @@ def read_tags(value: Any) -> list[str]:
     """A tag a word."""
     tags = plain_list(value, "a list of tags, one a word")
     if _are_plain(tags):
-        return [tag.strip() for tag in tags]
+        return [sys.intern(tag.strip()) for tag in tags]
     return [_label(tag, number) for number, tag in enumerate(tags, start=1)]
 
 

@@ -113,7 +113,7 @@ class MappedRecords:
     def line(self, index: int) -> int:
         """Return the line that a record begins at, counted from 1."""
         at = self._position(index)
-        return self._line + at + int(self._extra[np.searchsorted(self._long, at)])
+        return self._line + at + int(self._extra[self._long.searchsorted(at)])
 
     def place(self, index: int) -> str:
         """Say where a record stands."""
@@ -127,7 +127,7 @@ class MappedRecords:
         index = int(index) % length
         if not len(self._kept):
             return index
-        return index + int(np.searchsorted(self._kept, index, side="right"))
+        return index + int(self._kept.searchsorted(index, side="right"))
 
     def _open(self) -> None:
         file = find_file(self.path)

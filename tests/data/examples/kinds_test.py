@@ -77,6 +77,14 @@ def test_values_of_a_kind_are_of_one_type(name):
     assert type(value) is type(expected)
 
 
+def test_a_label_of_many_rows_is_one_object():
+    one, other = ("".join(["go", "od"]) for _ in range(2))
+    assert one is not other
+    assert KINDS["class"].read(one) is KINDS["class"].read(other)
+    (tag,), (again,) = map(KINDS["tags"].read, ([one], [other]))
+    assert tag is again
+
+
 def test_every_kind_is_tried_here():
     assert {kind for kind, *_ in GOOD.values()} == set(KINDS)
     assert {kind for kind, *_ in BAD.values()} == set(KINDS)
