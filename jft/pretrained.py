@@ -19,6 +19,7 @@ from jft.models.classes import (
     class_names_of,
     settle_classes,
 )
+from jft.models.vocabulary import settle_vocabulary
 from jft.params import (
     MergeReport,
     abstract_params,
@@ -179,11 +180,13 @@ def init_model(
         the family's only one.
       class_names: replace the config's classes.
       problem_type: as ``load``; replaces the config's.
-      processor: carried along, for the data and the export.
+      processor: carried along, for the data and the export. With a tokenizer the
+        config gets its ``vocab_size`` and the ids of its special tokens.
       dtype: the dtype of every parameter.
 
     Raises:
-      InputError: if the config names an unknown model or a value it cannot honour.
+      InputError: if the config names an unknown model, a value it cannot honour, or
+        one that the tokenizer contradicts.
     """
     _check_dtype(dtype)
     config = dict(config)
@@ -192,7 +195,12 @@ def init_model(
     config, _ = settle_classes(
         family, config, task, class_names=class_names, problem_type=problem_type
     )
+    has_tokenizer = processor is not None and not isinstance(processor, Mapping)
+    if has_tokenizer:
+        config = settle_vocabulary(family, config, processor)
     model_config = family.config_from_dict(config)
+    if has_tokenizer:
+        check_tokenizer_fits(processor, vocab_size=model_config.vocab_size)
     params = init_params(family, model_config, task=task, key=key, dtype=dtype)
     return _assemble(
         family,

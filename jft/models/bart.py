@@ -375,6 +375,10 @@ def make_family(model_type: str, prefix: str, **options: Any) -> Family:
             r"model/(?:shared|(?:encoder|decoder)/embed_tokens)/.*",
             r"final_logits_bias|lm_head/.*",
         ),
+        "special_ids": {
+            "decoder_start_token_id": "eos",
+            "forced_eos_token_id": "eos",
+        },
     }
     return Family(model_type=model_type, **{**defaults, **options})
 

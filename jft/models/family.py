@@ -95,6 +95,8 @@ class Family:
         table; else None.
       packed_heads: config -> the tasks whose heads read packed rows exactly, see
         `jft.models.packing`; the family may lack some of them.
+      special_ids: further fields of config.json that hold the id of a special token ->
+        its role, as in ``tokenizer.eos_token``; set in models from scratch.
     """
 
     model_type: str
@@ -118,6 +120,7 @@ class Family:
     num_encoder_layers: Callable[[Any], int] = no_encoder
     max_positions: Callable[[Any], int | None] = no_limit
     packed_heads: Callable[[Any], tuple[str, ...]] = no_packing
+    special_ids: Mapping[str, str] = field(default_factory=dict)
 
     def checkpoint_prefix(self, task: str) -> str:
         """Return the first key of the backbone in the checkpoints of that task."""

@@ -75,6 +75,7 @@ FAMILY = make_family(
     heads={"base": "MarianModel", "seq2seq_lm": "MarianMTModel"},
     config_from_dict=config_from_dict,
     example_batch=two_texts_example,
+    special_ids={"decoder_start_token_id": "pad", "forced_eos_token_id": "eos"},
     optional_rules=lambda task: (
         (r"model/(?:encoder|decoder)/embed_positions/.*",) if task == "base" else ()
     ),

@@ -309,5 +309,6 @@ FAMILY = Family(
     ),
     shared_rules=(r"model/embeddings/tok_embeddings/.*",),
     embedding_rules=(r"model/embeddings/tok_embeddings/.*", r"decoder/.*"),
+    special_ids={"cls_token_id": "cls", "sep_token_id": "sep"},
     variants=VARIANTS,
 )

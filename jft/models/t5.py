@@ -363,6 +363,7 @@ FAMILY = Family(
     head_rules=HEAD_RULES.__getitem__,
     shared_rules=(r"shared/.*", r".*/relative_attention_bias/.*"),
     embedding_rules=(r"shared/.*", r"lm_head/.*"),
+    special_ids={"decoder_start_token_id": "pad"},
     variants={
         "t5-small": T5Config(),
         "t5-base": T5Config(d_model=768, d_ff=3072, num_layers=12, num_heads=12),
