@@ -21,7 +21,7 @@ from jft.config import (
     to_steps,
 )
 from jft.models import family_of
-from jft.tasks import Task, choose_metrics, get_task, mode_of
+from jft.tasks import Task, call_with_options, choose_metrics, get_task, mode_of
 from jft.types import (
     FROZEN,
     Group,
@@ -153,10 +153,14 @@ def make_tokenizer(
                 "tokenizer.json; name one that has it."
             )
         return tokenizer
-    return data.train_tokenizer(
+    kinds = {column.kind for column in task.columns}
+    template = {"chat_template": data.CHATML} if "messages" in kinds else {}
+    return call_with_options(
+        data.train_tokenizer,
         feed.all_texts(task, train),
-        model_max_length=max_length,
-        **config.tokenizer_options,
+        max_length=max_length,
+        options={**template, **config.tokenizer_options},
+        what="model.tokenizer_options",
     )
 
 

@@ -32,6 +32,7 @@ from jft.data.fields.seq2seq import make_seq2seq_fields
 from jft.data.fields.tagging import TaggingFields, make_tagging_fields, read_tags
 from jft.data.fields.targets import target_fields
 from jft.data.fields.tokenizer import load_tokenizer
+from jft.data.fields.tokenizer_training import CHATML, train_tokenizer
 from jft.data.fields.tokens import (
     TextFields,
     TextFieldsFn,
@@ -71,6 +72,7 @@ from jft.data.sources.tfds import TfdsSource
 __all__ = [
     "AUGMENTATIONS",
     "BATCHINGS",
+    "CHATML",
     "IGNORED",
     "IMAGES",
     "IMAGE_SUFFIXES",
@@ -153,4 +155,5 @@ __all__ = [
     "split_source",
     "target_fields",
     "tokenize",
+    "train_tokenizer",
 ]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import jft
-from jft.data.tokenizer_training import CHATML, train_tokenizer
+from jft.data.fields.tokenizer_training import CHATML, train_tokenizer
 from jft.models import MODELS
 from jft.types import InputError
 from tests.models import peer

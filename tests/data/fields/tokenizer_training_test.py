@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jft.data.tokenizer_training import CHATML, KINDS, train_tokenizer
+from jft.data.fields.tokenizer_training import CHATML, KINDS, train_tokenizer
 from jft.types import InputError
 
 TEXTS = [

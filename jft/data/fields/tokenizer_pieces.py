@@ -32,7 +32,7 @@ def learn_pieces(
     """Make a tokenizer of the texts, but for what is put around a text.
 
     Args:
-      kind: a key of ``jft.data.tokenizer_training.KINDS``.
+      kind: a key of ``jft.data.fields.tokenizer_training.KINDS``.
       texts: read once.
       vocab_size: the most tokens.
       tokens: the special ones, in the order of their ids.

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jft.data.tokenizer_pieces import learn_pieces
+from jft.data.fields.tokenizer_pieces import learn_pieces
 from jft.types import InputError
 
 ROLES = ("pad", "unk", "bos", "eos", "cls", "sep", "mask")
