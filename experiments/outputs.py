@@ -108,6 +108,7 @@ def write_export(
         f"{model.family.model_type}-{name}",
         {name: value for name, value in scores.items() if name != "loss"},
         pipeline=job.task.pipeline,
+        use=use_of(job.task),
         description=describe_model(job),
         dataset=name,
         data_description=describe_splits(job),
@@ -131,6 +132,14 @@ def write_export(
         model_card=card,
         max_shard_size=config.export.max_shard_size,
     )
+    if job.task.pipeline == "sentence-similarity":
+        export.write_sentence_transformers(folder, max_length=config.data.max_length)
+
+
+def use_of(task: tasks.Task) -> str | None:
+    """What the model is for, where the pipeline alone does not say it."""
+    named = [name for name in (task.name, task.problem_type) if name in export.USES]
+    return named[0] if named else None
 
 
 def describe_model(job: build.Job) -> str:

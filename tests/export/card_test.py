@@ -3,7 +3,8 @@ import pytest
 from huggingface_hub import ModelCard
 
 from jft.export import model_card
-from jft.export.card import PIPELINES
+from jft.export.card import PIPELINES, USES
+from jft.models.classes import ONE_OF_SEVERAL, PROBLEM_TYPES
 from jft.types import InputError
 
 
@@ -58,6 +59,10 @@ def test_model_from_scratch_has_no_base():
     assert "from scratch" in card
 
 
+def unwrapped(card):
+    return card.replace("\n", " ")
+
+
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_the_card_is_of_its_pipeline(pipeline):
     card = make_card(pipeline=pipeline)
@@ -66,18 +71,39 @@ def test_the_card_is_of_its_pipeline(pipeline):
     assert data.tags == ["jft", pipeline]
     (task,) = {(r.task_type, r.task_name) for r in data.eval_results}
     assert task == (pipeline, pipeline.replace("-", " ").title())
-    assert PIPELINES[pipeline] in card
-    assert "its training data" in PIPELINES[pipeline].replace("\n", " ")
-    assert max(map(len, PIPELINES[pipeline].splitlines())) < 88
+    assert PIPELINES[pipeline] in unwrapped(card)
+    thing = pipeline.split("-")[0]
+    sorts = f"It sorts {thing}s like those of its training data" in unwrapped(card)
+    assert sorts == (pipeline in ("image-classification", "text-classification"))
+    is_embedding = pipeline == "sentence-similarity"
+    library = "sentence-transformers" if is_embedding else "transformers"
+    assert data.library_name == library
 
 
-def test_every_pipeline_has_its_own_words():
-    assert len(set(PIPELINES.values())) == len(PIPELINES)
-    for thing in ("image", "text"):
-        card = make_card(pipeline=f"{thing}-classification")
-        assert f"It sorts {thing}s like those of its training data" in card
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("thing", ["image", "text"])
+def test_another_use_has_its_own_words(thing, use):
+    card = make_card(pipeline=f"{thing}-classification", use=use)
+    assert ModelCard(card).data.pipeline_tag == f"{thing}-classification"
+    assert "It sorts" not in card
+    assert USES[use].replace("{thing}", thing) in unwrapped(card)
+
+
+def test_every_kind_of_problem_has_words_of_its_own():
+    assert {*PROBLEM_TYPES} - {*USES} == {ONE_OF_SEVERAL}
+
+
+def test_the_hub_knows_every_word():
+    """transformers has or had each but one, which is another library's."""
+    from transformers import pipelines
+
+    registry = pipelines.PIPELINE_REGISTRY
+    known = {*registry.get_supported_tasks(), *pipelines.REMOVED_TASKS}
+    assert {*PIPELINES} - known == {"sentence-similarity"}
 
 
 def test_an_unknown_pipeline_is_refused():
     with pytest.raises(InputError, match=r"'sorting'.*'image-classification'"):
         make_card(pipeline="sorting")
+    with pytest.raises(InputError, match=r"use is 'sorting'.*'regression'"):
+        make_card(use="sorting")
