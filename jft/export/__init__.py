@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """How does it leave? As a Hugging Face folder that transformers reads, with a card."""
 
-from jft.export.card import model_card
+from jft.export.card import USES, model_card
 from jft.export.hf import parse_size, save_pretrained
 from jft.export.sentence_transformers import write_sentence_transformers
 
 __all__ = [
+    "USES",
     "model_card",
     "parse_size",
     "save_pretrained",
