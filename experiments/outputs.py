@@ -81,6 +81,15 @@ def write_plots(
             num_layers=model.num_layers,
         ),
     ]
+    if shapes := job.loader.shapes:
+        group = next(iter(shapes[0]))
+        drawn.append(
+            evals.plot_lengths(
+                job.tables["train"].lengths[group],
+                [lengths[group] for lengths in shapes],
+                folder / "lengths.png",
+            )
+        )
     if job.task.plot is not None:
         to = folder / job.task.plot_name
         drawn.append(job.task.plot(test.references, test.predictions, classes, to))

@@ -61,6 +61,7 @@ def test_a_run_learns_and_leaves_a_model_with_its_tokenizer(text_run):
         "confusion.png",
         "curves.png",
         "learning_rates.png",
+        "lengths.png",
     }
 
 
