@@ -14,14 +14,43 @@ from jft.types import InputError
 Row = dict[str, Any]  # column -> value
 
 
-def find_images(path: Path) -> list[Row]:
+class ImageFiles:
+    """Image files, each decoded when it is asked for; a `jft.data.Source`."""
+
+    columns = ("image", "id")
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.names = [str(file) for file in files]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Row:
+        name = self.names[index]
+        return {"image": data.read_image(name), "id": name}
+
+    def column(self, name: str) -> Sequence[str]:
+        """Return the files' names, of whichever column."""
+        del name
+        return self.names
+
+    def where(self, index: int, column: str) -> str:
+        """Say which file it is."""
+        del column
+        return self.names[index]
+
+    def __repr__(self) -> str:
+        return f"ImageFiles({self.names})"
+
+
+def find_images(path: Path) -> list[Path]:
     """The file itself, or every image below the folder."""
     if not path.exists():
         raise InputError(f"there is no file or folder {path}; check --images.")
-    below = sorted(path.rglob("*")) if path.is_dir() else [path]
-    named = [file for file in below if file.suffix.lower() in data.IMAGE_SUFFIXES]
-    files = named if path.is_dir() else below
-    return [{"image": data.read_image(file), "id": str(file)} for file in files]
+    if not path.is_dir():
+        return [path]
+    below = sorted(path.rglob("*"))
+    return [file for file in below if file.suffix.lower() in data.IMAGE_SUFFIXES]
 
 
 def read_lines(path: str | None) -> list[Any]:
@@ -109,10 +138,3 @@ def by_column(rows: Sequence[Row]) -> dict[str, list[Any]]:
             f"{sorted(map(sorted, names))}; give all the same."
         )
     return {name: [row[name] for row in rows] for name in rows[0]}
-
-
-def readable(row: Row) -> Row:
-    """The row as it is written beside its answer: of an image, its file."""
-    if "image" in row:
-        return {"file": row["id"]}
-    return dict(row)

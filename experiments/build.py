@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 import jft
+from configs import common
 from experiments import feed, objective
 from jft import data, export, optim, partition, paths, train
 from jft.config import (
@@ -18,6 +19,7 @@ from jft.config import (
     Duration,
     ModelConfig,
     OptimConfig,
+    resolve,
     to_steps,
 )
 from jft.models import family_of
@@ -49,6 +51,14 @@ def complete(config: Config) -> Config:
     return config
 
 
+def usual_config(task: str, *, max_length: int) -> Config:
+    """What every experiment starts from, for a folder without the config of its run."""
+    config = common.base_config()
+    config.data.task = task
+    config.data.max_length = max_length
+    return resolve(config)
+
+
 def check_config(config: Config) -> None:
     """Refuse what the settings alone show to be wrong, before a workdir is claimed."""
     task = get_task(config.data.task)
@@ -75,7 +85,8 @@ def check_config(config: Config) -> None:
             'optim.unfreeze.method "plateau" opens layers between two programs, but '
             'train.phases is "gated"; set it to "compiled".'
         )
-    objective.eval_loss(config)
+    objective.check(config)
+    feed.check_options(config.data)
     export.parse_size(config.export.max_shard_size)
     make_mesh(config)
 

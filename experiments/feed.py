@@ -66,12 +66,26 @@ def part_option(config: DataConfig) -> str | None:
     return data.PART_OPTIONS.get(config.source) if config.split_paths else None
 
 
+def columns_read(config: DataConfig) -> tuple[data.Column, ...]:
+    """What is read of the rows of the source."""
+    if PAIRS in config.task_options:
+        return LABELLED
+    return get_task(config.task).columns
+
+
 def columns_of(config: DataConfig) -> dict[str, Any] | None:
     """Field -> column of all that the task needs; None where the names are the same."""
+    fields = columns_read(config)
+    known = [column.name for column in fields]
+    if unknown := sorted(set(config.columns) - {*known, "id"}):
+        raise InputError(
+            f"data.columns names {unknown}, which the task {config.task!r} does not "
+            f"read; expected some of {known}, or 'id'."
+        )
     if not config.columns:
         return None
-    needed = [c.name for c in get_task(config.task).columns if not c.optional]
-    return {name: name for name in needed} | dict(config.columns)
+    needed = {column.name: column.name for column in fields if not column.optional}
+    return needed | dict(config.columns)
 
 
 def read_examples(
@@ -81,19 +95,20 @@ def read_examples(
     class_names: tuple[str, ...] | None = None,
 ) -> data.Examples:
     """Check a source's rows as the task reads them."""
-    columns = get_task(config.task).columns
-    options = {
-        "class_names": class_names or config.class_names or None,
-        "on_error": config.on_error,
-    }
-    pairs = config.task_options.get(PAIRS)
-    if pairs is None:
-        return data.make_examples(source, columns, **options)
-    labelled = data.make_examples(source, LABELLED, **options)
-    source = data.few_shot_pairs(
-        labelled, pairs_per_example=pairs, seed=config.split_seed
+    examples = data.make_examples(
+        source,
+        columns_read(config),
+        class_names=class_names or config.class_names or None,
+        on_error=config.on_error,
     )
-    return data.make_examples(source, columns)
+    if PAIRS not in config.task_options:
+        return examples
+    pairs = data.few_shot_pairs(
+        examples,
+        pairs_per_example=config.task_options[PAIRS],
+        seed=config.split_seed,
+    )
+    return data.make_examples(pairs, get_task(config.task).columns)
 
 
 def all_texts(task: Task, examples: data.Examples) -> Iterator[str]:
@@ -122,9 +137,29 @@ def make_fields(config: DataConfig, model: jft.Pretrained) -> Any:
         model,
         max_length=config.max_length,
         options=config.task_options,
-        known=option_names(task.make_augment) | {PAIRS},
+        known=config.task_options,  # of `check_options`
         what="data.task_options",
     )
+
+
+def pair_options(task: Task) -> set[str]:
+    """The option that makes pairs of labelled texts, for tasks that learn from them."""
+    names = {column.name for column in task.columns}
+    of_pairs = "text_pair" in names and task.target is not None
+    return {PAIRS} if of_pairs and task.target.kind == "number" else set()
+
+
+def check_options(config: DataConfig) -> None:
+    """Refuse options that nothing of the task has."""
+    task = get_task(config.task)
+    known = option_names(task.make_fields) | option_names(task.make_augment)
+    known = (known | pair_options(task)) - {"max_length"}
+    if unknown := sorted(set(config.task_options) - known):
+        raise InputError(
+            f"data.task_options has {unknown}, which the task {task.name!r} does not "
+            f"take; expected some of {sorted(known)}."
+        )
+    columns_of(config)
 
 
 def make_augment(config: DataConfig, model: jft.Pretrained) -> Any | None:
@@ -136,7 +171,7 @@ def make_augment(config: DataConfig, model: jft.Pretrained) -> Any | None:
         task.make_augment,
         model,
         options=config.task_options,
-        known=option_names(task.make_fields),
+        known=config.task_options,
         what="data.task_options",
     )
 

@@ -10,12 +10,33 @@ import numpy as np
 
 import jft
 from jft import data, train
-from jft.config import Config
+from jft.config import Config, Range
 from jft.tasks import Task, call_with_options, get_task
 from jft.types import ApplyFn, Batch, InputError, LossFn
 
 # These shape the training alone; an evaluation measures the plain loss.
 TRAINING_ONLY = ("label_smoothing", "focal_gamma", "class_weights")
+RANGES = {
+    "label_smoothing": Range(minimum=0, below=1),
+    "focal_gamma": Range(minimum=0),
+    "scale": Range(above=0),
+}
+
+
+def check(config: Config) -> None:
+    """Refuse a loss, or something added to it, that the task does not have."""
+    task, options = get_task(config.data.task), config.train.loss_options
+    _make_loss(task, options)
+    for name, limits in RANGES.items():
+        if name in options and not limits.holds(options[name]):
+            raise InputError(
+                f"train.loss_options.{name} is {options[name]}; expected a number "
+                f"{limits}."
+            )
+    if config.train.teacher.model is not None:
+        _divergence(task, "train.teacher")
+    if config.train.r_drop:
+        _divergence(task, "train.r_drop")
 
 
 def train_loss(config: Config, examples: data.Examples) -> LossFn:
@@ -44,14 +65,26 @@ def class_weights(given: Any, examples: data.Examples) -> np.ndarray:
     """A weight a class: as given, or so that all classes weigh the same."""
     names = examples.class_names
     if given == "balanced":
-        return train.balanced_class_weights(examples.targets, num_classes=len(names))
-    if isinstance(given, str) or len(given) != len(names) or min(given) < 0:
+        return balanced_weights(examples)
+    numbers = isinstance(given, tuple) and not any(isinstance(x, str) for x in given)
+    if not numbers or len(given) != len(names) or min(given) < 0:
         raise InputError(
             f"train.loss_options.class_weights is {given!r}; expected "
             f'"balanced" or {len(names)} numbers of 0 or more, one for each of '
             f"{list(names)}."
         )
     return np.asarray(given, np.float32)
+
+
+def balanced_weights(examples: data.Examples) -> np.ndarray:
+    """A weight a class; of classes that may hold together, the others' count by its."""
+    targets, names = examples.targets, examples.class_names
+    if targets is None:  # a tag a word
+        targets = np.concatenate(examples.column("targets"))
+    if targets.ndim == 1:
+        return train.balanced_class_weights(targets, num_classes=len(names))
+    counts = targets.sum(axis=0)
+    return np.asarray((len(targets) - counts) / counts, np.float32)
 
 
 def make_objective(

@@ -15,6 +15,7 @@ in an object of a ``.jsonl`` file: ``text``, ``words``, ``question``, ``messages
 import dataclasses
 import json
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -73,13 +74,24 @@ def main() -> None:
     if [kind for kind in given if given[kind]] != [task.reads]:
         counts = ", ".join(f"{len(x)} {kind}s" for kind, x in given.items())
         raise InputError(f"the model reads {task.reads}s alone; {counts} were given.")
-    rows = images or asked.make_rows(lines, task, pairs=PAIRS.value)
-    examples = data.make_examples(data.ArraySource(asked.by_column(rows)), task.inputs)
-    answers = answer(task, model, examples, settings_of(task, model, config))
+    if images:
+        source: data.Source = asked.ImageFiles(images)
+        rows = [{"file": str(file)} for file in images]
+    else:
+        rows = asked.make_rows(lines, task, pairs=PAIRS.value)
+        source = data.ArraySource(asked.by_column(rows))
+    examples = data.make_examples(
+        source,
+        task.columns,
+        class_names=model.class_names if task.has_classes else None,
+        need_targets=False,
+    )
+    with tempfile.TemporaryDirectory() as cache:  # nothing of what is asked stays
+        settings = settings_of(task, model, config, cache=cache)
+        answers = answer(task, model, examples, settings)
     with open_output(OUTPUT.value) as out:
         for row, said in zip(rows, answers, strict=True):
-            line = asked.readable(row) | said
-            print(json.dumps(line, ensure_ascii=False), file=out, flush=True)
+            print(json.dumps(row | said, ensure_ascii=False), file=out, flush=True)
 
 
 def task_of(model: jft.Pretrained, config: Config | None) -> Task:
@@ -89,14 +101,23 @@ def task_of(model: jft.Pretrained, config: Config | None) -> Task:
     return task_of_head(model.task, model.config.get("problem_type"))
 
 
-def settings_of(task: Task, model: jft.Pretrained, config: Config | None) -> Config:
+def settings_of(
+    task: Task, model: jft.Pretrained, config: Config | None, *, cache: str
+) -> Config:
     """The settings of the run, or of a folder the usual ones."""
     if config is None:
-        most = min(getattr(model.processor, "model_max_length", LONGEST), LONGEST)
+        limits = [
+            getattr(model.processor, "model_max_length", None),
+            model.family.max_positions(model.module.config),
+        ]
+        most = min([LONGEST, *filter(None, limits)])
         config = build.usual_config(task.name, max_length=most)
     max_length = MAX_LENGTH.value or config.data.max_length
     settings = dataclasses.replace(
-        config.data, max_length=max_length, global_batch_size=BATCH_SIZE.value
+        config.data,
+        max_length=max_length,
+        global_batch_size=BATCH_SIZE.value,
+        cache=cache,
     )
     generation = dict(config.evals.generation)
     if MAX_NEW_TOKENS.value is not None:

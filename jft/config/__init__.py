@@ -34,6 +34,7 @@ from jft.config.schema import (
     ModelConfig,
     OptimConfig,
     PartitionConfig,
+    Range,
     TrainConfig,
     UnfreezeConfig,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "ModelConfig",
     "OptimConfig",
     "PartitionConfig",
+    "Range",
     "TrainConfig",
     "UnfreezeConfig",
     "Workdir",

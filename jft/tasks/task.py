@@ -5,12 +5,19 @@ import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, get_args, get_type_hints
 
-from jft.data import Column
+from jft.data import KINDS, Column
 from jft.evals import MetricFn, Rows
 from jft.types import ApplyFn, Batch, InputError, LossFn
 
+PLAIN: Mapping[type, str] = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "a string",
+    type(None): "None",
+}
 # What was evaluated: checked examples, or the table of their tokens.
 Data: TypeAlias = Any
 
@@ -69,6 +76,11 @@ class Task:
         return self.inputs if self.target is None else (*self.inputs, self.target)
 
     @property
+    def has_classes(self) -> bool:
+        """Whether what it learns to give has class names."""
+        return self.target is not None and KINDS[self.target.kind].order is not None
+
+    @property
     def reads(self) -> str:
         """What the model sees: "image" or "text"."""
         kinds = {column.kind for column in self.inputs}
@@ -94,7 +106,8 @@ def call_with_options(
       **given: keyword arguments that are no options.
 
     Raises:
-      InputError: for an option that nothing has; lists those there are.
+      InputError: for an option that nothing has, listing those there are, or that is
+        of another type.
     """
     own = option_names(function) - set(given)
     if unknown := sorted(set(options) - own - set(known)):
@@ -103,7 +116,24 @@ def call_with_options(
             f"{sorted(own | set(known))}."
         )
     taken = {name: value for name, value in options.items() if name in own}
+    hints = get_type_hints(function) if taken else {}
+    for name, value in taken.items():
+        _check_type(f"{what}.{name}", value, hints[name])
     return function(*arguments, **given, **taken)
+
+
+def _check_type(what: str, value: Any, hint: Any) -> None:
+    """Refuse a value that is not of a plain type, or of one of several."""
+    kinds = get_args(hint) or (hint,)
+    if not set(kinds) <= set(PLAIN):
+        return  # the function itself knows more
+    # True is no number, but every whole number is a float
+    kind = float if type(value) is int and int not in kinds else type(value)
+    if kind not in kinds:
+        expected = " or ".join(PLAIN[kind] for kind in kinds)
+        raise InputError(
+            f"{what} is {value!r} ({type(value).__name__}); expected {expected}."
+        )
 
 
 def option_names(function: Callable[..., Any] | None) -> set[str]:

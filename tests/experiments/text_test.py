@@ -178,7 +178,7 @@ CONFIGS = {
     "augmented texts": (["data.augment=small_affine"], ["small_affine", "None"]),
     "texts as images": (
         ["data.task=image_classification"],
-        ["'image'", "'tsv'", "['id', 'targets', 'text']"],
+        ["data.columns", "['text']", "['image', 'targets']"],
     ),
     "images as texts": (
         [
@@ -188,7 +188,7 @@ CONFIGS = {
             "data.split_paths={}",
             "data.split_sizes={'train': 'rest', 'validation': 9, 'test': 9}",
         ],
-        ["'text'", "'digits'", "['image', 'targets']"],
+        ["'text'", "'0'", "['image', 'targets']"],
     ),
     "sizes and paths of the same splits": (
         ["data.split_sizes={'train': 'rest', 'validation': 0.1}"],
@@ -201,7 +201,10 @@ CONFIGS = {
     "absent data": (["data.path=/no/sst2"], ["/no/sst2/train.tsv cannot be read"]),
     "longer than the model takes": (["data.max_length=65"], ["65", "at most 64"]),
     "tokens": (["data.max_length=0"], ["data.max_length", "at least 1"]),
-    "from scratch": (["model.pretrained=None"], ["tokenizer", "Hub id"]),
+    "from scratch": (
+        ["model.pretrained=None"],
+        ["model.tokenizer", "folder", '"train"'],
+    ),
     "model without the head": (
         ["model.pretrained=jft:letters_vit"],
         ["'sequence_classification'", "['image_classification']"],
@@ -225,7 +228,7 @@ def test_a_fault_of_the_data_names_file_and_line(call, tiny_bert, reviews, tmp_p
         file.write("a film\tgood\n")
     flags = config_flags(tiny_bert, tmp_path / "broken")
     result = call(finetune, *flags, f"--workdir={tmp_path / 'run'}")
-    assert_refused(result, "dev.tsv, line 25, column 1", "'good'", "'negative'")
+    assert_refused(result, "dev.tsv, line 25, column '1'", "'good'", "'negative'")
 
 
 def test_a_model_without_its_tokenizer(call, tiny_bert, reviews, tmp_path):
