@@ -16,6 +16,7 @@ ARGS = {
     "clothing.py": ["", ":pretrained=a/vit"],
     "digits.py": ["", *(f":recipe={name}" for name in digits.RECIPES)],
     "domain_lm.py": ["", ":epochs=3,pretrained=a/bert"],
+    "few_shot.py": ["", ":pretrained=a/bert,shots=4"],
     "letters.py": [""],
     "multi30k_translate.py": ["", ":pretrained=a/marian"],
     "own.py": ["", *(f":task={task},source=jsonl,path=a" for task in TASKS)],
