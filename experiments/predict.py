@@ -28,7 +28,7 @@ import jft
 from experiments import asked, build, feed, judge, keep
 from jft import data, evals, train
 from jft.config import Config, new_flags, run_without_config
-from jft.tasks import Task, task_of_head
+from jft.tasks import Task, get_task, task_of_head
 from jft.types import Batch, InputError
 
 FLAGS = new_flags()
@@ -97,7 +97,9 @@ def main() -> None:
 def task_of(model: jft.Pretrained, config: Config | None) -> Task:
     """The task of the run, or what a model with such a head is usually asked."""
     if config is not None:
-        return feed.get_task(config.data.task)
+        return get_task(config.data.task)
+    if model.task == "causal_lm" and getattr(model.processor, "chat_template", None):
+        return get_task("chat")
     return task_of_head(model.task, model.config.get("problem_type"))
 
 
