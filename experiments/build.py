@@ -126,8 +126,6 @@ def load_model(
     classes = {} if not train.class_names else {"class_names": train.class_names}
     if task.problem_type is not None:
         classes["problem_type"] = task.problem_type
-    if task.problem_type == "regression":
-        classes["num_classes"] = 1
     if config.pretrained is not None:
         return jft.load(
             config.pretrained,
