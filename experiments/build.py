@@ -105,7 +105,7 @@ def check_task(model: jft.Pretrained, config: DataConfig) -> None:
 def check_classes(model: jft.Pretrained, class_names: tuple[str, ...]) -> None:
     """Refuse data whose classes are not the model's."""
     known = model.class_names
-    if known != class_names:
+    if class_names and known != class_names:
         raise InputError(
             f"the data has the classes {list(class_names)}, but the model was trained "
             f"on {list(known)}; use the data of its own task."
