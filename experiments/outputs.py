@@ -240,7 +240,7 @@ def closing_table(summary: Mapping[str, Any], workdir: Workdir) -> str:
     rows.append(("seconds", summary["seconds"]["total"]))
     programs = summary["programs"]
     rows.append(("programs compiled", sum(programs.values())))
-    if "share" in (padding := summary["data"]["padding"]):
+    if (padding := summary["data"]["padding"])["all_tokens"]:
         rows.append(("padding", f"{padding['share']:.1%} of the tokens"))
     for name in ("export", "checkpoints", "plots", "summary_file"):
         path = getattr(workdir, name)

@@ -82,7 +82,7 @@ def main() -> None:
         source = data.ArraySource(asked.by_column(rows))
     examples = data.make_examples(
         source,
-        task.columns,
+        task.columns if task.has_classes else task.inputs,
         class_names=model.class_names if task.has_classes else None,
         need_targets=False,
     )

@@ -62,7 +62,14 @@ def labelled(config: Config) -> Config:
     settings = dataclasses.replace(
         config.data, task="text_classification", task_options={}, split_seed=seed
     )
-    return build.complete(dataclasses.replace(config, data=settings))
+    return build.complete(
+        dataclasses.replace(
+            config,
+            data=settings,
+            train=dataclasses.replace(config.train, loss_options={}),
+            evals=dataclasses.replace(config.evals, metrics=None, metric=None),
+        )
+    )
 
 
 def embed_all(

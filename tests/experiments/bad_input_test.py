@@ -149,7 +149,7 @@ CONFIGS = {
         ["data.split_sizes={'train': 4, 'dev': 2}"],
         ["['dev', 'train']", "['test', 'train', 'validation']"],
     ),
-    "source": (["data.source=digit"], ["'digit'", "'digits', 'folder', 'letters'"]),
+    "source": (["data.source=digit"], ["'digit'", "'digits', 'folder', 'hf_datasets'"]),
     "source option": (["data.source_options={'size': 3}"], ["'size'", "digits"]),
     "source path": (["data.path=/data"], ["'digits'", "'/data'", "None"]),
     "absent folder": (
@@ -245,19 +245,16 @@ def image_folder(tmp_path):
     return tmp_path / "images"
 
 
-def folder_flags(image_folder, **options):
-    options_text = f"--config.data.source_options={options}"
-    return ["--config.data.source=folder", f"--config.data.path={image_folder}"] + (
-        [options_text] if options else []
-    )
+def folder_flags(image_folder):
+    return ["--config.data.source=folder", f"--config.data.path={image_folder}"]
 
 
 def test_label_outside_the_classes(call, tiny, base, tmp_path, image_folder):
     (image_folder / "cow").mkdir()
     shutil.copy(image_folder / "cat" / "0.png", image_folder / "cow" / "0.png")
-    flags = folder_flags(image_folder, class_names=["cat", "dog"])
+    flags = [*folder_flags(image_folder), "--config.data.class_names=['cat','dog']"]
     result = call(finetune, tiny, base, f"--workdir={tmp_path / 'run'}", *flags)
-    assert_refused(result, "folders without a class ['cow']", "Rename or remove")
+    assert_refused(result, "cow/0.png, column 'targets'", "['cat', 'dog']")
     assert_untrained(tmp_path / "run")
 
 

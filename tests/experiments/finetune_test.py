@@ -195,27 +195,16 @@ def test_export_writes_a_run_anew_in_small_files(call, tiny_run, tmp_path):
 # --- every config ---------------------------------------------------------------------
 CONFIGS = [
     *(f"digits.py:quicktest,recipe={r}" for r in digits.RECIPES if r != "recipe"),
-    *(
-        f"{path.name}:quicktest"
-        for path in sorted((ROOT / "configs").glob("*.py"))
-        if path.name not in ("__init__.py", "common.py", "digits.py")
-    ),
+    "letters.py:quicktest",
 ]
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_every_config_has_a_quicktest_that_ends(
-    config, call, tmp_path, tiny_bert, reviews
-):
+def test_every_config_of_small_images_has_a_quicktest_that_ends(config, call, tmp_path):
     script = pretrain if config.startswith("letters") else finetune
-    here = []  # instead of what a config takes from elsewhere
-    if config.startswith("sst2"):
-        here.append(f"--config.model.pretrained={tiny_bert}")
-        here.append(f"--config.data.path={reviews}")
     result = call(
         script,
         f"--config={ROOT / 'configs' / config}",
-        *here,
         f"--workdir={tmp_path / 'run'}",
         f"--config.data.global_batch_size={12 * jax.device_count()}",
         "--config.train.num_steps=4",
