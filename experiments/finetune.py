@@ -86,6 +86,7 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
             source=source,
             last_good=lambda: f"{checkpoints.latest_step()} in {checkpoints.directory}",
         )
+        evaluated_before = evaluate.seconds + (source.seconds if source else 0.0)
         with train.ProgressBar(
             examples_per_step=config.data.global_batch_size, metric=config.evals.metric
         ) as bar:
@@ -113,6 +114,7 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
 
     # evals: the best checkpoint on the test split, and what was forgotten
     evaluate_in_fit = evaluate.seconds + (source.seconds if source else 0.0)
+    evaluate_in_fit -= evaluated_before
     params = partition.combine(keep.eval_params(best), job.model.params)
     test = evaluate(params, job.tables["test"])
     forgetting = source and source.report(result.history, params)

@@ -30,7 +30,7 @@ def train(kind, texts=TEXTS, **options):
 
 
 IN_ANOTHER_PROCESS = """
-from tests.data import tokenizer_training_test as here
+from tests.data.fields import tokenizer_training_test as here
 for kind in here.KINDS:
     print(here.fingerprint(here.train(kind)))
 """
@@ -43,7 +43,7 @@ def test_other_processes_learn_the_same():
             capture_output=True,
             text=True,
             check=True,
-            cwd=Path(__file__).parents[2],
+            cwd=Path(__file__).parents[3],
             env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.getcwd()},
         ).stdout.split()
         for seed in ("1", "2")
