@@ -28,6 +28,7 @@ from typing import Any
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch needs some too
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
@@ -41,6 +42,7 @@ from jft.config import (
     new_flags,
     resolve,
     run_without_config,
+    to_steps,
 )
 from jft.tables import format_table
 from jft.types import InputError
@@ -195,10 +197,12 @@ def run_trainer(job: build.Job) -> Run:
 
 def warmup_steps(job: build.Job) -> int:
     """As many as jft takes."""
-    warmup = job.config.optim.warmup
-    if warmup.unit == "percent":
-        return round(job.plan.num_steps * warmup.amount / 100)
-    return int(warmup.amount)
+    return to_steps(
+        job.config.optim.warmup,
+        steps_per_epoch=job.loader.steps_per_epoch,
+        examples_per_step=job.config.data.global_batch_size,
+        num_steps=job.plan.num_steps,
+    )
 
 
 def make_rows(table: feed.Table, task: str) -> list[dict[str, Any]]:
@@ -257,7 +261,8 @@ class Collator:
 def score(job: build.Job, table: feed.Table, outputs: Any) -> float:
     """Score torch's logits as jft's own are scored."""
     logits = np.stack(outputs, axis=-1) if isinstance(outputs, tuple) else outputs
-    rows = {k: np.asarray(x) for k, x in job.task.predict(logits, {}).items()}
+    kept = job.task.predict(jnp.asarray(logits), {})
+    rows = {name: np.asarray(x) for name, x in kept.items()}
     evaluated = evals.Evaluated(
         loss=float("nan"),
         rows={name: list(values) for name, values in rows.items()},

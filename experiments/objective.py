@@ -15,7 +15,8 @@ from jft.tasks import Task, call_with_options, get_task
 from jft.types import ApplyFn, Batch, InputError, LossFn
 
 # These shape the training alone; an evaluation measures the plain loss.
-TRAINING_ONLY = ("label_smoothing", "focal_gamma", "class_weights")
+WEIGHTS = "class_weights"
+TRAINING_ONLY = ("label_smoothing", "focal_gamma", WEIGHTS)
 RANGES = {
     "label_smoothing": Range(minimum=0, below=1),
     "focal_gamma": Range(minimum=0),
@@ -26,7 +27,8 @@ RANGES = {
 def check(config: Config) -> None:
     """Refuse a loss, or something added to it, that the task does not have."""
     task, options = get_task(config.data.task), config.train.loss_options
-    _make_loss(task, options)
+    # the weights of classes wait for the data
+    _make_loss(task, {k: None if k == WEIGHTS else x for k, x in options.items()})
     for name, limits in RANGES.items():
         if name in options and not limits.holds(options[name]):
             raise InputError(
@@ -42,8 +44,8 @@ def check(config: Config) -> None:
 def train_loss(config: Config, examples: data.Examples) -> LossFn:
     """The task's loss with the options of the config."""
     options = dict(config.train.loss_options)
-    if (given := options.get("class_weights")) is not None:
-        options["class_weights"] = class_weights(given, examples)
+    if (given := options.get(WEIGHTS)) is not None:
+        options[WEIGHTS] = class_weights(given, examples)
     return _make_loss(get_task(config.data.task), options)
 
 

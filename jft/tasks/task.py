@@ -115,25 +115,26 @@ def call_with_options(
             f"{what} has {unknown}, which this task does not take; expected some of "
             f"{sorted(own | set(known))}."
         )
-    taken = {name: value for name, value in options.items() if name in own}
-    hints = get_type_hints(function) if taken else {}
-    for name, value in taken.items():
-        _check_type(f"{what}.{name}", value, hints[name])
+    hints = get_type_hints(function)
+    taken = {
+        name: _as_hinted(f"{what}.{name}", value, hints[name])
+        for name, value in options.items()
+        if name in own
+    }
     return function(*arguments, **given, **taken)
 
 
-def _check_type(what: str, value: Any, hint: Any) -> None:
-    """Refuse a value that is not of a plain type, or of one of several."""
+def _as_hinted(what: str, value: Any, hint: Any) -> Any:
+    """Return a value of the plain type that is hinted, or of one of them."""
     kinds = get_args(hint) or (hint,)
-    if not set(kinds) <= set(PLAIN):
-        return  # the function itself knows more
-    # True is no number, but every whole number is a float
-    kind = float if type(value) is int and int not in kinds else type(value)
-    if kind not in kinds:
-        expected = " or ".join(PLAIN[kind] for kind in kinds)
-        raise InputError(
-            f"{what} is {value!r} ({type(value).__name__}); expected {expected}."
-        )
+    if not set(kinds) <= set(PLAIN) or type(value) in kinds:
+        return value  # of another hint the function itself knows more
+    if type(value) is int and float in kinds:
+        return float(value)
+    expected = " or ".join(PLAIN[kind] for kind in kinds)
+    raise InputError(
+        f"{what} is {value!r} ({type(value).__name__}); expected {expected}."
+    )
 
 
 def option_names(function: Callable[..., Any] | None) -> set[str]:
