@@ -251,7 +251,8 @@ def folder_flags(image_folder):
 
 def test_label_outside_the_classes(call, tiny, base, tmp_path, image_folder):
     (image_folder / "cow").mkdir()
-    shutil.copy(image_folder / "cat" / "0.png", image_folder / "cow" / "0.png")
+    for i in range(8):  # as many as are drawn of each class
+        shutil.copy(image_folder / "cat" / "0.png", image_folder / "cow" / f"{i}.png")
     flags = [*folder_flags(image_folder), "--config.data.class_names=['cat','dog']"]
     result = call(finetune, tiny, base, f"--workdir={tmp_path / 'run'}", *flags)
     assert_refused(result, "cow/0.png, column 'targets'", "['cat', 'dog']")
