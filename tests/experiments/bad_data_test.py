@@ -305,6 +305,19 @@ REQUESTS = {
         ["data.batching=pack"],
         ["data.batching", "'text_classification'", '"length"'],
     ),
+    "packed by a model that mixes texts": (
+        "masked_lm",
+        [
+            "data.batching=pack",
+            "model.pretrained=None",
+            "model.model_type=deberta-v2",
+            "model.model_config={'hidden_size': 16, 'num_hidden_layers': 1, "
+            "'num_attention_heads': 2, 'intermediate_size': 32, "
+            "'conv_kernel_size': 3}",
+            "model.tokenizer={bert}",
+        ],
+        ["data.batching", "deberta-v2", '"length"'],
+    ),
     "dropouts that cannot be compared": (
         "sentence_similarity",
         ["train.r_drop=1.0"],
