@@ -305,10 +305,12 @@ def report(
     seen = [c.name for c in get_task(config.task).inputs if c.kind != "image"]
     texts = [name for name in seen if name in splits["train"].columns]
     shared = data.count_shared(splits, texts) if texts else {}
+    skipped = find_skipped(splits)
     return {
         "examples": {name: len(split) for name, split in splits.items()},
         "rows": {name: len(table) for name, table in tables.items()},
-        "skipped": {name: count_skipped(split) for name, split in splits.items()},
+        "skipped": {name: count for name, (count, _) in skipped.items()},
+        "skipped_first": {name: list(why[:10]) for name, (_, why) in skipped.items()},
         "also_in_train": {
             other: count for (one, other), count in shared.items() if one == "train"
         },
@@ -316,12 +318,26 @@ def report(
     }
 
 
-def count_skipped(examples: data.Examples) -> int:
-    """Rows left out: those that the task cannot use, and those of no readable line."""
-    source: Any = examples.source
-    while isinstance(source, data.Subset):
-        source = source.source
-    return len(examples.skipped) + getattr(source, "num_skipped", 0)
+def find_skipped(
+    splits: Mapping[str, data.Examples],
+) -> dict[str, tuple[int, tuple[str, ...]]]:
+    """How many rows each split left out, and why.
+
+    Those that the task cannot use, and those that the source cannot read, which belong
+    to no split: they count for the first one that is drawn from their file.
+    """
+    found, seen = {}, []
+    for name, examples in splits.items():
+        source: Any = examples.source
+        while isinstance(source, data.Subset):
+            source = source.source
+        count, why = len(examples.skipped), tuple(examples.skipped)
+        if not any(source is other for other in seen):
+            seen.append(source)
+            count += getattr(source, "num_skipped", 0)
+            why = (*getattr(source, "skipped", ()), *why)
+        found[name] = (count, why)
+    return found
 
 
 def count_truncated(table: Table) -> int:
@@ -333,7 +349,8 @@ def count_truncated(table: Table) -> int:
 
 def describe(report: Mapping[str, Any]) -> str:
     """The same as a table for people."""
-    names = [name for name, counts in report.items() if any(counts.values())]
+    counted = [name for name in report if name != "skipped_first"]
+    names = [name for name in counted if any(report[name].values())]
     rows = [
         [split, *(report[name].get(split, "") for name in names)] for split in SPLITS
     ]

@@ -10,7 +10,8 @@ import jax
 import pytest
 
 import jft
-from experiments import finetune
+from experiments import feed, finetune
+from jft.config import apply_overrides, load_config_file, resolve
 from tests.experiments.bad_input_test import assert_refused, assert_untrained
 from tests.experiments.conftest import BERT
 from tests.tiny_tokenizer import make_tokenizer
@@ -305,6 +306,19 @@ REQUESTS = {
         ["data.batching=pack"],
         ["data.batching", "'text_classification'", '"length"'],
     ),
+    "packed by a model that mixes texts": (
+        "masked_lm",
+        [
+            "data.batching=pack",
+            "model.pretrained=None",
+            "model.model_type=deberta-v2",
+            "model.model_config={'hidden_size': 16, 'num_hidden_layers': 1, "
+            "'num_attention_heads': 2, 'intermediate_size': 32, "
+            "'conv_kernel_size': 3}",
+            "model.tokenizer={bert}",
+        ],
+        ["data.batching", "deberta-v2", '"length"'],
+    ),
     "dropouts that cannot be compared": (
         "sentence_similarity",
         ["train.r_drop=1.0"],
@@ -374,6 +388,52 @@ def test_data_is_refused(name, call, tiny_bert, tmp_path):
     result = run_own(call, tmp_path, tiny_bert, *asked)
     assert_refused(result, *fault.words)
     assert_untrained(tmp_path / "run")
+
+
+def test_rows_that_are_skipped_are_counted_and_told(
+    call, tiny_bert, tmp_path, quick_compile
+):
+    """A line that cannot be read, and rows that the task cannot use."""
+    wrong = {4: "mail,ham,spam", 6: " ,ham", 9: "mail,"}
+    one_file, three = tmp_path / "mails.csv", splits(dev=table({3: "a,b,c"}, rows=12))
+    one_file.write_text(table(wrong, rows=60))
+    for file, content in three.items():
+        (tmp_path / file).write_text(content)
+    short = [
+        "data.on_error=skip",
+        "data.num_lengths=1",
+        "train.num_steps=3",
+        "evals.eval_every_steps=3",
+        "export.enabled=False",
+    ]
+    asked = ("text_classification", "csv", one_file, short)
+    result = run_own(call, tmp_path, tiny_bert, *asked)
+    assert result.status == 0, result.err
+    facts = json.loads((tmp_path / "run" / "summary.json").read_text())["data"]
+    assert sum(facts["skipped"].values()) == 3
+    assert sum(facts["examples"].values()) == 57
+    told = " ".join(why for some in facts["skipped_first"].values() for why in some)
+    for place in ("line 4", "line 6, column 'text'", "line 9, column 'targets'"):
+        assert place in told
+    header, _, train, *_ = (line.split() for line in result.out.splitlines())
+    assert header[:4] == ["split", "examples", "rows", "skipped"]
+    assert train[3] == str(facts["skipped"]["train"])
+    # of files of their own each its own
+    config = load_config_file(
+        f"{ROOT}/configs/own.py:source=csv,path={tmp_path}",
+    )[1]
+    here = {
+        "data.on_error": "skip",
+        "data.split_sizes": {},
+        "data.split_paths": {
+            "train": "train.csv",
+            "validation": "dev.csv",
+            "test": "test.csv",
+        },
+    }
+    examples = feed.load_examples(resolve(apply_overrides(config, here)))
+    found = feed.find_skipped(examples)
+    assert [count for count, _ in found.values()] == [0, 1, 0]
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,8 @@ from experiments import finetune, predict, probe
 from jft.tasks import get_task
 from tests.experiments import tiny_data
 
+pytestmark = pytest.mark.usefixtures("quick_compile")
+
 ROOT = Path(__file__).parents[2]
 # a run of few steps and few shapes
 SHORT = [
