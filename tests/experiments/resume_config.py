@@ -30,7 +30,7 @@ def get_config() -> Any:
     set_duration(config.optim.unfreeze, every_steps=3)
 
     config.train.grad_accum_steps = 2
-    config.train.label_smoothing = 0.1
+    config.train.loss_options = {"label_smoothing": 0.1}
     set_duration(config.train, num_steps=60)  # more than early stopping allows
     set_duration(config.train, log_every_steps=1)
     set_duration(config.checkpoint, save_every_steps=1)

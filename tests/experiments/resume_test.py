@@ -23,10 +23,14 @@ import numpy as np
 import pytest
 
 import jft
+from experiments import build
 from jft import checkpoint, data
+from jft.config import read_config
+from tests.experiments import tiny_data
 
 ROOT = Path(__file__).parents[2]
 CONFIG = Path(__file__).with_name("resume_config.py")
+TEXT_CONFIG = Path(__file__).with_name("resume_text_config.py")
 WORKER = Path(__file__).with_name("finetune_worker.py")
 NUM_KILLS = int(os.environ.get("JFT_KILLS", "20"))
 INTERRUPTED = 75
@@ -113,7 +117,7 @@ class Runs:
         assert self._answers.readline() == b"ready\n"
 
     def argv(self, workdir: Path, *more: str) -> list[str]:
-        """The command line of a run."""
+        """The command line of a run; what is given in ``more`` wins."""
         pretrained = f"--config.model.pretrained={self.base}"
         return [f"--config={CONFIG}", f"--workdir={workdir}", pretrained, *more]
 
@@ -153,7 +157,7 @@ def runs(tmp_path_factory):
     model = jft.init_model(
         MODEL,
         key=jax.random.key(0),
-        class_names=letters.class_names,
+        class_names=sorted(set(letters.column("targets"))),
         processor=PROCESSOR,
     )
     runs = Runs(folder)
@@ -189,7 +193,7 @@ def what_is_left(workdir: Path) -> dict[str, Any]:
             digest = hashlib.sha256(np.asarray(array).tobytes()).hexdigest()
             left[f"checkpoints/{step}/{path}"] = digest
     summary = json.loads((workdir / "summary.json").read_text())
-    timed = ("seconds", "phases")  # of the last process alone
+    timed = ("seconds", "phases", "programs")  # of the last process alone
     left["summary.json"] = {k: v for k, v in summary.items() if k not in timed}
     return left
 
@@ -299,6 +303,33 @@ def test_a_finished_run_says_so_and_stays_as_it_is(runs, unbroken):
     assert ended.status == 0
     assert f"{unbroken} is finished" in ended.log
     assert everything() == before
+
+
+@pytest.mark.parametrize("batching", ["length", "pack"])
+def test_texts_go_on_in_the_second_epoch(batching, runs, tiny_bert):
+    """Groups of like length, packed rows, and words hidden by the step they come at."""
+    data_folder = runs.folder / f"texts {batching}"
+    data_folder.mkdir()
+    flags = [
+        f"--config={TEXT_CONFIG}:batching={batching}",
+        f"--config.model.pretrained={tiny_bert}",
+        f"--config.data.path={tiny_data.write_sst2(data_folder)}",
+    ]
+    unbroken, broken = (data_folder / name for name in ("unbroken", "broken"))
+    ended = runs.run(unbroken, *flags)
+    assert ended.status == 0, ended.log
+    loader = build.make_job(read_config(unbroken)).loader
+    assert loader.settings["group_by_length"] == (batching == "length")
+    assert len(loader.shapes) == {"length": 2, "pack": 1}[batching]
+    step = strike("jft.train.step:CompiledStep.__call__", 8, "SIGKILL")
+    ended = runs.run(broken, *flags, strike=step)
+    assert ended.status == -signal.SIGKILL, ended.log
+    epoch = loader.steps_per_epoch
+    assert epoch < steps_saved(broken)[-1] < 2 * epoch
+    ended = runs.run(broken, *flags)
+    assert ended.status == 0, ended.log
+    assert "going on from step" in ended.log
+    assert_same_end(broken, unbroken)
 
 
 def test_workers_and_fresh_processes_end_alike(runs, unbroken):
