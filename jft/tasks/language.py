@@ -49,14 +49,15 @@ def predict(outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
 
 
 def predictions(rows: Rows, source: Data) -> np.ndarray:
-    """The numbers of `predict`, ``[N, 3]``, a row of tokens each."""
-    del source
-    return np.stack(rows["counts"]).astype(np.float64)
+    """The numbers of `predict`, ``[N, 3]``, summed over an example's rows of tokens."""
+    counts = np.zeros((len(source.examples), 3))
+    np.add.at(counts, source.example_of, np.stack(rows["counts"]).astype(np.float64))
+    return counts
 
 
 def references(source: Data) -> Sequence[Any]:
     """Nothing: the targets are the text's own words."""
-    return [None] * len(source)
+    return [None] * len(source.examples)
 
 
 def perplexity(references: Any, predictions: np.ndarray) -> float:
@@ -85,6 +86,11 @@ DEFAULT_METRICS = ("perplexity", "token_accuracy")
 
 
 def write_prediction(counts: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
-    """How well the model expected the text."""
+    """How well the model expected the text; None where it was asked for no token.
+
+    >>> write_prediction(np.zeros(3), ())
+    {'perplexity': None}
+    """
     del class_names
-    return {"perplexity": round(perplexity(None, counts[None]), 4)}
+    asked = counts[2] > 0
+    return {"perplexity": round(perplexity(None, counts[None]), 4) if asked else None}

@@ -16,6 +16,7 @@ import jft
 from experiments import finetune, predict, probe
 from jft.tasks import get_task
 from tests.experiments import tiny_data
+from tests.experiments.bad_input_test import assert_refused
 
 pytestmark = pytest.mark.usefixtures("quick_compile")
 
@@ -115,7 +116,7 @@ CASES = {
     "domain_lm": Case(
         write=tiny_data.write_sst2,
         examples=(64, 16, 16),
-        flags=("--texts=a good film", "--texts=a plot"),
+        flags=("--texts=a good film", f"--texts={'a bad plot ' * 40}"),
         answer="perplexity",
         check=check_perplexity,
     ),
@@ -284,6 +285,8 @@ def test_the_export_loads_and_transformers_misses_nothing(name, finished):
     card = (run.export / "README.md").read_text()
     assert f'pipeline_tag: "{task.pipeline}"' in card
 
+    assert (run.export / "modules.json").exists() == (name == "few_shot")
+
     pytest.importorskip("torch", reason="torch is in the extra parity")
     import transformers
 
@@ -325,6 +328,43 @@ def test_predict_writes_what_the_task_writes(name, call, finished, tmp_path):
         assert case.answer in line
         assert {"text", "words", "question", "messages", "file"} & set(line)
     case.check(lines)
+
+
+# config -> what is asked of its export, and the words of the refusal
+REFUSED = {
+    "no JSON": ("xquad_qa", "{", ["asked.jsonl, line 1 is no JSON"]),
+    "no object": ("xquad_qa", "[1]", ["asked.jsonl, line 1", "[1]"]),
+    "half a question": (
+        "xquad_qa",
+        '{"question": "what"}',
+        ["['question']", "lacks ['context']", "'question_answering'"],
+    ),
+    "blank question": (
+        "xquad_qa",
+        '{"question": " ", "context": "a film"}',
+        ["'question'", "no text"],
+    ),
+    "names that differ": (
+        "own",
+        '{"text": "a"}\n{"text": "b", "text_pair": "c"}',
+        ["[['text'], ['text', 'text_pair']]", "all the same"],
+    ),
+    "words in one text": ("wikiann_ner", '{"words": "a b"}', ["'words'", "'a b'"]),
+    "no turn": ("chat_sft", '{"messages": []}', ["'messages'"]),
+    "nobody": (
+        "chat_sft",
+        '{"messages": [{"content": "a"}]}',
+        ["'messages'", "role"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_predict_refuses(name, call, finished, tmp_path):
+    config, asked, words = REFUSED[name]
+    (tmp_path / "asked.jsonl").write_text(asked)
+    argv = [f"--model={finished(config).export}", f"--inputs={tmp_path}/asked.jsonl"]
+    assert_refused(call(predict, *argv), *words)
 
 
 def test_a_run_answers_as_its_export_does(call, finished, tmp_path):
