@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all tasks share that give an example one of several classes."""
+"""What all tasks share that give an example, or its words, one of several classes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ def make_loss(
     focal_gamma: float = 0.0,
     class_weights: np.ndarray | None = None,
 ) -> LossFn:
-    """Cross-entropy of ``logits [B, C]`` against ``batch["targets"] [B]``."""
+    """Cross-entropy of ``logits [B, …, C]`` against ``batch["targets"] [B, …]``."""
 
     def loss_fn(outputs: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
         return softmax_cross_entropy(
@@ -41,7 +41,7 @@ def make_loss(
 
 
 def accuracy(outputs: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """Share of examples whose highest logit is the target's."""
+    """Share of the targets, one an example or a token, with the highest logit."""
     return count_correct(outputs, batch["targets"], loss_mask=batch["loss_mask"])
 
 

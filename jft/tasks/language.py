@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jft.data import IGNORED
+from jft import evals
 from jft.evals import MetricFn, Rows
+from jft.tasks import classification
 from jft.tasks.task import Data
 from jft.train import count_correct, softmax_cross_entropy
 from jft.types import Batch, LossFn
@@ -17,23 +18,10 @@ from jft.types import Batch, LossFn
 
 def make_loss(*, label_smoothing: float = 0.0) -> LossFn:
     """Cross-entropy of ``[B, L, V]`` against ``[B, L]``, a mean over tokens asked."""
-
-    def loss_fn(outputs: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        return softmax_cross_entropy(
-            outputs,
-            batch["targets"],
-            loss_mask=batch["loss_mask"],
-            label_smoothing=label_smoothing,
-        )
-
-    return loss_fn
+    return classification.make_loss(label_smoothing=label_smoothing)
 
 
-def token_accuracy(outputs: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """Share of the tokens asked whose highest logit is the target's."""
-    asked = (batch["targets"] != IGNORED).astype(jnp.float32)
-    asked = asked * batch["loss_mask"][:, None]
-    return count_correct(outputs, batch["targets"], loss_mask=asked)
+token_accuracy = classification.accuracy
 
 
 def predict(outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
@@ -41,8 +29,7 @@ def predict(outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
 
     def count(logits: jax.Array, targets: jax.Array) -> jax.Array:
         nats, asked = softmax_cross_entropy(logits, targets)
-        mask = (targets != IGNORED).astype(jnp.float32)
-        right, _ = count_correct(logits, targets, loss_mask=mask)
+        right, _ = count_correct(logits, targets)
         return jnp.stack([nats.astype(jnp.float32), right, asked.astype(jnp.float32)])
 
     return {"counts": jax.vmap(count)(outputs, batch["targets"])}
@@ -68,7 +55,7 @@ def perplexity(references: Any, predictions: np.ndarray) -> float:
     """
     del references
     nats, _, asked = predictions.sum(axis=0)
-    return float(np.exp(nats / asked)) if asked else float("nan")
+    return evals.perplexity(nats, asked)
 
 
 def accuracy(references: Any, predictions: np.ndarray) -> float:

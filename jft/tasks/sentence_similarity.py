@@ -7,17 +7,16 @@ length 1, as sentence-transformers does it (Reimers and Gurevych 2019, arXiv
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from jft.data import Column, make_sentence_pair_fields
-from jft.evals import EMBEDDING_METRICS, Rows, plot_regression
+from jft.evals import EMBEDDING_METRICS
 from jft.models.pooling import mean_pool, to_unit_length
-from jft.tasks import classification
-from jft.tasks.task import Data, Task
+from jft.tasks import classification, regression
+from jft.tasks.task import Task
 from jft.tasks.texts import tokenizer_of
 from jft.train import cosine_regression, in_batch_contrastive
 from jft.types import ApplyFn, Batch, InputError, LossFn, Params
@@ -89,13 +88,7 @@ def make_loss(*, objective: str = "cosine", scale: float = 20.0) -> LossFn:
 def predict(outputs: Any, batch: Batch) -> dict[str, jax.Array]:
     """Keep the cosine of each pair, ``[B]``."""
     del batch
-    return {"cosine": (outputs["first"] * outputs["second"]).sum(axis=-1)}
-
-
-def predictions(rows: Rows, source: Data) -> np.ndarray:
-    """The cosines ``[N]``."""
-    del source
-    return np.stack(rows["cosine"])
+    return {"values": (outputs["first"] * outputs["second"]).sum(axis=-1)}
 
 
 def write_prediction(
@@ -104,17 +97,6 @@ def write_prediction(
     """The cosine of the two embeddings."""
     del class_names
     return {"similarity": round(float(cosine), 6)}
-
-
-def plot(
-    references: np.ndarray,
-    predictions: np.ndarray,
-    class_names: Sequence[str],
-    to: Path,
-) -> Path:
-    """Draw the cosines against the targets."""
-    del class_names
-    return plot_regression(references, predictions, to)
 
 
 TASK = Task(
@@ -126,13 +108,13 @@ TASK = Task(
     make_loss=make_loss,
     train_metrics={},
     predict=predict,
-    predictions=predictions,
+    predictions=regression.predictions,
     references=classification.references,
     metrics=EMBEDDING_METRICS,
     default_metrics=("spearman", "pearson"),
     write_prediction=write_prediction,
     pipeline="sentence-similarity",
     make_apply=make_apply,
-    plot=plot,
+    plot=regression.plot,
     plot_name="similarities.png",
 )

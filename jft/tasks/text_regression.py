@@ -2,16 +2,15 @@
 """One text, or a pair of texts, one number."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from jft.data import Column
-from jft.evals import REGRESSION_METRICS, Rows, plot_regression
-from jft.tasks import classification, text_classification, texts
-from jft.tasks.task import Data, Task
+from jft.evals import REGRESSION_METRICS
+from jft.tasks import classification, regression, text_classification, texts
+from jft.tasks.task import Task
 from jft.train import squared_error
 from jft.types import Batch, LossFn
 
@@ -31,29 +30,12 @@ def predict(outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
     return {"values": outputs[:, 0]}
 
 
-def predictions(rows: Rows, source: Data) -> np.ndarray:
-    """The numbers ``[N]``."""
-    del source
-    return np.stack(rows["values"])
-
-
 def write_prediction(
     value: np.floating[Any], class_names: Sequence[str]
 ) -> dict[str, Any]:
     """The number."""
     del class_names
     return {"value": round(float(value), 6)}
-
-
-def plot(
-    references: np.ndarray,
-    predictions: np.ndarray,
-    class_names: Sequence[str],
-    to: Path,
-) -> Path:
-    """Draw predicted against true numbers."""
-    del class_names
-    return plot_regression(references, predictions, to)
 
 
 TASK = Task(
@@ -65,7 +47,7 @@ TASK = Task(
     make_loss=make_loss,
     train_metrics={},
     predict=predict,
-    predictions=predictions,
+    predictions=regression.predictions,
     references=classification.references,
     metrics=REGRESSION_METRICS,
     default_metrics=("pearson", "spearman", "rmse"),
@@ -73,6 +55,6 @@ TASK = Task(
     pipeline="text-classification",
     divergence="squared",
     problem_type="regression",
-    plot=plot,
+    plot=regression.plot,
     plot_name="values.png",
 )

@@ -9,46 +9,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jft.data import IGNORED, Column, TaggingFields, make_tagging_fields, read_tags
+from jft.data import Column, TaggingFields, make_tagging_fields, read_tags
 from jft.evals import TAGGING_METRICS, Rows, entity_f1s, plot_class_f1s
+from jft.tasks import classification
 from jft.tasks.classification import examples_of
 from jft.tasks.task import Data, Task
 from jft.tasks.texts import tokenizer_of
-from jft.train import count_correct, softmax_cross_entropy
-from jft.types import Batch, LossFn
+from jft.types import Batch
 
 
 def make_fields(model: Any, *, max_length: int) -> TaggingFields:
     """Pieces of words; the first of each word carries its tag."""
     return make_tagging_fields(tokenizer_of(model), max_length=max_length)
-
-
-def make_loss(
-    *,
-    label_smoothing: float = 0.0,
-    focal_gamma: float = 0.0,
-    class_weights: np.ndarray | None = None,
-) -> LossFn:
-    """Cross-entropy of ``[B, L, C]`` against ``[B, L]``, a mean over first pieces."""
-
-    def loss_fn(outputs: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        return softmax_cross_entropy(
-            outputs,
-            batch["targets"],
-            loss_mask=batch["loss_mask"],
-            label_smoothing=label_smoothing,
-            focal_gamma=focal_gamma,
-            class_weights=class_weights,
-        )
-
-    return loss_fn
-
-
-def token_accuracy(outputs: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    """Share of words whose highest logit is the target's."""
-    asked = batch["targets"] != IGNORED
-    asked = asked.astype(jnp.float32) * batch["loss_mask"][:, None]
-    return count_correct(outputs, batch["targets"], loss_mask=asked)
 
 
 def predict(outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
@@ -93,8 +65,8 @@ TASK = Task(
     target=Column("targets", "tags"),
     head="token_classification",
     make_fields=make_fields,
-    make_loss=make_loss,
-    train_metrics={"token_accuracy": token_accuracy},
+    make_loss=classification.make_loss,
+    train_metrics={"token_accuracy": classification.accuracy},
     predict=predict,
     predictions=predictions,
     references=references,
