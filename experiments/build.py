@@ -383,10 +383,7 @@ def make_job(config: Config) -> Job:
         max_length=config.data.max_length,
         key=key_model,
     )
-    tables = {
-        name: feed.make_table(config.data, split, model)
-        for name, split in splits.items()
-    }
+    tables = feed.make_tables(config.data, splits, model)
     loader = feed.make_train_loader(config, tables["train"], model)
     labels = label_params(config, model)
     plan = make_plan(config, model, labels, loader.steps_per_epoch)

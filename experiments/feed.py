@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jft
-from jft import data
+from jft import data, tasks
 from jft.config import Config, DataConfig
 from jft.tables import format_table
 from jft.tasks import Task, call_with_options, get_task, option_names
@@ -137,28 +137,24 @@ def make_fields(config: DataConfig, model: jft.Pretrained) -> Any:
         model,
         max_length=config.max_length,
         options=config.task_options,
-        known=config.task_options,  # of `check_options`
+        known=known_options(task),
         what="data.task_options",
     )
 
 
-def pair_options(task: Task) -> set[str]:
-    """The option that makes pairs of labelled texts, for tasks that learn from them."""
+def known_options(task: Task) -> set[str]:
+    """The options that anything of a task has, `PAIRS` where it learns from pairs."""
     names = {column.name for column in task.columns}
-    of_pairs = "text_pair" in names and task.target is not None
-    return {PAIRS} if of_pairs and task.target.kind == "number" else set()
+    scored = task.target is not None and task.target.kind == "number"
+    of_pairs = {PAIRS} if "text_pair" in names and scored else set()
+    known = option_names(task.make_fields) | option_names(task.make_augment) | of_pairs
+    return known - {"max_length"}
 
 
 def check_options(config: DataConfig) -> None:
     """Refuse options that nothing of the task has."""
-    task = get_task(config.task)
-    known = option_names(task.make_fields) | option_names(task.make_augment)
-    known = (known | pair_options(task)) - {"max_length"}
-    if unknown := sorted(set(config.task_options) - known):
-        raise InputError(
-            f"data.task_options has {unknown}, which the task {task.name!r} does not "
-            f"take; expected some of {sorted(known)}."
-        )
+    known = known_options(get_task(config.task))
+    tasks.check_options(config.task_options, known, what="data.task_options")
     columns_of(config)
 
 
@@ -171,18 +167,32 @@ def make_augment(config: DataConfig, model: jft.Pretrained) -> Any | None:
         task.make_augment,
         model,
         options=config.task_options,
-        known=config.task_options,
+        known=known_options(task),
         what="data.task_options",
     )
+
+
+def make_tables(
+    config: DataConfig, splits: Mapping[str, data.Examples], model: jft.Pretrained
+) -> dict[str, Table]:
+    """The tokens of each split, made once and kept; of images the examples as they are.
+
+    All splits share the fields function: a tokenizer takes long to copy and to digest.
+    """
+    if get_task(config.task).reads == "image":
+        return dict(splits)
+    fields_fn = make_fields(config, model)
+    return {
+        name: data.tokenize(examples, fields_fn, cache_dir=config.cache)
+        for name, examples in splits.items()
+    }
 
 
 def make_table(
     config: DataConfig, examples: data.Examples, model: jft.Pretrained
 ) -> Table:
-    """The tokens of a split, made once and kept; the examples themselves of images."""
-    if get_task(config.task).reads == "image":
-        return examples
-    return data.tokenize(examples, make_fields(config, model), cache_dir=config.cache)
+    """The same of one split."""
+    return make_tables(config, {"": examples}, model)[""]
 
 
 # --- batches --------------------------------------------------------------------------

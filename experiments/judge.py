@@ -30,6 +30,8 @@ class Evaluator:
         self._task = get_task(config.data.task)
         self._place = place
         self._stop_requested = stop_requested
+        # of each table; they are iterated anew for every evaluation
+        self._batches: dict[feed.Table, data.EvalBatches] = {}
         self._eval_step = train.make_eval_step(
             self._task.make_apply(model.apply_fn),
             objective.eval_loss(config),
@@ -59,20 +61,27 @@ class Evaluator:
 
     def run(self, params: Params, table: feed.Table) -> evals.Evaluated:
         """What the model says of every row."""
-        batches = feed.make_eval_batches(self._config.data, table, self._model)
         return evals.evaluate(
             self._eval_step,
             params,
-            map(self._place, batches),
+            map(self._place, self._batches_of(table)),
             stop_requested=self._stop_requested,
         )
 
+    def _batches_of(self, table: feed.Table) -> data.EvalBatches:
+        if table not in self._batches:
+            self._batches[table] = feed.make_eval_batches(
+                self._config.data, table, self._model
+            )
+        return self._batches[table]
+
     def _write(self, params: Params, table: feed.Table) -> list[str]:
         """The text that the model writes for every row, in the order of the rows."""
-        model = self._model._replace(params=params)
-        batches = feed.make_eval_batches(self._config.data, table, model)
         return write_all(
-            model, batches, self._config, stop_requested=self._stop_requested
+            self._model._replace(params=params),
+            self._batches_of(table),
+            self._config,
+            stop_requested=self._stop_requested,
         )
 
 

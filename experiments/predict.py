@@ -25,11 +25,11 @@ import jax
 from absl import flags
 
 import jft
-from experiments import asked, build, feed, judge, keep
+from experiments import asked, build, feed, judge, keep, objective
 from jft import data, evals, train
 from jft.config import Config, new_flags, run_without_config
 from jft.tasks import Task, get_task, task_of_head
-from jft.types import Batch, InputError
+from jft.types import InputError
 
 FLAGS = new_flags()
 keep.define_model_flags(FLAGS)
@@ -143,18 +143,12 @@ def answer(
         predictions: Sequence[Any] = judge.write_all(model, batches, config)
     else:
         eval_step = train.make_eval_step(
-            task.make_apply(model.apply_fn), no_loss, predict=task.predict
+            task.make_apply(model.apply_fn), objective.no_loss, predict=task.predict
         )
         placed = map(jax.device_put, batches)
         evaluated = evals.evaluate(eval_step, model.params, placed)
         predictions = task.predictions(evaluated.rows, table)
     return [task.write_prediction(one, model.class_names) for one in predictions]
-
-
-def no_loss(outputs: Any, batch: Batch) -> tuple[float, float]:
-    """Nothing is known to compare with."""
-    del outputs, batch
-    return 0.0, 0.0
 
 
 def open_output(path: str | None) -> AbstractContextManager[TextIO]:

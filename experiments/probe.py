@@ -10,13 +10,14 @@ the config draws them, and prints its accuracy on the others: the second half of
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 import numpy as np
 from absl import flags
 
 import jft
-from experiments import build, feed
+from experiments import build, feed, objective
 from jft import data, evals, train
 from jft.config import Config, load_config_file, new_flags, resolve, run_without_config
 from jft.tables import format_table
@@ -41,7 +42,7 @@ def main() -> None:
     config = labelled(resolve(load_config_file(CONFIG.value)[1]))
     model = jft.load(MODEL.value, task="base")
     splits = feed.load_examples(config)
-    vectors = {name: embed_all(config, model, split) for name, split in splits.items()}
+    vectors = embed_all(config, model, splits)
     rows = [
         (
             name,
@@ -73,18 +74,20 @@ def labelled(config: Config) -> Config:
 
 
 def embed_all(
-    config: Config, model: jft.Pretrained, examples: data.Examples
-) -> np.ndarray:
-    """The embedding of every example, ``[N, D]``."""
-    table = feed.make_table(config.data, examples, model)
+    config: Config, model: jft.Pretrained, splits: Mapping[str, data.Examples]
+) -> dict[str, np.ndarray]:
+    """The embedding of every example of each split, ``[N, D]``."""
     step = train.make_eval_step(
         make_embed(model.apply_fn),
-        lambda outputs, batch: (0.0, 0.0),
+        objective.no_loss,
         predict=lambda outputs, batch: {"embedding": outputs},
     )
-    batches = feed.make_eval_batches(config.data, table, model)
-    evaluated = evals.evaluate(step, model.params, map(jax.device_put, batches))
-    return np.stack(evaluated.rows["embedding"])
+    vectors = {}
+    for name, table in feed.make_tables(config.data, splits, model).items():
+        batches = feed.make_eval_batches(config.data, table, model)
+        evaluated = evals.evaluate(step, model.params, map(jax.device_put, batches))
+        vectors[name] = np.stack(evaluated.rows["embedding"])
+    return vectors
 
 
 def make_embed(apply_fn: ApplyFn) -> ApplyFn:

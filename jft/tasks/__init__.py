@@ -21,7 +21,7 @@ from jft.tasks import (
     token_classification,
 )
 from jft.tasks.score import Evaluation, choose_metrics, mode_of, score
-from jft.tasks.task import Task, call_with_options, option_names
+from jft.tasks.task import Task, call_with_options, check_options, option_names
 from jft.types import InputError
 
 TASKS: Mapping[str, Task] = {
@@ -84,6 +84,7 @@ __all__ = [
     "Evaluation",
     "Task",
     "call_with_options",
+    "check_options",
     "choose_metrics",
     "get_task",
     "mode_of",

@@ -110,11 +110,7 @@ def call_with_options(
         of another type.
     """
     own = option_names(function) - set(given)
-    if unknown := sorted(set(options) - own - set(known)):
-        raise InputError(
-            f"{what} has {unknown}, which this task does not take; expected some of "
-            f"{sorted(own | set(known))}."
-        )
+    check_options(options, own | set(known), what=what)
     hints = get_type_hints(function)
     taken = {
         name: _as_hinted(f"{what}.{name}", value, hints[name])
@@ -122,6 +118,21 @@ def call_with_options(
         if name in own
     }
     return function(*arguments, **given, **taken)
+
+
+def check_options(
+    options: Mapping[str, Any], known: Collection[str], *, what: str
+) -> None:
+    """Refuse options that nothing has.
+
+    Raises:
+      InputError: lists those there are.
+    """
+    if unknown := sorted(set(options) - set(known)):
+        raise InputError(
+            f"{what} has {unknown}, which this task does not take; expected some of "
+            f"{sorted(known)}."
+        )
 
 
 def _as_hinted(what: str, value: Any, hint: Any) -> Any:
