@@ -18,7 +18,13 @@ import numpy as np
 from jft.data.sources.arrow import digest_tables
 from jft.data.sources.chunked import CHUNK, ChunkedColumn
 from jft.data.sources.images import read_image
-from jft.data.sources.slices import Slice, index_ranges, parse_slices, slice_rows
+from jft.data.sources.slices import (
+    Slice,
+    index_ranges,
+    parse_slices,
+    place_of,
+    slice_rows,
+)
 from jft.types import InputError
 
 ImageFn = Callable[[dict[str, Any], str | None, int], Any]  # stored, mode, row -> value
@@ -131,11 +137,7 @@ class HfDatasetSource:
         return f"{self._where(index)}, column {column!r}"
 
     def _where(self, index: int) -> str:
-        for part in self.slices:
-            if index < part.stop - part.start:
-                return f"{self.name}, {part.split}, row {part.start + index}"
-            index -= part.stop - part.start
-        raise IndexError(index)
+        return place_of(self.slices, index, name=self.name)
 
     def _decode(self, image: dict[str, Any], mode: str | None, index: int) -> Any:
         file, channels = image["bytes"], {"L": 1, "RGB": 3}.get(mode or "")

@@ -111,6 +111,19 @@ def slice_rows(slices: Sequence[Slice], *, name: str) -> dict[str, np.ndarray]:
     }
 
 
+def place_of(slices: Sequence[Slice], index: int, *, name: str) -> str:
+    """Say which row of which split the row ``index`` of some slices is.
+
+    >>> place_of([Slice("train", 30, 40), Slice("test", 0, 10)], 12, name="toy")
+    'toy, test, row 2'
+    """
+    for part in slices:
+        if index < part.stop - part.start:
+            return f"{name}, {part.split}, row {part.start + index}"
+        index -= part.stop - part.start
+    raise IndexError(index)
+
+
 def index_ranges(indices: np.ndarray) -> np.ndarray:
     """Return the runs of consecutive numbers, int64 [R, 2], stop excluded.
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from jft.data.sources.chunked import ChunkedColumn
 from jft.data.sources.images import read_image
-from jft.data.sources.slices import parse_slices, slice_rows
+from jft.data.sources.slices import parse_slices, place_of, slice_rows
 from jft.data.sources.source import digest
 from jft.data.sources.tfds_prepared import import_tfds, open_prepared
 from jft.types import InputError
@@ -118,11 +118,7 @@ class TfdsSource:
         return f"{self._where(index)}, column {column!r}"
 
     def _where(self, index: int) -> str:
-        for part in self.slices:
-            if index < part.stop - part.start:
-                return f"{self.name}, {part.split}, row {part.start + index}"
-            index -= part.stop - part.start
-        raise IndexError(index)
+        return place_of(self.slices, index, name=self.name)
 
     def _read(
         self, indices: Sequence[int], reading: Any, image: ImageFn
