@@ -148,6 +148,15 @@ def shared_data(name: str) -> str:
     return str(Path(os.environ.get("JFT_DATA", beside)) / name)
 
 
+def like_trainer(config: Any) -> None:
+    """Optimize, in place, as Hugging Face's Trainer does where nothing else is said."""
+    config.partition.rules = [[".*", "all"]]  # whatever the model calls its head
+    config.optim.learning_rate = 5e-5
+    config.optim.schedule = "linear"
+    set_duration(config.optim, warmup_steps=0)
+    config.optim.weight_decay = 0.0
+
+
 def quicktest(config: Any) -> None:
     """Shorten a config, in place, to seconds: every stage runs, nothing is learned."""
     set_duration(config.train, num_steps=12)

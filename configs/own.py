@@ -26,12 +26,7 @@ def get_config(arg: str | None = None) -> Any:
     config.data.source = args.source
     config.data.path = args.path or None
 
-    config.partition.rules = [[".*", "all"]]
-
-    config.optim.learning_rate = 5e-5
-    config.optim.schedule = "linear"
-    set_duration(config.optim, warmup_steps=0)
-    config.optim.weight_decay = 0.0
+    common.like_trainer(config)
 
     set_duration(config.train, num_epochs=3)
 

@@ -37,12 +37,7 @@ def get_config(arg: str | None = None) -> Any:
 
     config.model.pretrained = args.pretrained
 
-    config.partition.rules = [[".*", "all"]]
-
-    config.optim.learning_rate = 5e-5
-    config.optim.schedule = "linear"
-    set_duration(config.optim, warmup_steps=0)
-    config.optim.weight_decay = 0.0
+    common.like_trainer(config)
 
     set_duration(config.train, num_epochs=args.epochs)
 
