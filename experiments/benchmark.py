@@ -10,19 +10,15 @@ and writes everything with the machine and the versions to ``--output``.
 """
 
 import itertools
-import os
-import platform
 import statistics
 import time
-from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 from absl import flags
 
-from experiments import build
+from experiments import build, outputs
 from jft import evals
 from jft.config import load_config_file, new_flags, resolve, run_without_config
 from jft.tables import format_table
@@ -58,17 +54,12 @@ def main() -> None:
         for result in results
     ]
     print(format_table(rows, headers))
-    machine = {
-        "device": jax.devices()[0].device_kind,
-        "cores": os.cpu_count(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "date": time.strftime("%Y-%m-%d"),
+    facts = {
+        "results": results,
+        "machine": outputs.machine(),
+        "versions": outputs.versions(PACKAGES),
     }
-    versions = {name: version(name) for name in PACKAGES}
-    evals.write_summary(
-        OUTPUT.value, {"results": results, "machine": machine, "versions": versions}
-    )
+    evals.write_summary(OUTPUT.value, facts)
 
 
 def measure_loader(name: str) -> dict[str, Any]:
@@ -81,10 +72,10 @@ def measure_loader(name: str) -> dict[str, Any]:
     for turn in range(ROUNDS.value):
         loader = job.loader.batches(turn * steps)
         next(loader)  # threads have started
-        batches = []
-        seconds = timed(lambda: batches.extend(itertools.islice(loader, steps)))  # noqa: B023
+        began = time.perf_counter()
+        batches = list(itertools.islice(loader, steps))
+        figures["loader"].append(size * steps / (time.perf_counter() - began))
         loader.close()
-        figures["loader"].append(size * steps / seconds)
         for batch in batches:  # every shape is compiled before it is timed
             state, _ = step_fn(state, batch)
         jax.block_until_ready(state.trainable)
@@ -94,13 +85,6 @@ def measure_loader(name: str) -> dict[str, Any]:
         jax.block_until_ready(state.trainable)
         figures["step"].append(size * steps / (time.perf_counter() - began))
     return {"config": Path(name.partition(":")[0]).stem, **figures}
-
-
-def timed(function: Callable[[], Any]) -> float:
-    """Seconds that a call takes."""
-    began = time.perf_counter()
-    function()
-    return time.perf_counter() - began
 
 
 def spread(values: list[float]) -> str:

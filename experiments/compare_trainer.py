@@ -17,11 +17,9 @@ the seeds, and the difference in points; all runs go to a file.
 
 import itertools
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +31,7 @@ import numpy as np
 from absl import flags
 
 import jft
-from experiments import build, feed, judge
+from experiments import build, feed, judge, outputs
 from jft import data, evals, tasks, train
 from jft.config import (
     Config,
@@ -98,14 +96,11 @@ def main() -> None:
                 runs.append({**which, "by": by, "seed": seed} | run(job))
                 print(runs[-1], flush=True)
     print(describe(runs))
-    machine = {
-        "device": jax.devices()[0].device_kind,
-        "cores": os.cpu_count(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
+    facts = {
+        "runs": runs,
+        "machine": outputs.machine(),
+        "versions": outputs.versions(PACKAGES),
     }
-    versions = {name: version(name) for name in PACKAGES}
-    facts = {"runs": runs, "machine": machine, "versions": versions}
     evals.write_summary(OUTPUT.value, facts)
 
 

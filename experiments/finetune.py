@@ -60,6 +60,9 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
     evaluate = make_evaluator(job.model)
     source = judge.load_source_task(config, make_evaluator)
 
+    def evaluating_seconds() -> float:
+        return evaluate.seconds + (source.seconds if source else 0.0)
+
     manifest = keep.make_manifest(job)
     with (
         keep.make_checkpoints(job, workdir.checkpoints) as checkpoints,
@@ -86,7 +89,7 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
             source=source,
             last_good=lambda: f"{checkpoints.latest_step()} in {checkpoints.directory}",
         )
-        evaluated_before = evaluate.seconds + (source.seconds if source else 0.0)
+        evaluated_before = evaluating_seconds()
         with train.ProgressBar(
             examples_per_step=config.data.global_batch_size, metric=config.evals.metric
         ) as bar:
@@ -113,8 +116,7 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
         )
 
     # evals: the best checkpoint on the test split, and what was forgotten
-    evaluate_in_fit = evaluate.seconds + (source.seconds if source else 0.0)
-    evaluate_in_fit -= evaluated_before
+    evaluate_in_fit = evaluating_seconds() - evaluated_before
     params = partition.combine(keep.eval_params(best), job.model.params)
     test = evaluate(params, job.tables["test"])
     forgetting = source and source.report(result.history, params)
@@ -128,7 +130,7 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
         "total": time.perf_counter() - began,
         "compile": sum(phase.compile_seconds for phase in result.phases),
         "train": in_phases - evaluate_in_fit,
-        "evaluate": evaluate.seconds + (source.seconds if source else 0.0),
+        "evaluate": evaluating_seconds(),
         "data_wait": stream.wait_seconds,
     }
     summary = outputs.summarize(

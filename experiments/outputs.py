@@ -2,11 +2,15 @@
 """What a run leaves behind: records, pictures, an exported folder, a summary."""
 
 import itertools
+import os
 import platform
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import jax
 
 import jft
 from experiments import build
@@ -249,7 +253,17 @@ def closing_table(summary: Mapping[str, Any], workdir: Workdir) -> str:
     return format_table(rows, ("result", "value"))
 
 
-def versions() -> dict[str, str]:
+def machine() -> dict[str, Any]:
+    """What figures were taken on, and when."""
+    return {
+        "device": jax.devices()[0].device_kind,
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
     """Versions of Python and of the packages that the numbers depend on."""
-    found = {name: version(name) for name in PACKAGES}
+    found = {name: version(name) for name in packages}
     return {"python": platform.python_version(), **found}
