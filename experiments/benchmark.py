@@ -40,7 +40,7 @@ def main() -> None:
         raise InputError(
             "--config is missing; name what to measure, several if wanted."
         )
-    results = [measure_loader(name) for name in CONFIGS.value]
+    results = [SUITES[SUITE.value](name) for name in CONFIGS.value]
     headers = ["config", "loader /s", "step /s", "ratio"]
     rows = [
         [
@@ -91,6 +91,9 @@ def spread(values: list[float]) -> str:
     """The median, and from where to where the values go."""
     low, high = min(values), max(values)
     return f"{statistics.median(values):.4g} ({low:.4g} to {high:.4g})"
+
+
+SUITES = {"loader": measure_loader}
 
 
 if __name__ == "__main__":
