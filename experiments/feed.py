@@ -154,7 +154,12 @@ def known_options(task: Task) -> set[str]:
 def check_options(config: DataConfig) -> None:
     """Refuse options that nothing of the task has."""
     known = known_options(get_task(config.task))
-    tasks.check_options(config.task_options, known, what="data.task_options")
+    tasks.check_options(
+        config.task_options,
+        known,
+        what="data.task_options",
+        taker=f"the task {config.task!r}",
+    )
     columns_of(config)
 
 

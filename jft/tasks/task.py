@@ -121,17 +121,21 @@ def call_with_options(
 
 
 def check_options(
-    options: Mapping[str, Any], known: Collection[str], *, what: str
+    options: Mapping[str, Any],
+    known: Collection[str],
+    *,
+    what: str,
+    taker: str = "this task",
 ) -> None:
-    """Refuse options that nothing has.
+    """Refuse options that nothing of the taker has.
 
     Raises:
       InputError: lists those there are.
     """
     if unknown := sorted(set(options) - set(known)):
+        expected = f"some of {sorted(known)}" if known else "none"
         raise InputError(
-            f"{what} has {unknown}, which this task does not take; expected some of "
-            f"{sorted(known)}."
+            f"{what} has {unknown}, which {taker} does not take; expected {expected}."
         )
 
 
