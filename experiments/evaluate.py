@@ -23,6 +23,7 @@ SPLIT = flags.DEFINE_string("split", "test", "train, validation or test.", FLAGS
 
 def main() -> None:
     """Print the scores as a table."""
+    train.keep_compiled()
     model, config = keep.load_trained(FLAGS)
     if config is None:
         if CONFIG.value is None:

@@ -20,6 +20,7 @@ from jft.types import Interrupted
 def main(invocation: Invocation) -> int:
     """Run, go on, or say that the run is finished."""
     config = build.complete(invocation.config)
+    train.keep_compiled()
     folder = open_workdir(
         invocation.workdir, config_name=invocation.config_name, config=config
     )

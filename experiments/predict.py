@@ -68,6 +68,7 @@ def main() -> None:
             "nothing to ask about was given; name files or folders with --images, or "
             "give texts with --texts or --inputs."
         )
+    train.keep_compiled()
     model, config = keep.load_trained(FLAGS)
     task = task_of(model, config)
     given = {"image": images, "text": lines}

@@ -40,6 +40,7 @@ def main() -> None:
             f"got --model={MODEL.value} and --config={CONFIG.value}."
         )
     config = labelled(resolve(load_config_file(CONFIG.value)[1]))
+    train.keep_compiled()
     model = jft.load(MODEL.value, task="base")
     splits = feed.load_examples(config)
     vectors = embed_all(config, model, splits)

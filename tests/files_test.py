@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 import os
+from pathlib import Path
 
 import pytest
 
-from jft.files import write_text
+from jft.files import cache_folder, write_text
 
 
 def test_a_file_is_replaced_whole(tmp_path):
@@ -25,3 +26,10 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         write_text(path, "new")
     assert path.read_text() == "old"
+
+
+def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("JFT_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    monkeypatch.delenv("JFT_CACHE")
+    assert cache_folder() == Path.home() / ".cache" / "jft"

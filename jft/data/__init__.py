@@ -38,7 +38,6 @@ from jft.data.fields.tokens import (
     TextFieldsFn,
     make_text_fields,
 )
-from jft.data.sources.cache import cache_folder
 from jft.data.sources.catalog import (
     PART_OPTIONS,
     SOURCES,
@@ -113,7 +112,6 @@ __all__ = [
     "TfdsSource",
     "TokenTable",
     "TrainLoader",
-    "cache_folder",
     "check_splits",
     "choose_lengths",
     "count_shared",

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One step, many steps: state, losses, step, phases, sharding, hooks, `fit`."""
 
+from jft.train.compile_cache import keep_compiled
 from jft.train.contrastive import (
     cosine_regression,
     cosine_similarity,
@@ -77,6 +78,7 @@ __all__ = [
     "groups_at",
     "in_batch_contrastive",
     "init_state",
+    "keep_compiled",
     "log_metrics",
     "make_eval_step",
     "make_mesh",

@@ -16,8 +16,8 @@ from jft.data.batches.ragged import RaggedRows, RaggedWriter, Row, open_rows
 from jft.data.fields.padding import Pad
 from jft.data.fields.targets import example_name
 from jft.data.fields.tokens import TextFieldsFn
-from jft.data.sources.cache import cache_folder
 from jft.data.sources.source import Example, digest
+from jft.files import cache_folder
 from jft.types import InputError
 
 FORMAT = 1  # raise it when the same settings give other rows or files
@@ -115,7 +115,7 @@ def tokenize(
     Args:
       examples: by position; equal examples have an equal ``repr``.
       fields_fn: called with up to 1,000 examples at a time.
-      cache_dir: None is `jft.data.sources.cache.cache_folder`: ``$JFT_CACHE`` or
+      cache_dir: None is `jft.files.cache_folder`: ``$JFT_CACHE`` or
         ``~/.cache/jft``.
       show_progress: show a bar where it takes more than two seconds.
 

@@ -1,50 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of what can be made again, and files unpacked into it."""
+"""Compressed files, unpacked into the cache folder."""
 
 import gzip
 import hashlib
-import os
 import shutil
-import tempfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from jft.files import cache_folder, write_atomically
 from jft.types import InputError
 
 BLOCK = 1 << 20  # bytes read at once
-
-
-def cache_folder() -> Path:
-    """Return ``$JFT_CACHE``, or ``~/.cache/jft``; everything in it may be deleted."""
-    return Path(os.environ.get("JFT_CACHE") or Path.home() / ".cache" / "jft")
-
-
-@contextmanager
-def write_atomically(path: Path) -> Iterator[Path]:
-    """Give the path of a file to write, which takes its place when it is whole.
-
-    Each process writes a file of its own, so that several may do so at once; the last
-    one stays. Where writing fails, nothing is left.
-
-    Example:
-      >>> with tempfile.TemporaryDirectory() as folder:
-      ...     with write_atomically(Path(folder, "new", "a.txt")) as partial:
-      ...         _ = partial.write_text("all of it")
-      ...     [(file.name, file.read_text()) for file in Path(folder, "new").iterdir()]
-      [('a.txt', 'all of it')]
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-    partial = Path(name)
-    try:
-        yield partial
-        os.fsync(handle)
-        partial.replace(path)
-    finally:
-        os.close(handle)
-        partial.unlink(missing_ok=True)
 
 
 def unpack_gzip(path: Path) -> Path:

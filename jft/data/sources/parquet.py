@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from jft.data.sources.arrow import is_file, plain_type
-from jft.data.sources.cache import cache_folder, digest_file, write_atomically
+from jft.data.sources.cache import digest_file
 from jft.data.sources.chunked import ChunkedColumn
 from jft.data.sources.images import read_image
 from jft.data.sources.source import digest
+from jft.files import cache_folder, write_atomically
 from jft.types import InputError
 
 BATCH_BYTES = 8 << 20  # of rows that are in memory at once while a file is converted

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jft.data import Pad, TokenTable, cache_folder, tokenize
+from jft.data import Pad, TokenTable, tokenize
 from jft.data.batches.ragged import open_rows
+from jft.files import cache_folder
 from jft.types import InputError
 from tests.data.batches.token_rows import ClassFields, Lines, PairFields, StrideFields
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 import gzip
 import os
-from pathlib import Path
 
 import pytest
 
-from jft.data.sources.cache import cache_folder, unpack_gzip
+from jft.data.sources.cache import unpack_gzip
+from jft.files import cache_folder
 from jft.types import InputError
 
 
@@ -15,13 +15,6 @@ def packed(tmp_path, monkeypatch):
     file = tmp_path / "a.txt.gz"
     file.write_bytes(gzip.compress(b"so good\n" * 1000, mtime=0))
     return file
-
-
-def test_cache_folder(monkeypatch, tmp_path):
-    monkeypatch.setenv("JFT_CACHE", str(tmp_path))
-    assert cache_folder() == tmp_path
-    monkeypatch.delenv("JFT_CACHE")
-    assert cache_folder() == Path.home() / ".cache" / "jft"
 
 
 def test_a_file_is_unpacked_once(packed):
