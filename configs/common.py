@@ -108,6 +108,13 @@ def base_config() -> Any:
                     "data": -1,  # devices that share a batch; -1: all that fsdp leaves
                     "fsdp": 1,  # devices that share the parameters
                 },
+                "frozen_dropout": False,  # whether layers below all that move drop out
+                "cache": {  # of what these layers say of each row, which never changes
+                    # auto: where that is legal and saves work; on: or an error; off
+                    "use": "auto",
+                    "max_gigabytes": 8.0,  # of files in the workdir, while it runs
+                    "dtype": "float32",  # bfloat16: half as many bytes, rounded
+                },
                 "phases": "compiled",  # one program a phase, or "gated": one for all
                 "max_nonfinite_steps": 10,  # skipped in a row before the run stops
                 "log_every_steps": 10,

@@ -85,6 +85,16 @@ def check_config(config: Config) -> None:
             'optim.unfreeze.method "plateau" opens layers between two programs, but '
             'train.phases is "gated"; set it to "compiled".'
         )
+    if (
+        config.optim.unfreeze.method != "none"
+        and config.train.phases == "gated"
+        and not config.train.frozen_dropout
+    ):
+        raise InputError(
+            'train.phases is "gated", one program that cannot tell which layers are '
+            "frozen at a step, so that dropout is everywhere; set train.frozen_dropout "
+            'to True, or train.phases to "compiled".'
+        )
     objective.check(config)
     feed.check_options(config.data)
     export.parse_size(config.export.max_shard_size)
@@ -288,15 +298,20 @@ def _open_at(
     }
     if unfreeze.method == "none":
         return None
-    moving = {
-        model.layer_index(path)
-        for path, label in paths.flatten(labels).items()
-        if label != FROZEN
-    }
+    moving = moving_layers(model, labels)
     if unfreeze.method == "explicit":
         _check_explicit(unfreeze.open_at, moving)
     chosen = open_at[unfreeze.method]
     return {layer: when for layer, when in chosen.items() if layer in moving}
+
+
+def moving_layers(model: jft.Pretrained, labels: ParamLabels) -> set[int]:
+    """The layers that have trainable parameters."""
+    return {
+        model.layer_index(path)
+        for path, label in paths.flatten(labels).items()
+        if label != FROZEN
+    }
 
 
 def _check_explicit(
@@ -441,6 +456,7 @@ def make_train_step(
         grad_accum_steps=job.config.train.grad_accum_steps,
         compute_dtype=compute_dtype(job.config),
         metric_fns=objective.train_metrics(job.config),
+        prefix_fn=objective.prefix_fn(job.config, job.model),
         state_shardings=state_shardings,
     )
 

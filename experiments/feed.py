@@ -255,15 +255,16 @@ def make_eval_batches(
     config: DataConfig, table: Table, model: jft.Pretrained
 ) -> data.EvalBatches:
     """Every row of a split once."""
+    size = config.global_batch_size
     if get_task(config.task).reads == "image":
+        if isinstance(table, data.TokenTable):  # activations of images
+            return data.make_eval_batches(table, global_batch_size=size)
         return data.make_eval_batches(
-            table,
-            global_batch_size=config.global_batch_size,
-            fields_fn=make_fields(config, model),
+            table, global_batch_size=size, fields_fn=make_fields(config, model)
         )
     return data.make_eval_batches(
         table,
-        global_batch_size=config.global_batch_size,
+        global_batch_size=size,
         augment=make_augment(config, model),
         num_lengths=config.num_lengths,
         max_lengths=max_lengths(config, table),
@@ -293,23 +294,32 @@ class Stream:
         self._loader = loader
         self._place = place
         self._prefetch: data.Prefetch | None = None
+        self._waited = 0.0  # before the last call
 
     def __call__(self, step: int) -> Iterator[Batch]:
-        """The batch of every step from ``step`` on."""
+        """The batch of every step from ``step`` on, in place of an earlier call's."""
+        self.close()
         self._prefetch = data.prefetch_to_device(
             self._loader.batches(step), self._place
         )
         return self._prefetch
 
+    def switch(self, loader: data.TrainLoader) -> None:
+        """Read another loader from the next call on."""
+        self._loader = loader
+
     @property
     def wait_seconds(self) -> float:
         """Seconds waited so far."""
-        return self._prefetch.wait_seconds if self._prefetch else 0.0
+        here = self._prefetch.wait_seconds if self._prefetch else 0.0
+        return self._waited + here
 
     def close(self) -> None:
         """Stop the threads or workers behind it."""
         if self._prefetch:
+            self._waited = self.wait_seconds
             self._prefetch.close()
+            self._prefetch = None
 
 
 # --- report ---------------------------------------------------------------------------

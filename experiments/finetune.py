@@ -11,7 +11,7 @@ save first; the exit status is then 75.
 import functools
 import time
 
-from experiments import build, feed, judge, keep, objective, outputs
+from experiments import activations, build, feed, judge, keep, objective, outputs
 from jft import checkpoint, evals, partition, train
 from jft.config import Config, Invocation, Workdir, open_workdir, run
 from jft.types import Interrupted
@@ -55,6 +55,13 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
     state = train.place_state(state, shardings)
     train_step = build.make_train_step(job, state_shardings=shardings)
     stream = feed.Stream(job.loader, objective.add_teacher(config, job.model, place))
+    kept = activations.Activations(
+        job,
+        stream,
+        place=place,
+        folder=workdir.activations,
+        stop_requested=lambda: stop.requested,
+    )
     make_evaluator = functools.partial(
         judge.Evaluator, config, place=place, stop_requested=lambda: stop.requested
     )
@@ -85,7 +92,11 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
             record=record,
             save=save,
             evaluate=lambda state: (
-                evaluate(keep.eval_params(state), job.tables["validation"]).scores
+                evaluate(
+                    keep.eval_params(state),
+                    job.tables["validation"],
+                    kept=kept.table("validation"),
+                ).scores
             ),
             source=source,
             last_good=lambda: f"{checkpoints.latest_step()} in {checkpoints.directory}",
@@ -100,6 +111,7 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
                 batches=stream,
                 num_steps=job.plan.num_steps,
                 open_groups_at=build.open_groups_at(job),
+                start_phase=kept.start_phase,
                 hooks=[*hooks, bar],
                 history=history,
                 stop_requested=lambda: stop.requested,
@@ -112,6 +124,7 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
                 f"saved step {int(result.state.step)} of {job.plan.num_steps} in "
                 f"{checkpoints.directory}"
             )
+        kept.close()
         best = keep.restore_best(
             job, checkpoints, manifest=manifest, state=result.state
         )
@@ -140,6 +153,7 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
         test=test,
         forgetting=forgetting,
         facts=facts,
+        cache=kept.report(int(result.state.step)),
         eval_programs=evaluate.num_programs,
         seconds=seconds,
     )

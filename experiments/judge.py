@@ -44,10 +44,19 @@ class Evaluator:
         """Programs compiled for it so far."""
         return int(self._eval_step._cache_size())
 
-    def __call__(self, params: Params, table: feed.Table) -> tasks.Evaluation:
-        """Score ``params`` on every example of a split."""
+    def __call__(
+        self,
+        params: Params,
+        table: feed.Table,
+        *,
+        kept: data.TokenTable | None = None,
+    ) -> tasks.Evaluation:
+        """Score ``params`` on every example of a split.
+
+        ``kept`` has the activations of the same rows, to start from.
+        """
         began = time.perf_counter()
-        evaluated = self.run(params, table)
+        evaluated = self.run(params, table if kept is None else kept)
         if self._task.writes:
             rows = {**evaluated.rows, "texts": self._write(params, table)}
             evaluated = evals.Evaluated(

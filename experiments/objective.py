@@ -12,7 +12,7 @@ import jft
 from jft import data, train
 from jft.config import Config, Range
 from jft.tasks import Task, call_with_options, get_task
-from jft.types import ApplyFn, Batch, InputError, LossFn
+from jft.types import ApplyFn, Batch, InputError, LossFn, PrefixFn
 
 # These shape the training alone; an evaluation measures the plain loss.
 WEIGHTS = "class_weights"
@@ -117,6 +117,12 @@ def make_objective(
             divergence_fn=_divergence(task, "train.r_drop"),
         )
     return apply_fn, loss_fn
+
+
+def prefix_fn(config: Config, model: jft.Pretrained) -> PrefixFn | None:
+    """What runs the frozen layers below all that move, where they run alone."""
+    plain = get_task(config.data.task).runs_plainly
+    return model.prefix_fn if plain and not config.train.frozen_dropout else None
 
 
 def train_metrics(config: Config) -> dict[str, LossFn]:

@@ -199,6 +199,7 @@ def summarize(
     test: tasks.Evaluation,
     forgetting: Mapping[str, Any] | None,
     facts: Mapping[str, Any],
+    cache: Mapping[str, Any],
     eval_programs: int,
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
@@ -218,6 +219,7 @@ def summarize(
         },
         "phases": [phase._asdict() for phase in result.phases],
         "data": {**facts, "padding": job.loader.padding(step)},
+        "cache": cache,
         "programs": {
             "train": sum(phase.num_programs for phase in result.phases),
             "evaluate": eval_programs,
@@ -246,6 +248,8 @@ def closing_table(summary: Mapping[str, Any], workdir: Workdir) -> str:
     rows.append(("programs compiled", sum(programs.values())))
     if (padding := summary["data"]["padding"])["all_tokens"]:
         rows.append(("padding", f"{padding['share']:.1%} of the tokens"))
+    if summary["cache"]["use"] == "on":
+        rows.append(("rows read from the cache", f"{summary['cache']['rows_read']:,}"))
     for name in ("export", "checkpoints", "plots", "summary_file"):
         path = getattr(workdir, name)
         if path.exists():

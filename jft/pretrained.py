@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from jft.data.fields.tokenizer import check_tokenizer_fits, load_tokenizer
 from jft.export import save_pretrained
-from jft.models import Family, family_of, make_apply_fn
+from jft.models import Family, family_of, make_apply_fn, make_prefix_fn
 from jft.models.classes import (
     HEADS_WITH_CLASSES,
     class_names_of,
@@ -34,7 +34,7 @@ from jft.params import (
 from jft.params.init import matches_any
 from jft.paths import flatten
 from jft.train import param_shardings
-from jft.types import ApplyFn, InputError, LayerIndex, Params
+from jft.types import ApplyFn, InputError, LayerIndex, Params, PrefixFn
 
 SHIPPED: Mapping[str, Path] = {
     # written by experiments.pretrain with configs/letters.py
@@ -47,6 +47,7 @@ class Pretrained(NamedTuple):
 
     module: Any  # the linen module, for its stages
     apply_fn: ApplyFn
+    prefix_fn: PrefixFn
     params: Params  # nested dicts of jax arrays, as the checkpoint's keys nest
     config: dict[str, Any]  # config.json, with the classes of the head as it is now
     task: str  # what the head answers, a key of family.heads
@@ -332,6 +333,7 @@ def _assemble(
     return Pretrained(
         module=module,
         apply_fn=make_apply_fn(module),
+        prefix_fn=make_prefix_fn(module),
         params=params,
         config=config,
         task=task,

@@ -20,6 +20,9 @@ LayerIndex: TypeAlias = Callable[[str], int]  # parameter path -> depth
 Group: TypeAlias = Hashable  # what opens as one: usually a layer's depth
 
 FROZEN = "frozen"  # the label of every parameter that does not move
+# ``hidden@3`` is the field of a batch with the activations at boundary 3, where the
+# forward then starts: in a name, so that each boundary has a program of its own
+HIDDEN = "hidden@"
 
 
 @runtime_checkable  # so that annotations can be checked under pytest
@@ -28,6 +31,14 @@ class ApplyFn(Protocol):
 
     def __call__(self, params: Params, batch: Batch, *, key: jax.Array | None) -> Any:
         """Return the outputs, usually logits ``[B, C]``; the key is consumed."""
+
+
+@runtime_checkable
+class PrefixFn(Protocol):
+    """The part of a model's forward below a boundary, without dropout."""
+
+    def __call__(self, params: Params, batch: Batch, *, stop: int) -> Batch:
+        """Return the batch with its activations at ``stop``, see `HIDDEN`."""
 
 
 @runtime_checkable

@@ -147,6 +147,15 @@ class TeacherConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CacheConfig:
+    """Whether to keep what layers below all that move say of each row."""
+
+    use: Literal["auto", "on", "off"]  # auto: where that is legal and saves work
+    max_gigabytes: Positive  # of files
+    dtype: Dtype
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """One step, many steps."""
 
@@ -157,6 +166,8 @@ class TrainConfig:
     r_drop: NonNegative  # weight of the divergence of two dropouts; 0: one pass
     teacher: TeacherConfig
     mesh: MeshConfig
+    frozen_dropout: bool  # whether layers below all that move drop out
+    cache: CacheConfig
     phases: Literal["compiled", "gated"]  # one program a phase, or one for all
     max_nonfinite_steps: Count  # skipped steps in a row before the run stops
     log_every: Duration

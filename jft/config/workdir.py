@@ -38,6 +38,11 @@ class Workdir:
         return self.path / "checkpoints"
 
     @property
+    def activations(self) -> Path:
+        """Folder of what frozen layers say of each row, while the run lasts."""
+        return self.path / "activations"
+
+    @property
     def export(self) -> Path:
         """The Hugging Face folder."""
         return self.path / "export"

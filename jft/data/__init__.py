@@ -8,7 +8,9 @@ from jft.data.batches.lengths import Lengths, choose_lengths
 from jft.data.batches.loader import TrainLoader, make_train_loader
 from jft.data.batches.packing import PackedTable, pack
 from jft.data.batches.prefetch import Prefetch, prefetch_to_device
+from jft.data.batches.ragged import open_rows
 from jft.data.batches.reading import Augment, FieldsFn
+from jft.data.batches.row_filler import RowFiller
 from jft.data.batches.token_table import TokenTable, tokenize
 from jft.data.examples.examples import Examples, make_examples
 from jft.data.examples.kinds import KINDS, Column, Kind
@@ -103,6 +105,7 @@ __all__ = [
     "Pad",
     "ParquetSource",
     "Prefetch",
+    "RowFiller",
     "SelectedColumns",
     "Source",
     "Subset",
@@ -142,6 +145,7 @@ __all__ = [
     "make_text_fields",
     "make_token_loader",
     "make_train_loader",
+    "open_rows",
     "pack",
     "pad_rows",
     "prefetch_to_device",

@@ -27,7 +27,7 @@ from jft.models import (
     t5,
     vit,
 )
-from jft.models.family import Family, make_apply_fn
+from jft.models.family import Family, make_apply_fn, make_prefix_fn
 from jft.types import InputError
 
 MODELS: dict[str, Family] = {
@@ -55,7 +55,14 @@ MODELS: dict[str, Family] = {
     "xlm-roberta": roberta.XLM_FAMILY,
 }
 
-__all__ = ["MODELS", "Family", "family_of", "get_family", "make_apply_fn"]
+__all__ = [
+    "MODELS",
+    "Family",
+    "family_of",
+    "get_family",
+    "make_apply_fn",
+    "make_prefix_fn",
+]
 
 
 def get_family(model_type: str) -> Family:

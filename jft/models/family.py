@@ -9,7 +9,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jft.types import ApplyFn, Batch, InputError, LayerIndex, Params
+from jft.types import (
+    HIDDEN,
+    ApplyFn,
+    Batch,
+    InputError,
+    LayerIndex,
+    Params,
+    PrefixFn,
+)
 
 # What a head answers; the keys of every family's ``heads``.
 TASKS_OF_HEADS = (
@@ -158,18 +166,59 @@ def make_apply_fn(module: Any) -> ApplyFn:
     """Make the forward of a family's module a function of params, batch and key.
 
     Returns:
-      An ``ApplyFn``: dropout is active exactly when it is given a key.
+      An ``ApplyFn``: dropout is active exactly when it is given a key. A batch with
+      activations is taken up at their boundary.
     """
 
     def apply_fn(params: Params, batch: Batch, *, key: jax.Array | None) -> Any:
+        start, hidden = _reached(batch)
         return module.apply(
             {"params": params},
             batch,
+            hidden=hidden,
+            start=start,
             deterministic=key is None,
             rngs=None if key is None else {"dropout": key},
         )
 
     return apply_fn
+
+
+def make_prefix_fn(module: Any) -> PrefixFn:
+    """Make the stages below a boundary a function of params and batch.
+
+    Returns:
+      A ``PrefixFn``; of a batch with activations it runs what is missing.
+    """
+
+    def prefix_fn(params: Params, batch: Batch, *, stop: int) -> Batch:
+        start, hidden = _reached(batch)
+        if start > stop:
+            raise InputError(
+                f"the batch was computed up to the boundary {start}, but the layer "
+                f"{stop} is open; give batches that were computed no further."
+            )
+        if start < stop:
+            hidden = module.apply(
+                {"params": params},
+                batch,
+                hidden=hidden,
+                start=start,
+                stop=stop,
+                deterministic=True,
+            )
+        rest = {k: x for k, x in batch.items() if not k.startswith(HIDDEN)}
+        return {**rest, f"{HIDDEN}{stop}": hidden} if stop else batch
+
+    return prefix_fn
+
+
+def _reached(batch: Batch) -> tuple[int, Any]:
+    """The boundary up to which a batch has been computed, and what came out there."""
+    for name, hidden in batch.items():
+        if name.startswith(HIDDEN):
+            return int(name.removeprefix(HIDDEN)), hidden
+    return 0, None
 
 
 def make_layer_index(

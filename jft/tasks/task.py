@@ -81,6 +81,11 @@ class Task:
         return self.target is not None and KINDS[self.target.kind].order is not None
 
     @property
+    def runs_plainly(self) -> bool:
+        """Whether its forward is the model's own, once over the batch."""
+        return self.make_apply is same_apply
+
+    @property
     def reads(self) -> str:
         """What the model sees: "image" or "text"."""
         kinds = {column.kind for column in self.inputs}

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One step, many steps: state, losses, step, phases, sharding, hooks, `fit`."""
 
+from jft.train.activations import ActivationCache, Rows, is_one_array
+from jft.train.boundaries import Stretch, choose_boundaries, plan_boundaries
 from jft.train.compile_cache import keep_compiled
 from jft.train.contrastive import (
     cosine_regression,
@@ -47,10 +49,17 @@ from jft.train.sharding import (
     state_shardings,
 )
 from jft.train.state import TrainState, cast_floating, init_state
-from jft.train.step import CompiledStep, TrainStep, make_eval_step, make_train_step
+from jft.train.step import (
+    CompiledStep,
+    OpenGroups,
+    TrainStep,
+    make_eval_step,
+    make_train_step,
+)
 
 __all__ = [
     "DIVERGENCES",
+    "ActivationCache",
     "CompiledStep",
     "DivergenceFn",
     "FitResult",
@@ -58,10 +67,13 @@ __all__ = [
     "Hook",
     "Moment",
     "NonFiniteError",
+    "OpenGroups",
     "Phase",
     "PhaseReport",
     "ProgressBar",
     "Record",
+    "Rows",
+    "Stretch",
     "TrainState",
     "TrainStep",
     "balanced_class_weights",
@@ -69,6 +81,7 @@ __all__ = [
     "best_record",
     "cast_floating",
     "check_batch_size",
+    "choose_boundaries",
     "cosine_regression",
     "cosine_similarity",
     "count_correct",
@@ -78,6 +91,7 @@ __all__ = [
     "groups_at",
     "in_batch_contrastive",
     "init_state",
+    "is_one_array",
     "keep_compiled",
     "log_metrics",
     "make_eval_step",
@@ -89,6 +103,7 @@ __all__ = [
     "param_shardings",
     "phases",
     "place_state",
+    "plan_boundaries",
     "replicate",
     "save_best",
     "save_every",

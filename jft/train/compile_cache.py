@@ -26,7 +26,7 @@ def keep_compiled() -> Path:
     Returns:
       The folder.
     """
-    chosen = jax.config.jax_compilation_cache_dir
+    chosen: str | None = jax.config.values["jax_compilation_cache_dir"]
     if chosen is not None:
         return Path(chosen)
     folder = cache_folder() / "compiled" / _processor()

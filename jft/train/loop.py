@@ -57,6 +57,7 @@ def fit(
     batches: Callable[[int], Iterator[Any]],
     num_steps: int,
     open_groups_at: Callable[[int, History], OpenGroups] | None = None,
+    start_phase: Callable[[int, OpenGroups, TrainState], bool] | None = None,
     hooks: Sequence[Hook] = (),
     history: History | None = None,
     stop_requested: Callable[[], bool] = lambda: False,
@@ -74,6 +75,8 @@ def fit(
       num_steps: steps of the whole run, those before a resume included.
       open_groups_at: ``(step, history) -> groups`` that move in this step; None, or a
         function that returns None, leaves the choice to the optimizer's gates.
+      start_phase: called as ``(step, groups, state)`` before the first step of each
+        phase; True asks for ``batches`` anew.
       hooks: called with a `Moment`; the first reason returned stops the run.
       history: records of the run so far; continued in a new list.
       stop_requested: polled between steps; hooks may raise `Interrupted` instead.
@@ -86,12 +89,22 @@ def fit(
     timer = _PhaseTimer()
     reason = None
     try:
+        if step and start_phase and open_groups_at:
+            # what hooks may have to make up for belongs to the phase of the last step
+            start_phase(step - 1, open_groups_at(step - 1, history), state)
         moment = Moment(step, num_steps, state, None, history)
         reason = _run_hooks(hooks, moment)
-        stream = batches(step)
+        stream = None
         while reason is None and step < num_steps:
             _raise_if(stop_requested)
             groups = open_groups_at(step, history) if open_groups_at else None
+            if timer.is_new(groups):
+                jax.block_until_ready(state.trainable)
+                timer.leave(step)
+                changed = start_phase is not None and start_phase(step, groups, state)
+                if stream is None or changed:
+                    stream = batches(step)
+            assert stream is not None
             batch = next(stream)
             step_fn = timer.enter(step, groups, train_step, state, batch)
             state, metrics = step_fn(state, batch)
@@ -131,6 +144,10 @@ class _PhaseTimer:
         self._compile_seconds = 0.0
         self._num_steps: Counter[Program] = Counter()  # of this phase
 
+    def is_new(self, groups: OpenGroups) -> bool:
+        """Whether a step with these groups begins a phase."""
+        return bool(groups != self._groups)
+
     def enter(
         self,
         step: int,
@@ -139,10 +156,8 @@ class _PhaseTimer:
         state: TrainState,
         batch: Any,
     ) -> CompiledStep:
-        """Return the program of this step, closing the last phase if it is over."""
-        if groups != self._groups:
-            jax.block_until_ready(state.trainable)
-            self.leave(step)
+        """Return the program of this step; a phase begins with the first new groups."""
+        if self.is_new(groups):
             self._groups, self._start = groups, step
             self._since, self._compile_seconds = time.perf_counter(), 0.0
             self._num_steps.clear()

@@ -11,7 +11,16 @@ import optax
 
 from jft.train.state import TrainState
 from jft.train.step import MetricFns, make_forward, step_core
-from jft.types import ApplyFn, Batch, Group, InputError, LossFn, Metrics, ParamLabels
+from jft.types import (
+    ApplyFn,
+    Batch,
+    Group,
+    InputError,
+    LossFn,
+    Metrics,
+    ParamLabels,
+    PrefixFn,
+)
 
 AXIS = "devices"
 
@@ -26,6 +35,7 @@ def make_pmap_train_step(
     grad_accum_steps: int = 1,
     compute_dtype: Any = None,
     metric_fns: MetricFns | None = None,
+    prefix_fn: PrefixFn | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Make a step over replicated states and batches split by device.
 
@@ -38,7 +48,13 @@ def make_pmap_train_step(
     """
     step = functools.partial(
         step_core,
-        forward=make_forward(apply_fn, loss_fn, metric_fns or {}, compute_dtype),
+        forward=make_forward(
+            apply_fn,
+            loss_fn,
+            metric_fns or {},
+            compute_dtype=compute_dtype,
+            prefix_fn=prefix_fn,
+        ),
         tx=optax.with_extra_args_support(tx),
         param_labels=param_labels,
         group_of=group_of,

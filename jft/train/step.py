@@ -23,6 +23,7 @@ from jft.types import (
     Metrics,
     ParamLabels,
     Params,
+    PrefixFn,
 )
 
 MetricFns = Mapping[str, LossFn]
@@ -96,6 +97,7 @@ def make_train_step(
     grad_accum_steps: int = 1,
     compute_dtype: Any = None,
     metric_fns: MetricFns | None = None,
+    prefix_fn: PrefixFn | None = None,
     state_shardings: TrainState | None = None,
 ) -> TrainStep:
     """Make the jitted step function.
@@ -112,6 +114,8 @@ def make_train_step(
       compute_dtype: dtype of parameters and inputs in the forward, such as
         bfloat16; None keeps theirs. Updates apply to the parameters as stored.
       metric_fns: more ``(sum, weight)`` functions to report.
+      prefix_fn: runs what lies below the lowest open layer, ``group_of`` its depth,
+        without dropout, as it can be kept; None drops out everywhere.
       state_shardings: where the new state lives on a mesh; None lets jit decide.
 
     Returns:
@@ -120,7 +124,13 @@ def make_train_step(
     """
     step = functools.partial(
         step_core,
-        forward=make_forward(apply_fn, loss_fn, metric_fns or {}, compute_dtype),
+        forward=make_forward(
+            apply_fn,
+            loss_fn,
+            metric_fns or {},
+            compute_dtype=compute_dtype,
+            prefix_fn=prefix_fn,
+        ),
         tx=optax.with_extra_args_support(tx),
         param_labels=param_labels,
         group_of=group_of,
@@ -179,18 +189,30 @@ def make_eval_step(
 
 
 Sums = dict[str, Pair]
-Forward = Callable[[Params, Batch, jax.Array], tuple[jax.Array, Sums]]
+Forward = Callable[[Params, Batch, jax.Array, int], tuple[jax.Array, Sums]]
 
 
 def make_forward(
-    apply_fn: ApplyFn, loss_fn: LossFn, metric_fns: MetricFns, compute_dtype: Any
+    apply_fn: ApplyFn,
+    loss_fn: LossFn,
+    metric_fns: MetricFns,
+    *,
+    compute_dtype: Any,
+    prefix_fn: PrefixFn | None,
 ) -> Forward:
-    """Sum of losses over a (micro)batch, and every ``(sum, weight)`` beside it."""
+    """Sum of losses over a (micro)batch, and every ``(sum, weight)`` beside it.
 
-    def forward(params: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, Sums]:
+    The last argument is the depth of the lowest open layer.
+    """
+
+    def forward(
+        params: Params, batch: Batch, key: jax.Array, lowest: int
+    ) -> tuple[jax.Array, Sums]:
         inputs = batch
         if compute_dtype is not None:
             params, inputs = cast_floating((params, batch), compute_dtype)
+        if prefix_fn is not None:
+            inputs = prefix_fn(params, inputs, stop=lowest)
         outputs = apply_fn(params, inputs, key=key)
         sums = {"loss": loss_fn(outputs, batch)}
         sums |= {name: fn(outputs, batch) for name, fn in metric_fns.items()}
@@ -217,9 +239,11 @@ def step_core(
     open_, closed = split_open(moving.trainable, open_groups, group_of)
     key = jax.random.fold_in(moving.key, moving.step)
 
+    lowest = lowest_group(open_, group_of)
+
     def loss_of(open_leaves: Params, microbatch: Batch, key: jax.Array) -> Any:
         params = combine(open_leaves, closed, frozen)
-        return forward(params, microbatch, key)
+        return forward(params, microbatch, key, lowest)
 
     grads, sums = _gradients(loss_of, open_, batch, key, grad_accum_steps)
     if axis_name is not None:
@@ -279,6 +303,15 @@ def split_open(
             "leaves they are; pass group_of=layer_index."
         )
     return split_by(trainable, lambda path: group_of(path) in open_groups)
+
+
+def lowest_group(open_: Params, group_of: Callable[[str], Group] | None) -> int:
+    """The depth of the lowest open layer; 0 where groups are not depths."""
+    if group_of is None:
+        return 0
+    groups = {group_of(path) for path in paths.flatten(open_)}
+    depths = [group for group in groups if isinstance(group, int)]
+    return min(depths) if len(depths) == len(groups) else 0
 
 
 def _gradients(

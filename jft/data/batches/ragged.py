@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes  # noqa: F401 - numpy knows bfloat16 from then on
 import numpy as np
 
 from jft.types import InputError
@@ -125,7 +126,7 @@ def open_rows(folder: Path) -> RaggedRows | None:
         index = json.loads((folder / INDEX).read_text("utf-8"))
         for name, facts in index["columns"].items():
             for suffix, expected in facts["files"].items():
-                if _sum(folder / f"{name}.{suffix}") != expected:
+                if file_sum(folder / f"{name}.{suffix}") != expected:
                     return None
         return RaggedRows(folder)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
@@ -197,8 +198,8 @@ class _File:
         return [self._size, self._crc]
 
 
-def _sum(path: Path) -> list[int]:
-    """Size and checksum of a file."""
+def file_sum(path: Path) -> list[int]:
+    """Size and checksum of a file, as the index has them."""
     size, crc = 0, 0
     with path.open("rb") as stream:
         while chunk := stream.read(CHUNK):

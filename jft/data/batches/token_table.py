@@ -5,7 +5,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -40,7 +40,7 @@ class Readable(Protocol):
 
 
 class TokenTable:
-    """The tokenized rows of examples; made by `tokenize`.
+    """The tokenized rows of examples; made by `tokenize`, or filled by `RowFiller`.
 
     ``table[i]`` is row ``i``: ``{field: int32 or float32 array}``, unpadded and
     read-only, model fields and host fields. Its arrays lie in memory-mapped files, so
@@ -48,14 +48,21 @@ class TokenTable:
     """
 
     def __init__(
-        self, rows: RaggedRows, examples: Readable, fields_fn: TextFieldsFn
+        self,
+        rows: RaggedRows,
+        examples: Readable,
+        *,
+        settings: Mapping[str, Any],
+        padding: Mapping[str, Pad],
+        padding_side: str = "right",
+        host_fields: Collection[str] = (),
     ) -> None:
         self._rows = rows
         self.examples = examples
-        self.settings = dict(fields_fn.settings)
-        self.padding = dict(fields_fn.padding)
-        self.padding_side = fields_fn.padding_side
-        self.host_fields = tuple(fields_fn.host_fields)
+        self.settings = dict(settings)
+        self.padding = dict(padding)
+        self.padding_side = padding_side
+        self.host_fields = tuple(host_fields)
         # of the model and of the host
         self.fields = tuple(name for name in rows.names if name[0] != "@")
         self.model_fields = tuple(n for n in self.fields if n not in self.host_fields)
@@ -137,7 +144,14 @@ def tokenize(
     rows = open_rows(folder)
     if rows is None:
         rows = _write(folder, examples, fields_fn, show_progress=show_progress)
-    return TokenTable(rows, examples, fields_fn)
+    return TokenTable(
+        rows,
+        examples,
+        settings=fields_fn.settings,
+        padding=fields_fn.padding,
+        padding_side=fields_fn.padding_side,
+        host_fields=fields_fn.host_fields,
+    )
 
 
 def _key(examples: Readable, fields_fn: TextFieldsFn) -> str:

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batches that start where the open layers begin, so that frozen ones run once."""
+
+import bisect
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments import build, feed, objective
+from jft import data, train
+from jft.types import Batch, InputError
+
+EMBEDDED = ("pixel_values",)  # fields that only the embeddings read
+
+
+class Activations:
+    """The cache of a run: decides at each phase, and switches the stream.
+
+    Args:
+      job: the run.
+      stream: its batches; switched to those that start at the boundary.
+      place: puts a batch on the devices.
+      folder: of the files.
+      stop_requested: polled while they are computed.
+
+    Raises:
+      InputError: if ``train.cache.use`` is "on" where that is not possible.
+    """
+
+    def __init__(
+        self,
+        job: build.Job,
+        stream: feed.Stream,
+        *,
+        place: Callable[[Batch], Batch],
+        folder: Path,
+        stop_requested: Callable[[], bool],
+    ) -> None:
+        self._job = job
+        self._stream = stream
+        self._cache: train.ActivationCache | None = None
+        self._most = 0  # boundaries that there is room for
+        self._uses: list[tuple[int, int]] = []  # of each phase: first step, boundary
+        self.why_not = why_not(job)
+        settings = job.config.train.cache
+        if settings.use == "on" and self.why_not is not None:
+            raise InputError(
+                f'train.cache.use is "on", but activations cannot be kept: '
+                f'{self.why_not}. Set it to "auto" or "off".'
+            )
+        if self.why_not is None:
+            self._cache = train.ActivationCache(
+                job.model.prefix_fn,
+                {name: rows_of(job, name, place) for name in self._kept_splits()},
+                folder=folder,
+                layer_index=job.model.layer_index,
+                dtype=jnp.dtype(settings.dtype),
+                compute_dtype=build.compute_dtype(job.config),
+                facts=repr((job.model.module, job.loader.settings)),
+                stop_requested=stop_requested,
+            )
+            room = settings.max_gigabytes * 1e9
+            needed = self._cache.bytes_per_boundary(job.model.params)
+            self._most = int(room // needed)
+            if settings.use == "on" and not self._most:
+                raise InputError(
+                    f"train.cache.max_gigabytes is {settings.max_gigabytes}, but the "
+                    f"activations at one boundary take {needed / 1e9:.3g}. Raise it, "
+                    'or set train.cache.dtype to "bfloat16".'
+                )
+
+    def start_phase(
+        self, step: int, groups: train.OpenGroups, state: train.TrainState
+    ) -> bool:
+        """Compute what this phase and the next ones read; whether batches change."""
+        if self._cache is None:
+            return False
+        before = self._cache.boundary
+        self._cache.keep(state.params, self._boundaries_at(step, groups))
+        self._uses.append((step, self._cache.boundary))
+        kept = self._cache.table("train")
+        self._stream.switch(
+            self._job.loader if kept is None else make_loader(self._job, kept)
+        )
+        return self._cache.boundary != before
+
+    def table(self, split: str) -> data.TokenTable | None:
+        """What to read instead of the rows of a split, in this phase."""
+        if self._cache is None or split not in self._kept_splits():
+            return None
+        return self._cache.table(split)
+
+    def close(self) -> None:
+        """Remove the files, when the run is over."""
+        if self._cache is not None:
+            self._cache.close()
+
+    def report(self, num_steps: int) -> dict[str, Any]:
+        """What was kept and what that saved, for the summary."""
+        if self._cache is None:
+            return {"use": "off", "why": self.why_not}
+        cache, size = self._cache, self._job.config.data.global_batch_size
+        stops = [step for step, _ in self._uses[1:]] + [num_steps]
+        rows = [
+            (size * (stop - step), boundary)
+            for (step, boundary), stop in zip(self._uses, stops, strict=True)
+        ]
+        # where all was found in files, nothing says how long computing would take
+        seconds = cache.seconds - cache.compile_seconds
+        a_layer = seconds / cache.layers_run if cache.layers_run else 0.0
+        saved = sum(n * boundary for n, boundary in rows) * a_layer - cache.seconds
+        read = sum(n for n, boundary in rows if boundary)
+        return {
+            "use": "on" if read else "off",
+            "why": None if read else "it would save no work, or there is no room",
+            "rows_read": read,
+            "rows_computed": cache.num_computed,
+            "rows_found": cache.num_found,
+            "bytes": cache.most_bytes,
+            "seconds": round(cache.seconds, 3),
+            "seconds_saved": round(saved, 3) if a_layer else None,
+        }
+
+    def _kept_splits(self) -> tuple[str, ...]:
+        """Splits that are read in every epoch by the parameters that are trained."""
+        averaged = self._job.config.optim.ema_decay is not None
+        return ("train",) if averaged else ("train", "validation")
+
+    def _boundaries_at(self, step: int, groups: train.OpenGroups) -> tuple[int, ...]:
+        """What the phase of a step keeps, resumed or not."""
+        job, epoch = self._job, self._job.loader.steps_per_epoch
+        if job.plan.phases and groups is not None:
+            stretches = [
+                train.Stretch(min(phase.trainable), (phase.stop - phase.start) / epoch)
+                for phase in job.plan.phases
+            ]
+            planned = train.plan_boundaries(stretches, most=self._most)
+            stops = [phase.stop for phase in job.plan.phases]
+            return planned[bisect.bisect_right(stops, step)]
+        lowest = lowest_moving(job) if groups is None else min(groups)
+        whole_run = train.Stretch(lowest, job.plan.num_steps / epoch)
+        return train.choose_boundaries([whole_run], most=self._most)
+
+
+def why_not(job: build.Job) -> str | None:
+    """Say why activations of a run cannot be kept, if so."""
+    config = job.config
+    if config.train.cache.use == "off":
+        return 'train.cache.use is "off"'
+    if objective.prefix_fn(config, job.model) is None:
+        return "frozen layers do not run by themselves in this task, or drop out"
+    if lowest_moving(job) == 0 and not job.plan.open_at:
+        return "the lowest layer moves from the start"
+    if config.data.augment is not None or job.task.make_augment is not None:
+        return "each epoch changes its examples at random"
+    if job.task.reads == "text" and config.data.batching == "pack":
+        return "several texts share a row"
+    if config.train.teacher.model is not None:
+        return "a teacher reads the same batches"
+    if jax.process_count() > 1:
+        return "each of several processes would have to keep all rows"
+    model = job.model
+    batches = feed.make_eval_batches(config.data, job.tables["train"], model)
+    if not train.is_one_array(
+        model.prefix_fn, model.params, batches.batch_fn(0), num_layers=model.num_layers
+    ):
+        return "the layers of the model hand on more than one array"
+    return None
+
+
+def lowest_moving(job: build.Job) -> int:
+    """The depth of the lowest layer that ever moves."""
+    return min(build.moving_layers(job.model, job.labels))
+
+
+def rows_of(job: build.Job, split: str, place: Callable[[Batch], Batch]) -> train.Rows:
+    """The rows of a split, for the cache."""
+    table = job.tables[split]
+    batches = feed.make_eval_batches(job.config.data, table, job.model)
+    of_tokens = {}
+    if isinstance(table, data.TokenTable):
+        of_tokens = {
+            "lengths": table.lengths,
+            "padding": table.padding,
+            "padding_side": table.padding_side,
+        }
+    return train.Rows(
+        name=repr(table),
+        batches=Placed(batches, place),
+        num_rows=len(table),
+        only_embedded=EMBEDDED,
+        **of_tokens,
+    )
+
+
+class Placed:
+    """Batches on the devices; iterate as often as wanted."""
+
+    def __init__(
+        self, batches: Iterable[Batch], place: Callable[[Batch], Batch]
+    ) -> None:
+        self._batches = batches
+        self._place = place
+
+    def __iter__(self) -> Iterator[Batch]:
+        return map(self._place, self._batches)
+
+
+def make_loader(job: build.Job, kept: data.TokenTable) -> data.TrainLoader:
+    """The batches of the run's own loader, in its order, with their activations."""
+    settings = job.config.data
+    options = {
+        "global_batch_size": settings.global_batch_size,
+        "seed": job.config.seed,
+        "num_workers": settings.num_workers,
+    }
+    if job.task.reads == "image":
+        return data.make_train_loader(kept, **options)
+    return data.make_token_loader(
+        kept,
+        batching=settings.batching,
+        num_lengths=settings.num_lengths,
+        max_lengths=feed.max_lengths(settings, job.tables["train"]),
+        **options,
+    )

@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What frozen layers say of each row never changes: computed once, kept in files."""
+
+import functools
+import math
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jft import paths
+from jft.data import Pad, RowFiller, TokenTable, digest, open_rows
+from jft.train.state import cast_floating
+from jft.types import (
+    HIDDEN,
+    Batch,
+    Interrupted,
+    LayerIndex,
+    Params,
+    PrefixFn,
+)
+
+NOT_KEPT = ("index", "loss_mask")  # of a batch, made anew with it
+QUIET_SECONDS = 2.0  # shorter work shows no progress
+
+
+class Rows(NamedTuple):
+    """The rows of a split, as batches that hold each of them once, at ``index``."""
+
+    name: str  # equal for equal rows, such as the ``repr`` of their table
+    batches: Iterable[Batch]  # placed; with ``index`` int32 [B], -1 where padding
+    num_rows: int
+    lengths: Mapping[str, np.ndarray] = {}  # tokens by group; {}: all rows are alike
+    padding: Mapping[str, Pad] = {}
+    padding_side: str = "right"
+    # fields that are read below the first boundary alone, such as images
+    only_embedded: Sequence[str] = ()
+
+
+class ActivationCache:
+    """Keeps what the layers below a boundary say of the rows of splits.
+
+    Args:
+      prefix_fn: from `jft.models.make_prefix_fn`.
+      splits: the rows; what is small and read in every epoch.
+      folder: of the files, a folder in it for each split and boundary. What is found
+        there is read again if nothing that it was computed from has changed.
+      layer_index: depth of a parameter's path.
+      dtype: of the activations in the files.
+      compute_dtype: of the layers, as for `make_train_step`.
+      facts: what else the activations depend on, such as the model's config.
+      stop_requested: polled while they are computed.
+    """
+
+    def __init__(
+        self,
+        prefix_fn: PrefixFn,
+        splits: Mapping[str, Rows],
+        *,
+        folder: Path,
+        layer_index: LayerIndex,
+        dtype: Any = np.float32,
+        compute_dtype: Any = None,
+        facts: str = "",
+        stop_requested: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.folder = folder
+        self.seconds = 0.0  # spent on it, compiling included
+        self.compile_seconds = 0.0
+        self.layers_run = 0  # rows times layers
+        self.num_computed = 0  # rows, once for each boundary
+        self.num_found = 0
+        self.most_bytes = 0  # at any time
+        self._prefix_fn = prefix_fn
+        self._splits = dict(splits)
+        self._layer_index = layer_index
+        self._dtype = np.dtype(dtype)
+        self._compute_dtype = compute_dtype
+        self._facts = facts
+        self._stop_requested = stop_requested
+        self._tables: dict[int, dict[str, TokenTable]] = {}  # by boundary and split
+        self._boundary = 0
+        self._shapes: dict[str, tuple[int, ...]] = {}
+
+    @property
+    def boundary(self) -> int:
+        """Where batches start in this phase; 0: at the beginning."""
+        return self._boundary
+
+    def table(self, split: str) -> TokenTable | None:
+        """The rows of a split with their activations, in this phase."""
+        return self._tables[self._boundary][split] if self._boundary else None
+
+    def keep(self, params: Params, boundaries: Sequence[int]) -> bool:
+        """Have the activations at these boundaries and no others.
+
+        Args:
+          params: all of them, as they are now; no layer below a boundary that was
+            kept before has changed since.
+          boundaries: the highest is where batches start; none: at the beginning.
+
+        Returns:
+          Whether batches start elsewhere than before.
+
+        Raises:
+          Interrupted: when a stop was asked for.
+        """
+        before = self._boundary
+        for boundary in [b for b in self._tables if b not in boundaries]:
+            self._drop(boundary)
+        if missing := [b for b in boundaries if b not in self._tables]:
+            self._fill(params, missing)
+        self._boundary = max(boundaries, default=0)
+        return self._boundary != before
+
+    def bytes_per_boundary(self, params: Params) -> float:
+        """Bytes of the files of one boundary, of all splits."""
+        total = 0.0
+        for split in self._splits:
+            tokens = self._lengths(split, params)["input"].sum()
+            width = math.prod(self._shape(split, params)[2:])
+            total += float(tokens) * width * self._dtype.itemsize
+        return total
+
+    def close(self) -> None:
+        """Remove the files, when the run is over."""
+        for boundary in list(self._tables):
+            self._drop(boundary)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._boundary = 0
+
+    def _drop(self, boundary: int) -> None:
+        for split in self._tables.pop(boundary):
+            shutil.rmtree(self._place(split, boundary), ignore_errors=True)
+
+    def _place(self, split: str, boundary: int) -> Path:
+        return self.folder / f"{split}-{boundary}"
+
+    def _fill(self, params: Params, boundaries: Sequence[int]) -> None:
+        began = time.perf_counter()
+        keys = {b: self._key(params, b) for b in boundaries}
+        found: dict[int, dict[str, TokenTable]] = {b: {} for b in boundaries}
+        for split, rows in self._splits.items():
+            for b in boundaries:
+                if table := self._open(split, b, keys[b]):
+                    found[b][split] = table
+                    self.num_found += rows.num_rows
+            missing = [b for b in boundaries if split not in found[b]]
+            if missing:
+                self._compute(params, split, {b: keys[b] for b in missing})
+                self.layers_run += rows.num_rows * max(missing)
+                for b in missing:
+                    table = self._open(split, b, keys[b])
+                    assert table is not None  # as just written
+                    found[b][split] = table
+                    self.num_computed += rows.num_rows
+        self._tables |= found
+        size = self.bytes_per_boundary(params) * len(self._tables)
+        self.most_bytes = max(self.most_bytes, int(size))
+        self.seconds += time.perf_counter() - began
+
+    def _compute(self, params: Params, split: str, keys: Mapping[int, str]) -> None:
+        """One pass over the rows, up to the highest boundary."""
+        from tqdm.auto import tqdm
+
+        rows = self._splits[split]
+        lengths = self._lengths(split, params)
+        for b in keys:  # what was computed from something else
+            shutil.rmtree(self._place(split, b), ignore_errors=True)
+        fillers = {
+            b: RowFiller(
+                self._place(split, b) / key,
+                lengths=lengths,
+                padding=self._padding(split, b),
+                padding_side=rows.padding_side,
+                columns={"@example": np.arange(rows.num_rows)},
+            )
+            for b, key in keys.items()
+        }
+        compute = jax.jit(self._hidden_at(tuple(sorted(keys))))
+        bar = tqdm(
+            total=rows.num_rows,
+            desc=f"activations of {split}",
+            unit=" rows",
+            delay=QUIET_SECONDS,
+            dynamic_ncols=True,
+        )
+        try:
+            with bar:
+                for batch, hidden in self._run(compute, params, rows.batches):
+                    index = np.asarray(batch["index"])
+                    fields = {
+                        name: np.asarray(x)
+                        for name, x in batch.items()
+                        if name not in (*NOT_KEPT, *rows.only_embedded)
+                    }
+                    for b, filler in fillers.items():
+                        filler.write(
+                            index, {**fields, f"{HIDDEN}{b}": np.asarray(hidden[b])}
+                        )
+                    bar.update(int((index >= 0).sum()))
+            for filler in fillers.values():
+                filler.finish()
+        finally:
+            for filler in fillers.values():
+                filler.discard()
+
+    def _run(
+        self, compute: Any, params: Params, batches: Iterable[Batch]
+    ) -> Iterator[tuple[Batch, dict[int, Any]]]:
+        """Let the device work on the next batch while the last one is written."""
+        programs: dict[Any, Any] = {}  # by the shapes of a batch
+        computed: deque[tuple[Batch, dict[int, Any]]] = deque()
+        for batch in batches:
+            if self._stop_requested():
+                raise Interrupted(
+                    "a stop was requested while activations were computed"
+                )
+            shapes = tuple((name, x.shape) for name, x in batch.items())
+            if shapes not in programs:
+                before = time.perf_counter()
+                programs[shapes] = compute.lower(params, batch).compile()
+                self.compile_seconds += time.perf_counter() - before
+            computed.append((batch, programs[shapes](params, batch)))
+            if len(computed) > 1:
+                yield computed.popleft()
+        yield from computed
+
+    def _hidden_at(self, boundaries: tuple[int, ...]) -> Callable[..., dict[int, Any]]:
+        """The function from params and a batch to what is said at each boundary."""
+
+        def hidden_at(params: Params, batch: Batch) -> dict[int, Any]:
+            if self._compute_dtype is not None:
+                params, batch = cast_floating((params, batch), self._compute_dtype)
+            found = {}
+            for boundary in boundaries:
+                batch = self._prefix_fn(params, batch, stop=boundary)
+                found[boundary] = batch[f"{HIDDEN}{boundary}"].astype(self._dtype)
+            return found
+
+        return hidden_at
+
+    def _shape(self, split: str, params: Params) -> tuple[int, ...]:
+        """Of the activations of the first batch of a split."""
+        if split not in self._shapes:
+            first = next(iter(self._splits[split].batches))
+            made = jax.eval_shape(self._hidden_at((1,)), params, first)
+            self._shapes[split] = tuple(made[1].shape)
+        return self._shapes[split]
+
+    def _lengths(self, split: str, params: Params) -> dict[str, np.ndarray]:
+        """Positions of each row by group; an image has as many as all others."""
+        rows = self._splits[split]
+        if rows.lengths:
+            return dict(rows.lengths)
+        return {"input": np.full(rows.num_rows, self._shape(split, params)[1])}
+
+    def _open(self, split: str, boundary: int, key: str) -> TokenTable | None:
+        """The table, if it was computed from the same."""
+        kept = open_rows(self._place(split, boundary) / key)
+        if kept is None:
+            return None
+        rows = self._splits[split]
+        return TokenTable(
+            kept,
+            range(rows.num_rows),
+            settings={},
+            padding=self._padding(split, boundary),
+            padding_side=rows.padding_side,
+        )
+
+    def _padding(self, split: str, boundary: int) -> dict[str, Pad]:
+        return {**self._splits[split].padding, f"{HIDDEN}{boundary}": Pad(0)}
+
+    def _key(self, params: Params, boundary: int) -> str:
+        """A digest of all that the activations are computed from."""
+        below = {
+            path: leaf
+            for path, leaf in paths.flatten(params).items()
+            if self._layer_index(path) < boundary
+        }
+        names = [rows.name for rows in self._splits.values()]
+        dtypes = f"{self._dtype} {self._compute_dtype}"
+        parts: list[Any] = [self._facts, str(boundary), dtypes, *names]
+        for path, leaf in below.items():
+            parts += [path, np.asarray(leaf)]
+        return digest(parts)
+
+
+def is_one_array(
+    prefix_fn: PrefixFn, params: Params, batch: Batch, *, num_layers: int
+) -> bool:
+    """Whether a model hands on one array ``[B, L, …]`` at each boundary.
+
+    An encoder-decoder, for one, hands on two. Only one array can be kept.
+    """
+    for boundary in (1, num_layers + 1):
+        run = functools.partial(prefix_fn, stop=boundary)
+        made = jax.eval_shape(run, params, batch)[f"{HIDDEN}{boundary}"]
+        if not isinstance(made, jax.ShapeDtypeStruct) or made.ndim < 3:
+            return False
+    return True
