@@ -13,6 +13,7 @@ from experiments import build, feed, objective
 from jft import data, train
 from jft.types import Batch, InputError
 
+MIN_EVALUATIONS = 3  # in a phase, for a program of their own to be worth compiling
 EMBEDDED = ("pixel_values",)  # fields that only the embeddings read
 
 
@@ -78,14 +79,19 @@ class Activations:
         """Compute what this phase and the next ones read; whether batches change."""
         if self._cache is None:
             return False
-        before = self._cache.boundary
-        self._cache.keep(state.params, self._boundaries_at(step, groups))
-        self._uses.append((step, self._cache.boundary))
-        kept = self._cache.table("train")
+        before = self._cache.boundary("train")
+        boundaries, num_steps = self._plan(step, groups)
+        often = num_steps >= MIN_EVALUATIONS * self._job.plan.eval_every
+        of_splits = {"train": boundaries, "validation": boundaries[-1:] * often}
+        self._cache.keep(
+            state.params, {split: of_splits[split] for split in self._kept_splits()}
+        )
+        boundary, kept = self._cache.boundary("train"), self._cache.table("train")
+        self._uses.append((step, boundary))
         self._stream.switch(
             self._job.loader if kept is None else make_loader(self._job, kept)
         )
-        return self._cache.boundary != before
+        return boundary != before
 
     def table(self, split: str) -> data.TokenTable | None:
         """What to read instead of the rows of a split, in this phase."""
@@ -129,20 +135,23 @@ class Activations:
         averaged = self._job.config.optim.ema_decay is not None
         return ("train",) if averaged else ("train", "validation")
 
-    def _boundaries_at(self, step: int, groups: train.OpenGroups) -> tuple[int, ...]:
-        """What the phase of a step keeps, resumed or not."""
+    def _plan(self, step: int, groups: train.OpenGroups) -> tuple[tuple[int, ...], int]:
+        """What the phase of a step keeps, resumed or not, and how many steps it has."""
         job, epoch = self._job, self._job.loader.steps_per_epoch
         if job.plan.phases and groups is not None:
+            lengths = [phase.stop - phase.start for phase in job.plan.phases]
             stretches = [
-                train.Stretch(min(phase.trainable), (phase.stop - phase.start) / epoch)
-                for phase in job.plan.phases
+                train.Stretch(min(phase.trainable), length / epoch)
+                for phase, length in zip(job.plan.phases, lengths, strict=True)
             ]
             planned = train.plan_boundaries(stretches, most=self._most)
             stops = [phase.stop for phase in job.plan.phases]
-            return planned[bisect.bisect_right(stops, step)]
+            number = bisect.bisect_right(stops, step)
+            return planned[number], lengths[number]
         lowest = lowest_moving(job) if groups is None else min(groups)
         whole_run = train.Stretch(lowest, job.plan.num_steps / epoch)
-        return train.choose_boundaries([whole_run], most=self._most)
+        boundaries = train.choose_boundaries([whole_run], most=self._most)
+        return boundaries, job.plan.num_steps
 
 
 def why_not(job: build.Job) -> str | None:

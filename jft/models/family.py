@@ -217,7 +217,8 @@ def _reached(batch: Batch) -> tuple[int, Any]:
     """The boundary up to which a batch has been computed, and what came out there."""
     for name, hidden in batch.items():
         if name.startswith(HIDDEN):
-            return int(name.removeprefix(HIDDEN)), hidden
+            boundary = int(name.removeprefix(HIDDEN))
+            return boundary, jax.tree.map(jnp.asarray, hidden)
     return 0, None
 
 

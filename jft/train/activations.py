@@ -83,86 +83,73 @@ class ActivationCache:
         self._compute_dtype = compute_dtype
         self._facts = facts
         self._stop_requested = stop_requested
-        self._tables: dict[int, dict[str, TokenTable]] = {}  # by boundary and split
-        self._boundary = 0
+        self._tables: dict[str, dict[int, TokenTable]] = {name: {} for name in splits}
         self._shapes: dict[str, tuple[int, ...]] = {}
 
-    @property
-    def boundary(self) -> int:
-        """Where batches start in this phase; 0: at the beginning."""
-        return self._boundary
+    def boundary(self, split: str) -> int:
+        """Where batches of a split start in this phase; 0: at the beginning."""
+        return max(self._tables[split], default=0)
 
     def table(self, split: str) -> TokenTable | None:
         """The rows of a split with their activations, in this phase."""
-        return self._tables[self._boundary][split] if self._boundary else None
+        return self._tables[split].get(self.boundary(split))
 
-    def keep(self, params: Params, boundaries: Sequence[int]) -> bool:
-        """Have the activations at these boundaries and no others.
+    def keep(self, params: Params, boundaries: Mapping[str, Sequence[int]]) -> None:
+        """Have the activations of splits at these boundaries and no others.
 
         Args:
           params: all of them, as they are now; no layer below a boundary that was
             kept before has changed since.
-          boundaries: the highest is where batches start; none: at the beginning.
-
-        Returns:
-          Whether batches start elsewhere than before.
+          boundaries: by split; the highest is where its batches start.
 
         Raises:
           Interrupted: when a stop was asked for.
         """
-        before = self._boundary
-        for boundary in [b for b in self._tables if b not in boundaries]:
-            self._drop(boundary)
-        if missing := [b for b in boundaries if b not in self._tables]:
-            self._fill(params, missing)
-        self._boundary = max(boundaries, default=0)
-        return self._boundary != before
+        began = time.perf_counter()
+        for split, tables in self._tables.items():
+            for b in [b for b in tables if b not in boundaries[split]]:
+                del tables[b]
+                shutil.rmtree(self._place(split, b), ignore_errors=True)
+            if missing := [b for b in boundaries[split] if b not in tables]:
+                self._fill(params, split, missing)
+        self.seconds += time.perf_counter() - began
+        size = sum(
+            self._bytes(split, params) * len(tables)
+            for split, tables in self._tables.items()
+        )
+        self.most_bytes = max(self.most_bytes, int(size))
 
     def bytes_per_boundary(self, params: Params) -> float:
         """Bytes of the files of one boundary, of all splits."""
-        total = 0.0
-        for split in self._splits:
-            tokens = self._lengths(split, params)["input"].sum()
-            width = math.prod(self._shape(split, params)[2:])
-            total += float(tokens) * width * self._dtype.itemsize
-        return total
+        return sum(self._bytes(split, params) for split in self._splits)
 
     def close(self) -> None:
         """Remove the files, when the run is over."""
-        for boundary in list(self._tables):
-            self._drop(boundary)
+        for tables in self._tables.values():
+            tables.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
-        self._boundary = 0
 
-    def _drop(self, boundary: int) -> None:
-        for split in self._tables.pop(boundary):
-            shutil.rmtree(self._place(split, boundary), ignore_errors=True)
+    def _bytes(self, split: str, params: Params) -> float:
+        tokens = float(self._lengths(split, params)["input"].sum())
+        width = math.prod(self._shape(split, params)[2:])
+        return float(tokens * width * self._dtype.itemsize)
 
     def _place(self, split: str, boundary: int) -> Path:
         return self.folder / f"{split}-{boundary}"
 
-    def _fill(self, params: Params, boundaries: Sequence[int]) -> None:
-        began = time.perf_counter()
-        keys = {b: self._key(params, b) for b in boundaries}
-        found: dict[int, dict[str, TokenTable]] = {b: {} for b in boundaries}
-        for split, rows in self._splits.items():
-            for b in boundaries:
-                if table := self._open(split, b, keys[b]):
-                    found[b][split] = table
-                    self.num_found += rows.num_rows
-            missing = [b for b in boundaries if split not in found[b]]
-            if missing:
-                self._compute(params, split, {b: keys[b] for b in missing})
-                self.layers_run += rows.num_rows * max(missing)
-                for b in missing:
-                    table = self._open(split, b, keys[b])
-                    assert table is not None  # as just written
-                    found[b][split] = table
-                    self.num_computed += rows.num_rows
-        self._tables |= found
-        size = self.bytes_per_boundary(params) * len(self._tables)
-        self.most_bytes = max(self.most_bytes, int(size))
-        self.seconds += time.perf_counter() - began
+    def _fill(self, params: Params, split: str, boundaries: Sequence[int]) -> None:
+        """Open what is there, and compute the rest in one pass."""
+        num_rows, tables = self._splits[split].num_rows, self._tables[split]
+        keys = {b: self._key(params, split, b) for b in boundaries}
+        opened = {b: self._open(split, b, key) for b, key in keys.items()}
+        missing = {b: key for b, key in keys.items() if opened[b] is None}
+        if missing:
+            self._compute(params, split, missing)
+            self.layers_run += num_rows * max(missing)
+            opened |= {b: self._open(split, b, key) for b, key in missing.items()}
+        tables |= {b: table for b, table in opened.items() if table is not None}
+        self.num_computed += num_rows * len(missing)
+        self.num_found += num_rows * (len(keys) - len(missing))
 
     def _compute(self, params: Params, split: str, keys: Mapping[int, str]) -> None:
         """One pass over the rows, up to the highest boundary."""
@@ -277,16 +264,20 @@ class ActivationCache:
     def _padding(self, split: str, boundary: int) -> dict[str, Pad]:
         return {**self._splits[split].padding, f"{HIDDEN}{boundary}": Pad(0)}
 
-    def _key(self, params: Params, boundary: int) -> str:
+    def _key(self, params: Params, split: str, boundary: int) -> str:
         """A digest of all that the activations are computed from."""
         below = {
             path: leaf
             for path, leaf in paths.flatten(params).items()
             if self._layer_index(path) < boundary
         }
-        names = [rows.name for rows in self._splits.values()]
         dtypes = f"{self._dtype} {self._compute_dtype}"
-        parts: list[Any] = [self._facts, str(boundary), dtypes, *names]
+        parts: list[Any] = [
+            self._facts,
+            str(boundary),
+            dtypes,
+            self._splits[split].name,
+        ]
         for path, leaf in below.items():
             parts += [path, np.asarray(leaf)]
         return digest(parts)
