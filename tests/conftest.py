@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Strict JAX, four CPU devices, no network, and the fixtures many tests share."""
 
+import atexit
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Callable
@@ -11,7 +13,14 @@ from typing import Any, NamedTuple
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
-os.environ["JFT_CACHE"] = tempfile.mkdtemp(prefix="jft-tests-")
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and their children share it
+    os.environ["JFT_CACHE"] = tempfile.mkdtemp(prefix="jft-tests-")
+    atexit.register(shutil.rmtree, os.environ["JFT_CACHE"], ignore_errors=True)
+# most time goes into compiling: what one test has compiled another need not compile
+# again, and few programs run for long enough to be worth LLVM's slower passes
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{os.environ['JFT_CACHE']}/jax")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import jax
 import numpy as np

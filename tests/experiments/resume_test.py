@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 CONFIG = Path(__file__).with_name("resume_config.py")
 TEXT_CONFIG = Path(__file__).with_name("resume_text_config.py")
 WORKER = Path(__file__).with_name("finetune_worker.py")
-NUM_KILLS = int(os.environ.get("JFT_KILLS", "20"))
+NUM_KILLS = int(os.environ.get("JFT_KILLS", "12"))
 INTERRUPTED = 75
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
 MODEL = {
@@ -193,7 +193,7 @@ def what_is_left(workdir: Path) -> dict[str, Any]:
             digest = hashlib.sha256(np.asarray(array).tobytes()).hexdigest()
             left[f"checkpoints/{step}/{path}"] = digest
     summary = json.loads((workdir / "summary.json").read_text())
-    timed = ("seconds", "phases", "programs")  # of the last process alone
+    timed = ("seconds", "phases", "programs", "cache")  # of the last process alone
     left["summary.json"] = {k: v for k, v in summary.items() if k not in timed}
     return left
 
@@ -329,6 +329,56 @@ def test_texts_go_on_in_the_second_epoch(batching, runs, tiny_bert):
     ended = runs.run(broken, *flags)
     assert ended.status == 0, ended.log
     assert "going on from step" in ended.log
+    assert_same_end(broken, unbroken)
+
+
+def test_activations_are_found_again(runs, tiny_bert):
+    """Killed while they are written and while they are read, with layers opening."""
+    folder = runs.folder / "cached"
+    folder.mkdir()
+    flags = [
+        f"--config={ROOT}/configs/sst2.py:quicktest",
+        f"--config.model.pretrained={tiny_bert}",
+        f"--config.data.path={tiny_data.write_sst2(folder)}",
+        "--config.data.global_batch_size=16",
+        "--config.optim.unfreeze.method=top_down",
+        "--config.optim.unfreeze.every_steps=9",
+        "--config.train.num_steps=30",
+        "--config.train.log_every_steps=1",
+        "--config.checkpoint.save_every_steps=1",
+        "--config.evals.eval_every_steps=3",
+    ]
+    uncached, unbroken, broken = (
+        folder / x for x in ("uncached", "unbroken", "broken")
+    )
+    ended = runs.run(uncached, *flags, "--config.train.cache.use=off")
+    assert ended.status == 0, ended.log
+    ended = runs.run(unbroken, *flags, "--config.train.cache.use=on")
+    assert ended.status == 0, ended.log
+    summary = json.loads((unbroken / "summary.json").read_text())
+    assert summary["cache"]["rows_read"] >= 9 * 16
+    assert not (unbroken / "activations").exists()
+    losses = [
+        [json.loads(line)["loss"] for line in log.read_text().splitlines()]
+        for log in (uncached / "metrics.jsonl", unbroken / "metrics.jsonl")
+    ]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0, atol=1e-5)
+
+    flags.append("--config.train.cache.use=on")
+    for function, call in (
+        ("jft.data:RowFiller.write", 3),
+        ("jft.data:RowFiller.finish", 1),
+        ("jft.train.step:CompiledStep.__call__", 5),
+        ("jft.train.step:CompiledStep.__call__", 7),
+    ):
+        struck = strike(function, call, "SIGKILL", after=True)
+        ended = runs.run(broken, *flags, strike=struck)
+        assert ended.status == -signal.SIGKILL, (function, ended.log)
+        assert (broken / "activations").exists()
+    ended = runs.run(broken, *flags)
+    assert ended.status == 0, ended.log
+    assert not (broken / "activations").exists()
+    assert json.loads((broken / "summary.json").read_text())["cache"]["rows_found"]
     assert_same_end(broken, unbroken)
 
 
