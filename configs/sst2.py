@@ -11,7 +11,8 @@ the settings are the defaults of Hugging Face's ``Trainer``, so that
 
 Arguments: ``pretrained`` (a folder or Hub id of a model that has a head for sequence
 classification; the default is all-MiniLM-L6-v2, 22.6 million parameters, from the Hub),
-``epochs``, ``quicktest``.
+``epochs``, ``moves`` (``all``; ``head``: the classifier alone; ``top_down``: a layer
+more after each epoch), ``quicktest``.
 
 From all-MiniLM-L6-v2, accuracy in percent on the validation split, mean ± standard
 deviation over the seeds 0 to 2: 86.5 ± 0.4 after one epoch, 88.1 ± 0.5 after three
@@ -30,7 +31,9 @@ MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
 
 def get_config(arg: str | None = None) -> Any:
-    args = parse_arg(arg, pretrained=MINILM, epochs=1)
+    args = parse_arg(
+        arg, pretrained=MINILM, epochs=1, moves=("all", "head", "top_down")
+    )
     config = common.base_config()
 
     config.data.task = "text_classification"
@@ -49,6 +52,12 @@ def get_config(arg: str | None = None) -> Any:
     config.model.pretrained = args.pretrained
 
     common.like_trainer(config)
+    if args.moves == "head":
+        config.partition.rules = [["classifier/.*", "head"], [".*", "frozen"]]
+        config.optim.learning_rate = 1e-3
+    if args.moves == "top_down":
+        config.optim.unfreeze.method = "top_down"
+        set_duration(config.optim.unfreeze, every_epochs=1)
 
     set_duration(config.train, num_epochs=args.epochs)
 

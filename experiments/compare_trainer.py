@@ -8,10 +8,12 @@
 Data and settings are the config's. Both start from the same weights, a new head
 included, read the same tokens, and are scored by the same metric; they train in turn,
 in this process, in float32 (on a GPU without TF32). Each draws the dropout from the
-seed in its own way. ``--batches`` says what Trainer is fed: its ``own`` batches, in an
-order of its own, padded to their longest text; ``grouped``, the same by its own groups
-of length; or the ``same`` batches as jft. Seconds are from the loaded model and its
-tokens to a trained model, compiling included. Prints means ± standard deviations over
+seed in its own way; what the config freezes or opens later has no gradient in Trainer
+either, until it opens. ``--batches`` says what Trainer is fed: its ``own`` batches, in
+an order of its own, padded to their longest text; ``grouped``, the same by its own
+groups of length; or the ``same`` batches as jft. Seconds are from the loaded model and
+its tokens to a trained model, compiling included, and with ``--evaluate`` an evaluation
+after each epoch too. Prints means ± standard deviations over
 the seeds, and the difference in points; all runs go to a file.
 """
 
@@ -31,8 +33,8 @@ import numpy as np
 from absl import flags
 
 import jft
-from experiments import build, feed, judge, outputs
-from jft import data, evals, tasks, train
+from experiments import activations, build, feed, judge, outputs
+from jft import data, evals, params, paths, tasks, train
 from jft.config import (
     Config,
     apply_overrides,
@@ -43,7 +45,7 @@ from jft.config import (
     to_steps,
 )
 from jft.tables import format_table
-from jft.types import InputError
+from jft.types import FROZEN, InputError
 
 FLAGS = new_flags()
 CONFIGS = flags.DEFINE_multi_string("config", [], "A config; repeat it.", FLAGS)
@@ -59,6 +61,7 @@ SPLIT = flags.DEFINE_enum(
 BATCHES = flags.DEFINE_enum(
     "batches", "own", ["own", "grouped", "same"], "What Trainer is fed.", FLAGS
 )
+EVALUATE = flags.DEFINE_bool("evaluate", False, "After each epoch.", FLAGS)
 DEVICE = flags.DEFINE_enum("device", "cpu", ["cpu", "gpu"], "Where to run.", FLAGS)
 OUTPUT = flags.DEFINE_string("output", "compare.json", "File to write.", FLAGS)
 
@@ -84,6 +87,11 @@ def main() -> None:
             f"what to fine-tune it on; got --model={MODEL.value} and "
             f"--config={CONFIGS.value}."
         )
+    if EVALUATE.value and BATCHES.value == "same":
+        raise InputError(
+            '--evaluate needs batches that Trainer makes, but --batches is "same"; '
+            'expected "own" or "grouped".'
+        )
     jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[DEVICE.value])
     jax.config.update("jax_default_matmul_precision", "highest")
     runs: list[Run] = []
@@ -91,7 +99,7 @@ def main() -> None:
         for seed in map(int, SEEDS.value):
             config = load_config(name, seed)
             job = build.make_job(config)
-            which = {"config": Path(name).stem, "metric": config.evals.metric}
+            which = {"config": called(name), "metric": config.evals.metric}
             for by, run in {"jft": run_jft, "Trainer": run_trainer}.items():
                 runs.append({**which, "by": by, "seed": seed} | run(job))
                 print(runs[-1], flush=True)
@@ -106,7 +114,8 @@ def main() -> None:
 
 def load_config(name: str, seed: int) -> Config:
     """The config of a run."""
-    _, config = load_config_file(f"{name}:pretrained={MODEL.value}")
+    separator = "," if ":" in name else ":"
+    _, config = load_config_file(f"{name}{separator}pretrained={MODEL.value}")
     here: dict[str, Any] = {"seed": seed}
     if DATA.value is not None:
         here["data.path"] = DATA.value
@@ -121,22 +130,48 @@ def load_config(name: str, seed: int) -> Config:
     return config
 
 
+def called(name: str) -> str:
+    """What a config is called in the table: its file, and its arguments."""
+    file, _, arguments = name.partition(":")
+    return f"{Path(file).stem} {arguments}".strip()
+
+
 def run_jft(job: build.Job) -> Run:
     """Fine-tune and score by jft."""
-    before = time.perf_counter()
-    stream = feed.Stream(job.loader, jax.device_put)
-    result = train.fit(
-        build.init_state(job),
-        build.make_train_step(job, state_shardings=None),
-        batches=stream,
-        num_steps=job.plan.num_steps,
-    )
-    seconds = time.perf_counter() - before
-    stream.close()
-    evaluate = judge.Evaluator(job.config, job.model, place=jax.device_put)
-    evaluation = evaluate(result.state.params, job.tables[SPLIT.value])
+    table, place = job.tables[SPLIT.value], jax.device_put
+    with tempfile.TemporaryDirectory() as folder:
+        before = time.perf_counter()
+        stream = feed.Stream(job.loader, place)
+        kept = activations.Activations(
+            job,
+            stream,
+            place=place,
+            folder=Path(folder),
+            stop_requested=lambda: False,
+        )
+        evaluate = judge.Evaluator(job.config, job.model, place=place)
+        after_epochs = train.evaluate_every(
+            job.plan.eval_every,
+            lambda moment: (
+                evaluate(
+                    moment.state.params, table, kept=kept.table(SPLIT.value)
+                ).scores
+            ),
+            record=lambda history, record: history.append(record),
+        )
+        result = train.fit(
+            build.init_state(job),
+            build.make_train_step(job, state_shardings=None),
+            batches=stream,
+            num_steps=job.plan.num_steps,
+            open_groups_at=build.open_groups_at(job),
+            start_phase=kept.start_phase,
+            hooks=[after_epochs] if EVALUATE.value else [],
+        )
+        seconds = time.perf_counter() - before
+        stream.close()
     return {
-        "score": evaluation.scores[job.config.evals.metric],
+        "score": evaluate(result.state.params, table).scores[job.config.evals.metric],
         "seconds": seconds,
         "compile_seconds": sum(phase.compile_seconds for phase in result.phases),
         "steps": job.plan.num_steps,
@@ -165,15 +200,20 @@ def run_trainer(job: build.Job) -> Run:
             seed=config.seed,
             train_sampling_strategy=SAMPLING[BATCHES.value],
             use_cpu=DEVICE.value == "cpu",
+            eval_strategy="epoch" if EVALUATE.value else "no",
             save_strategy="no",
             logging_strategy="no",
             report_to="none",
             disable_tqdm=True,
         )
+        table = job.tables[SPLIT.value]
+        rows = make_rows(table, config.data.task)
         before = time.perf_counter()
         trainer = transformers.Trainer(
             model=model,
             args=arguments,
+            callbacks=[make_opener(job, model)],
+            eval_dataset=rows if EVALUATE.value else None,
             train_dataset=make_batches(job)
             if same
             else make_rows(train_table, config.data.task),
@@ -183,11 +223,39 @@ def run_trainer(job: build.Job) -> Run:
         )
         steps = trainer.train().global_step
         seconds = time.perf_counter() - before
-        table = job.tables[SPLIT.value]
         trainer.data_collator = Collator(table.padding)
-        outputs = trainer.predict(make_rows(table, config.data.task)).predictions
+        outputs = trainer.predict(rows).predictions
     evaluation = score(job, table, outputs)
     return {"score": evaluation, "seconds": seconds, "steps": steps}
+
+
+def make_opener(job: build.Job, model: Any) -> Any:
+    """What gives torch's parameters a gradient in the steps in which they move."""
+    import transformers
+
+    labels = paths.flatten(job.labels)
+    keys = params.checkpoint_keys(job.model.family, job.model.task, labels)
+    of_torch = dict(model.named_parameters())
+    layers = {
+        keys[path]: job.model.layer_index(path)
+        for path, label in labels.items()
+        if label != FROZEN
+    }
+    for name, parameter in of_torch.items():
+        parameter.requires_grad = name in layers
+    open_groups_at = build.open_groups_at(job)
+
+    class Opener(transformers.TrainerCallback):  # type: ignore[misc]
+        """Opens before a step; the optimizer was made when all were open."""
+
+        def on_step_begin(
+            self, args: Any, state: Any, control: Any, **kwargs: Any
+        ) -> None:
+            groups = open_groups_at(state.global_step, [])
+            for name, layer in layers.items():
+                of_torch[name].requires_grad = groups is None or layer in groups
+
+    return Opener()
 
 
 def warmup_steps(job: build.Job) -> int:

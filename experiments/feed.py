@@ -14,6 +14,7 @@ from jft.types import Batch, InputError
 SPLITS = ("train", "validation", "test")
 # the option that makes pairs of texts of one class, and of two, and what it reads
 PAIRS = "pairs_per_example"
+EVAL_PAIRS = 2  # of an example that is only evaluated: as good an estimate, sooner
 LABELLED = (data.Column("text", "text"), data.Column("targets", "class"))
 Table = Any  # data.TokenTable, or data.Examples where there is nothing to tokenize
 
@@ -48,7 +49,10 @@ def load_examples(config: Config) -> dict[str, data.Examples]:
     splits = {"train": read_examples(settings, sources["train"])}
     for name in SPLITS[1:]:
         splits[name] = read_examples(
-            settings, sources[name], class_names=splits["train"].class_names
+            settings,
+            sources[name],
+            class_names=splits["train"].class_names,
+            most_pairs=EVAL_PAIRS,
         )
     data.check_splits(splits, group=settings.split_group)
     return splits
@@ -93,8 +97,12 @@ def read_examples(
     source: data.Source,
     *,
     class_names: tuple[str, ...] | None = None,
+    most_pairs: int | None = None,
 ) -> data.Examples:
-    """Check a source's rows as the task reads them."""
+    """Check a source's rows as the task reads them.
+
+    Where pairs are made of them, ``most_pairs`` limits how many an example is in.
+    """
     examples = data.make_examples(
         source,
         columns_read(config),
@@ -103,9 +111,10 @@ def read_examples(
     )
     if PAIRS not in config.task_options:
         return examples
+    wanted = config.task_options[PAIRS]
     pairs = data.few_shot_pairs(
         examples,
-        pairs_per_example=config.task_options[PAIRS],
+        pairs_per_example=wanted if most_pairs is None else min(wanted, most_pairs),
         seed=config.split_seed,
     )
     return data.make_examples(pairs, get_task(config.task).columns)

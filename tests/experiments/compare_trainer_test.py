@@ -126,28 +126,32 @@ def long_bert(tmp_path_factory):
     return folder
 
 
-# config -> its data, what Trainer is fed, the metric
+# config -> its data, how Trainer is run, the metric
 COMPARISONS = {
-    "sst2": (tiny_data.write_sst2, "own", "accuracy"),
-    "wikiann_ner": (tiny_data.write_tagged, "same", "entity_f1"),
-    "xquad_qa": (tiny_data.write_questions, "grouped", "f1"),
+    "sst2.py:moves=top_down": (
+        tiny_data.write_sst2,
+        ["--batches=own", "--evaluate"],
+        "accuracy",
+    ),
+    "wikiann_ner.py": (tiny_data.write_tagged, ["--batches=same"], "entity_f1"),
+    "xquad_qa.py": (tiny_data.write_questions, ["--batches=grouped"], "f1"),
 }
 
 
 @pytest.mark.parametrize("name", COMPARISONS)
 def test_the_comparison_runs(name, call, long_bert, tmp_path):
     pytest.importorskip("accelerate", reason="accelerate is in the extra bench")
-    write, batches, metric = COMPARISONS[name]
+    write, more, metric = COMPARISONS[name]
     precision = jax.config.jax_default_matmul_precision
     output = tmp_path / "out.json"
     try:
         result = call(
             compare_trainer,
-            f"--config={CONFIGS / name}.py",
+            f"--config={CONFIGS / name}",
             f"--model={long_bert}",
             f"--data={write(tmp_path)}",
-            f"--batches={batches}",
-            "--epochs=2",
+            *more,
+            "--epochs=4",
             "--seeds=3",
             f"--output={output}",
         )
@@ -158,12 +162,47 @@ def test_the_comparison_runs(name, call, long_bert, tmp_path):
     ours, theirs = facts["runs"]
     assert (ours["by"], theirs["by"]) == ("jft", "Trainer")
     for run in (ours, theirs):
-        assert (run["config"], run["metric"], run["seed"]) == (name, metric, 3)
+        assert run["config"].split()[0] == name.partition(".")[0]
+        assert (run["metric"], run["seed"]) == (metric, 3)
         assert 0 <= run["score"] <= 1
         assert run["seconds"] > 0
     assert ours["steps"] == theirs["steps"] > 1
     assert {"torch", "jax", "transformers"} <= set(facts["versions"])
-    assert result.out.splitlines()[-1].split()[:2] == [name, metric]
+    row = result.out.splitlines()[-1].split()
+    assert row[0] == name.partition(".")[0]
+    assert metric in row
+
+
+@pytest.mark.parametrize("moves", ["head", "top_down"])
+def test_trainers_parameters_open_when_ours_do(moves, long_bert, tmp_path):
+    from transformers import AutoModelForSequenceClassification, TrainerState
+
+    name = f"{CONFIGS}/sst2.py:moves={moves},epochs=3,pretrained={long_bert}"
+    here = {"data.path": str(tiny_data.write_sst2(tmp_path))}
+    job = build.make_job(resolve(apply_overrides(load_config_file(name)[1], here)))
+    jft.save(tmp_path / "start", job.model)
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "start")
+    opener = compare_trainer.make_opener(job, model)
+    for step in range(job.plan.num_steps):
+        opener.on_step_begin(None, TrainerState(global_step=step), None)
+        moving = {n for n, p in model.named_parameters() if p.requires_grad}
+        groups = build.open_groups_at(job)(step, [])
+        expected = {
+            params.to_key(path)
+            for path, label in paths.flatten(job.labels).items()
+            if label != "frozen"
+            and (groups is None or job.model.layer_index(path) in groups)
+        }
+        assert moving == expected
+    if moves == "head":
+        assert moving == {"classifier.weight", "classifier.bias"}
+
+
+def test_evaluation_needs_batches_of_trainers_own(call, tiny_bert):
+    argv = [f"--config={CONFIGS}/sst2.py", f"--model={tiny_bert}", "--evaluate"]
+    refused = call(compare_trainer, *argv, "--batches=same")
+    assert refused.status == 2
+    assert "--evaluate" in refused.err
 
 
 def test_other_tasks_are_refused(call, tiny_bert):
