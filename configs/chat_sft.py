@@ -34,7 +34,7 @@ SMALL = {
 
 
 def get_config(arg: str | None = None) -> Any:
-    args = parse_arg(arg, pretrained="", epochs=200)
+    args = parse_arg(arg, pretrained="", epochs=40)
     config = common.base_config()
 
     config.data.task = "chat"
@@ -62,7 +62,7 @@ def get_config(arg: str | None = None) -> Any:
     config.optim.weight_decay = 0.01
 
     set_duration(config.train, num_epochs=args.epochs)
-    set_duration(config.evals, eval_every_epochs=20)
+    set_duration(config.evals, eval_every_epochs=2)
     config.evals.generation = {"method": "greedy", "max_new_tokens": 100}
 
     if args.quicktest:
