@@ -2,6 +2,7 @@
 """Batches that start where the open layers begin, so that frozen ones run once."""
 
 import bisect
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,8 @@ class Activations:
                 stop_requested=stop_requested,
             )
             room = settings.max_gigabytes * 1e9
+            if folder.parent.is_dir():  # the rest of the disk is others'
+                room = min(room, 0.9 * shutil.disk_usage(folder.parent).free)
             needed = self._cache.bytes_per_boundary(job.model.params)
             self._most = int(room // needed)
             if settings.use == "on" and not self._most:

@@ -32,6 +32,7 @@ class Evaluator:
         self._stop_requested = stop_requested
         # of each table; they are iterated anew for every evaluation
         self._batches: dict[feed.Table, data.EvalBatches] = {}
+        self._last_kept: data.TokenTable | None = None
         self._eval_step = train.make_eval_step(
             self._task.make_apply(model.apply_fn),
             objective.eval_loss(config),
@@ -56,6 +57,9 @@ class Evaluator:
         ``kept`` has the activations of the same rows, to start from.
         """
         began = time.perf_counter()
+        if kept is not self._last_kept:  # whose files may be gone, but for our hold
+            self._batches.pop(self._last_kept, None)
+            self._last_kept = kept
         evaluated = self.run(params, table if kept is None else kept)
         if self._task.writes:
             rows = {**evaluated.rows, "texts": self._write(params, table)}

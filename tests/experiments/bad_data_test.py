@@ -261,6 +261,20 @@ REQUESTS = {
         ["data.task_options.mask_rate=often"],
         ["data.task_options.mask_rate is 'often' (str)", "a number"],
     ),
+    "a cache where all moves": (
+        "text_classification",
+        ["train.cache.use=on"],
+        ["train.cache.use", "the lowest layer moves from the start"],
+    ),
+    "a cache without room": (
+        "text_classification",
+        [
+            "train.cache.use=on",
+            "train.cache.max_gigabytes=1e-9",
+            "optim.unfreeze.method=top_down",
+        ],
+        ["train.cache.max_gigabytes is 1e-09", "one boundary"],
+    ),
     "pairs where there are none": (
         "text_classification",
         ["data.task_options.pairs_per_example=4"],

@@ -125,6 +125,14 @@ CONFIGS = {
         ["optim.unfreeze.method=plateau", "train.phases=gated"],
         ["plateau", "gated", "compiled"],
     ),
+    "gates that cannot tell what is frozen": (
+        ["optim.unfreeze.method=top_down", "train.phases=gated"],
+        ["gated", "train.frozen_dropout", "compiled"],
+    ),
+    "a cache of what changes": (
+        ["train.cache.use=on"],
+        ["train.cache.use", "cannot be kept"],
+    ),
     "run of no steps": (["train.num_steps=0"], ["train.num is 0 steps", "1 or more"]),
     "warmup longer than the run": (["optim.warmup_steps=9"], ["9", "4"]),
     "batch over devices": (["data.global_batch_size=6"], ["6", "4 devices", "8"]),

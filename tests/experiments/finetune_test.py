@@ -276,7 +276,8 @@ def assert_same_run(run, expected, *, tolerance):
 
 def test_gates_train_as_phases_do(call, tiny, base, tmp_path, unfreeze_run):
     start = base.removeprefix("--config.")
-    flags = ["optim.unfreeze.method=explicit", EXPLICIT, "train.phases=gated"]
+    gated = ["train.phases=gated", "train.frozen_dropout=True"]
+    flags = ["optim.unfreeze.method=explicit", EXPLICIT, *gated]
     run = run_tiny(call, tiny, tmp_path, start, *flags)
     assert len(run[0]["phases"]) == 1
     assert_same_run(run, unfreeze_run("explicit"), tolerance=1e-5)
