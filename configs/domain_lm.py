@@ -12,6 +12,10 @@ other, which the second command fine-tunes.
 
 Arguments: ``pretrained`` (a folder or Hub id; the default is all-MiniLM-L6-v2, which
 has lost its masked-word head: a new one is drawn), ``epochs``, ``quicktest``.
+
+From all-MiniLM-L6-v2, seed 0, the perplexity of hidden words on the validation split is
+359, 214 and 179 after one, two and three epochs, and 190 on the test split (26 November
+2026, two CPU cores).
 """
 
 from typing import Any
@@ -22,7 +26,7 @@ from jft.config import parse_arg, set_duration
 
 
 def get_config(arg: str | None = None) -> Any:
-    args = parse_arg(arg, pretrained=MINILM, epochs=5)
+    args = parse_arg(arg, pretrained=MINILM, epochs=3)
     config = common.base_config()
 
     config.data.task = "masked_lm"

@@ -10,6 +10,10 @@ checkout. The tokenizer is learned from the training sentences of both languages
 
 Arguments: ``pretrained`` (None: from scratch; else a folder or Hub id of a model that
 translates), ``epochs``, ``quicktest``.
+
+On ``test_2016_flickr``, seed 0, four epochs: BLEU 32.7 and chrF 58.2, where copying the
+English gives BLEU 0.5; on ``val`` 27.1 after two epochs and 32.6 after four. Half an
+hour on two CPU cores that had other work too, 26 November 2026.
 """
 
 from typing import Any
@@ -34,7 +38,7 @@ SMALL = {
 
 
 def get_config(arg: str | None = None) -> Any:
-    args = parse_arg(arg, pretrained="", epochs=6)
+    args = parse_arg(arg, pretrained="", epochs=4)
     config = common.base_config()
 
     config.data.task = "sequence_to_sequence"

@@ -7,6 +7,10 @@ WikiANN (Pan et al. 2017), one word and its IOB2 tag a line with ``en:`` before 
 word: ``train.txt`` (20,000 sentences), ``dev.txt`` and ``test.txt`` (10,000 each), in
 ``$JFT_DATA/wikiann-en`` or ``../shared/data/wikiann-en`` beside the checkout.
 
+From all-MiniLM-L6-v2, one epoch, seed 0: entity F1 69.8 on the validation split, and
+69.4 by Trainer with batches of its own (26 November 2026; two CPU cores, 338 s and
+347 s).
+
 Arguments: ``pretrained`` (a folder or Hub id; the default is all-MiniLM-L6-v2),
 ``epochs``, ``quicktest``.
 """
