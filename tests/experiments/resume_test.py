@@ -34,7 +34,13 @@ TEXT_CONFIG = Path(__file__).with_name("resume_text_config.py")
 WORKER = Path(__file__).with_name("finetune_worker.py")
 NUM_KILLS = int(os.environ.get("JFT_KILLS", "12"))
 INTERRUPTED = 75
-ENV = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+# as users compile: the runs of this file are long enough, and what they do is known
+ENV = {
+    **os.environ,
+    "PYTHONPATH": str(ROOT),
+    "JAX_PLATFORMS": "cpu",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",
+}
 MODEL = {
     "model_type": "vit",
     "image_size": 8,
