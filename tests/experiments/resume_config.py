@@ -29,6 +29,7 @@ def get_config() -> Any:
     config.optim.unfreeze.method = "top_down"
     set_duration(config.optim.unfreeze, every_steps=3)
 
+    config.train.frozen_dropout = True  # draws that a resumed run must repeat too
     config.train.grad_accum_steps = 2
     config.train.loss_options = {"label_smoothing": 0.1}
     set_duration(config.train, num_steps=60)  # more than early stopping allows
