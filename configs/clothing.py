@@ -22,12 +22,12 @@ from configs import common
 from jft.config import parse_arg, set_duration
 
 SMALL = {
-    "hidden_size": 64,
+    "hidden_size": 192,
     "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "intermediate_size": 256,
-    "image_size": 32,
-    "patch_size": 4,
+    "num_attention_heads": 3,
+    "intermediate_size": 768,
+    "image_size": 64,
+    "patch_size": 8,
     "num_channels": 3,
 }
 
@@ -52,7 +52,7 @@ def get_config(arg: str | None = None) -> Any:
         config.optim.layer_decay = 0.75
     else:
         config.model.model_config = SMALL
-        config.optim.learning_rate = 1e-3
+        config.optim.learning_rate = 7e-4
 
     set_duration(config.optim, warmup_percent=10)
     set_duration(config.train, num_epochs=args.epochs)
