@@ -9,8 +9,9 @@ The small clothing data set (A. Grigorev, CC0): JPEGs in one folder a class belo
 
 From scratch, seed 0: accuracy 33.7 % on the 341 photographs of the validation split,
 24.5 % on the 372 of the test split (26 November 2026; chance is 10 %): 600 photographs
-are few for a ViT that has seen no other, and a logistic regression on thumbnails of 16 x
-16 pixels does as well, with 25.5 % on the test split. Start from a pre-trained model.
+are few for a ViT that has seen no other, and a logistic regression on thumbnails of
+16 x 16 pixels does as well, with 25.5 % on the test split: start from a pre-trained
+model.
 
 Arguments: ``pretrained`` (None: a small ViT from scratch, which two CPU cores can
 train; else a folder or Hub id, such as google/vit-base-patch16-224-in21k), ``epochs``,
