@@ -91,10 +91,12 @@ class Activations:
         )
         boundary, kept = self._cache.boundary("train"), self._cache.table("train")
         self._uses.append((step, boundary))
+        if boundary == before:
+            return False
         self._stream.switch(
             self._job.loader if kept is None else make_loader(self._job, kept)
         )
-        return boundary != before
+        return True
 
     def table(self, split: str) -> data.TokenTable | None:
         """What to read instead of the rows of a split, in this phase."""
