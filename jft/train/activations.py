@@ -140,7 +140,8 @@ class ActivationCache:
     def _fill(self, params: Params, split: str, boundaries: Sequence[int]) -> None:
         """Open what is there, and compute the rest in one pass."""
         num_rows, tables = self._splits[split].num_rows, self._tables[split]
-        keys = {b: self._key(params, split, b) for b in boundaries}
+        leaves = self._leaf_digests(params, below=max(boundaries))
+        keys = {b: self._key(leaves, split, b) for b in boundaries}
         opened = {b: self._open(split, b, key) for b, key in keys.items()}
         missing = {b: key for b, key in keys.items() if opened[b] is None}
         if missing:
@@ -264,22 +265,21 @@ class ActivationCache:
     def _padding(self, split: str, boundary: int) -> dict[str, Pad]:
         return {**self._splits[split].padding, f"{HIDDEN}{boundary}": Pad(0)}
 
-    def _key(self, params: Params, split: str, boundary: int) -> str:
-        """A digest of all that the activations are computed from."""
-        below = {
-            path: leaf
+    def _leaf_digests(self, params: Params, *, below: int) -> dict[str, str]:
+        """A digest of each parameter of the layers below a boundary, by path."""
+        return {
+            path: digest([np.asarray(leaf)])
             for path, leaf in paths.flatten(params).items()
-            if self._layer_index(path) < boundary
+            if self._layer_index(path) < below
         }
+
+    def _key(self, leaves: Mapping[str, str], split: str, boundary: int) -> str:
+        """A digest of all that the activations are computed from."""
         dtypes = f"{self._dtype} {self._compute_dtype}"
-        parts: list[Any] = [
-            self._facts,
-            str(boundary),
-            dtypes,
-            self._splits[split].name,
-        ]
-        for path, leaf in below.items():
-            parts += [path, np.asarray(leaf)]
+        parts = [self._facts, str(boundary), dtypes, self._splits[split].name]
+        for path, leaf in leaves.items():
+            if self._layer_index(path) < boundary:
+                parts += [path, leaf]
         return digest(parts)
 
 
