@@ -7,7 +7,7 @@ SST-2 (Socher et al. 2013) as three files of ``text<TAB>label`` without a header
 ``train.tsv`` (6,920 sentences), ``dev.tsv`` (872) and ``test.tsv`` (1,821), in
 ``$JFT_DATA/sst2`` or ``../shared/data/sst2`` beside the checkout. Everything moves, and
 the settings are the defaults of Hugging Face's ``Trainer``, so that
-`experiments.compare_trainer` can hold the two against each other.
+``experiments.benchmark --suite=trainer`` can hold the two against each other.
 
 Arguments: ``pretrained`` (a folder or Hub id of a model that has a head for sequence
 classification; the default is all-MiniLM-L6-v2, 22.6 million parameters, from the Hub),
@@ -16,8 +16,7 @@ more after each epoch), ``quicktest``.
 
 From all-MiniLM-L6-v2, accuracy in percent on the validation split, mean ± standard
 deviation over the seeds 0 to 2: 86.5 ± 0.4 after one epoch, 88.1 ± 0.5 after three
-(Trainer: 86.0 ± 0.4 and 87.5 ± 0.2), by `experiments.compare_trainer` in float32 on one
-H200, 26 November 2026; three epochs took 20 s, 14 of them compiling (Trainer: 15 s).
+(Trainer: 86.0 ± 0.4 and 87.5 ± 0.2), by the same suite in float32 on one H200, 26 November 2026; three epochs took 20 s, 14 of them compiling (Trainer: 15 s).
 One epoch of seed 0 on two CPU cores: 252 s with evaluation and export, 86.4, and 86.7
 on the test split.
 """

@@ -1,99 +1,120 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast the parts of a run are, side by side in one run.
+r"""How fast jft is, side by side with others or with itself in one run.
 
-    python -m experiments.benchmark --suite=loader --config=configs/clothing.py
+    python -m experiments.benchmark --suite=step --shape=16x128 \
+        --config=configs/sst2.py:pretrained=…/minilm
+    python -m experiments.benchmark --suite=trainer --evaluate --seeds=0,1,2 \
+        --config=configs/sst2.py:moves=head,epochs=3,pretrained=…/minilm
 
-``loader``: examples a second that the loader makes when nothing else runs, and that the
-training step takes when batches are at hand, in turn, ``--rounds`` times; the ratio
-says how far the data are from being what a run waits for. Prints medians and ranges,
-and writes everything with the machine and the versions to ``--output``.
+Each suite is a file of `experiments.benchmarks`; its first lines say what it compares.
+A row is a config with its arguments, so that a new row needs no code. Sides run in
+turn, ``--rounds`` times; tables show medians and ranges, or means over ``--seeds``.
+Everything goes to ``--output``, with the machine and the versions; plots lie beside it.
 """
 
-import itertools
-import statistics
-import time
+import importlib
+import os
 from pathlib import Path
-from typing import Any
+
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch needs some too
 
 import jax
 from absl import flags
 
-from experiments import build, outputs
+from experiments import outputs
+from experiments.benchmarks.measure import Settings
 from jft import evals
-from jft.config import load_config_file, new_flags, resolve, run_without_config
-from jft.tables import format_table
+from jft.config import new_flags, run_without_config, split_overrides
 from jft.types import InputError
 
+# A new suite is a file of `experiments.benchmarks` with ``measure``, and its name here.
+SUITES = ("loader", "step", "trainer")
+
 FLAGS = new_flags()
-SUITE = flags.DEFINE_enum("suite", "loader", ["loader"], "What is measured.", FLAGS)
+SUITE = flags.DEFINE_enum("suite", None, SUITES, "What is measured.", FLAGS)
 CONFIGS = flags.DEFINE_multi_string("config", [], "A config; repeat it.", FLAGS)
-STEPS = flags.DEFINE_integer("steps", 20, "Steps a round.", 1, flag_values=FLAGS)
+SET = flags.DEFINE_multi_string(
+    "set", [], "Override in every config, such as data.augment=None.", FLAGS
+)
 ROUNDS = flags.DEFINE_integer("rounds", 3, "Rounds.", 1, flag_values=FLAGS)
+STEPS = flags.DEFINE_integer("steps", 10, "Steps a round.", 1, flag_values=FLAGS)
+SHAPE = flags.DEFINE_string("shape", None, "Rows x tokens, such as 16x128.", FLAGS)
+SEEDS = flags.DEFINE_list("seeds", ["0"], "A run of each, in trainer.", FLAGS)
+SPLIT = flags.DEFINE_enum(
+    "split", "validation", ["validation", "test"], "What trainer scores.", FLAGS
+)
+BATCHES = flags.DEFINE_enum(
+    "batches", "own", ["own", "grouped", "same"], "What Trainer is fed.", FLAGS
+)
+EVALUATE = flags.DEFINE_bool("evaluate", False, "After each epoch of trainer.", FLAGS)
+DEVICE = flags.DEFINE_enum("device", "cpu", ["cpu", "gpu"], "Where to run.", FLAGS)
 OUTPUT = flags.DEFINE_string("output", "benchmark.json", "File to write.", FLAGS)
 
 PACKAGES = ("jax", "flax", "optax", "grain", "numpy", "transformers", "pillow")
+PEERS = ("torch", "accelerate")
 
 
 def main() -> None:
-    """Measure each config, then print and write the table."""
-    if not CONFIGS.value:
-        raise InputError(
-            "--config is missing; name what to measure, several if wanted."
-        )
-    results = [SUITES[SUITE.value](name) for name in CONFIGS.value]
-    headers = ["config", "loader /s", "step /s", "ratio"]
-    rows = [
-        [
-            result["config"],
-            spread(result["loader"]),
-            spread(result["step"]),
-            spread(
-                [a / b for a, b in zip(result["loader"], result["step"], strict=True)]
-            ),
-        ]
-        for result in results
-    ]
-    print(format_table(rows, headers))
+    """Measure, then print and write what was found."""
+    settings = read_settings()
+    jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[DEVICE.value])
+    jax.config.update("jax_default_matmul_precision", "highest")
+    suite = importlib.import_module(f"experiments.benchmarks.{SUITE.value}")
+    measured = suite.measure(settings)
+    print(measured.text)
+    output = Path(OUTPUT.value)
+    for name, figure in measured.plots.items():
+        figure.savefig(output.with_name(f"{output.stem}_{name}.png"))
     facts = {
-        "results": results,
+        "suite": SUITE.value,
+        "settings": settings._asdict(),
+        "results": measured.results,
         "machine": outputs.machine(),
-        "versions": outputs.versions(PACKAGES),
+        "versions": outputs.versions(PACKAGES, optional=PEERS),
     }
-    evals.write_summary(OUTPUT.value, facts)
+    evals.write_summary(output, facts)
 
 
-def measure_loader(name: str) -> dict[str, Any]:
-    """Examples a second of the loader and of the step, a figure a round."""
-    job = build.make_job(build.complete(resolve(load_config_file(name)[1])))
-    size, steps = job.config.data.global_batch_size, STEPS.value
-    state = build.init_state(job)
-    step_fn = build.make_train_step(job, state_shardings=None)
-    figures: dict[str, list[float]] = {"loader": [], "step": []}
-    for turn in range(ROUNDS.value):
-        loader = job.loader.batches(turn * steps)
-        next(loader)  # threads have started
-        began = time.perf_counter()
-        batches = list(itertools.islice(loader, steps))
-        figures["loader"].append(size * steps / (time.perf_counter() - began))
-        loader.close()
-        for batch in batches:  # every shape is compiled before it is timed
-            state, _ = step_fn(state, batch)
-        jax.block_until_ready(state.trainable)
-        began = time.perf_counter()
-        for batch in batches:
-            state, _ = step_fn(state, batch)
-        jax.block_until_ready(state.trainable)
-        figures["step"].append(size * steps / (time.perf_counter() - began))
-    return {"config": Path(name.partition(":")[0]).stem, **figures}
+def read_settings() -> Settings:
+    """What the flags say.
+
+    Raises:
+      InputError: if one is missing or cannot be read.
+    """
+    if SUITE.value is None or not CONFIGS.value:
+        raise InputError(
+            f"--suite and --config are both needed; got --suite={SUITE.value} and "
+            f"--config={CONFIGS.value}. Suites are {list(SUITES)}."
+        )
+    overrides, rest = split_overrides([f"--config.{word}" for word in SET.value])
+    assert not rest, rest
+    return Settings(
+        configs=CONFIGS.value,
+        overrides=overrides,
+        rounds=ROUNDS.value,
+        steps=STEPS.value,
+        shape=None if SHAPE.value is None else read_shape(SHAPE.value),
+        seeds=read_seeds(SEEDS.value),
+        split=SPLIT.value,
+        batches=BATCHES.value,
+        evaluate=EVALUATE.value,
+        device=DEVICE.value,
+    )
 
 
-def spread(values: list[float]) -> str:
-    """The median, and from where to where the values go."""
-    low, high = min(values), max(values)
-    return f"{statistics.median(values):.4g} ({low:.4g} to {high:.4g})"
+def read_shape(text: str) -> tuple[int, int]:
+    """Rows and tokens of ``16x128``."""
+    parts = text.split("x")
+    if len(parts) != 2 or not all(p.isdecimal() and int(p) for p in parts):
+        raise InputError(f"--shape is {text!r}; expected rows x tokens, as in 16x128.")
+    return int(parts[0]), int(parts[1])
 
 
-SUITES = {"loader": measure_loader}
+def read_seeds(words: list[str]) -> list[int]:
+    """The seeds, of which there is at least one."""
+    if not words or not all(word.isdecimal() for word in words):
+        raise InputError(f"--seeds is {words}; expected numbers, as in 0,1,2.")
+    return [int(word) for word in words]
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +20,8 @@ from jft.config import (
     Duration,
     ModelConfig,
     OptimConfig,
+    apply_overrides,
+    load_config_file,
     resolve,
     to_steps,
 )
@@ -34,6 +37,23 @@ from jft.types import (
 
 
 # --- config ---------------------------------------------------------------------------
+def read_config(spec: str, overrides: Mapping[str, Any]) -> Config:
+    """The config of ``file.py:arguments`` with some values replaced, completed."""
+    _, config = load_config_file(spec)
+    return complete(resolve(apply_overrides(config, overrides)))
+
+
+def called(spec: str) -> str:
+    """What a config is called in a table: its file, and its short arguments.
+
+    >>> called("configs/sst2.py:moves=head,pretrained=/a/model")
+    'sst2 moves=head'
+    """
+    file, _, arguments = spec.partition(":")
+    short = [word for word in arguments.split(",") if "/" not in word]
+    return f"{Path(file).stem} {','.join(short)}".strip()
+
+
 def complete(config: Config) -> Config:
     """Fill in what a config leaves to its task: metrics, and which one chooses.
 

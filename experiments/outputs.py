@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run leaves behind: records, pictures, an exported folder, a summary."""
 
+import contextlib
 import itertools
 import os
 import platform
 import time
 from collections.abc import Iterable, Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -267,7 +268,12 @@ def machine() -> dict[str, Any]:
     }
 
 
-def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
+def versions(
+    packages: Iterable[str] = PACKAGES, *, optional: Iterable[str] = ()
+) -> dict[str, str]:
     """Versions of Python and of the packages that the numbers depend on."""
     found = {name: version(name) for name in packages}
+    for name in optional:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
     return {"python": platform.python_version(), **found}

@@ -23,10 +23,7 @@ from jft import evals
 from jft.config import (
     Config,
     Invocation,
-    apply_overrides,
-    load_config_file,
     new_flags,
-    resolve,
     run_without_config,
     split_overrides,
 )
@@ -75,7 +72,7 @@ def load(args: str, seed: int) -> Config:
     overrides, rest = split_overrides([f"--config.{word}" for word in SET.value])
     assert not rest, rest
     seeded = {"seed": seed, "data.split_seed": seed, **overrides}
-    return build.complete(resolve(apply_overrides(load_config_file(spec)[1], seeded)))
+    return build.read_config(spec, seeded)
 
 
 def run_once(workdir: Path, args: str, seed: int, config: Config) -> dict[str, Any]:

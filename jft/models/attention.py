@@ -29,7 +29,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jft.models.layers import Init, at_least_float32, dense, dropout
+from jft.models.dropout import Dropout
+from jft.models.layers import Init, at_least_float32, dense
+from jft.models.mixing import mix_values
 from jft.models.packing import is_packed, same_text
 from jft.types import InputError
 
@@ -134,9 +136,9 @@ def attend(
         scores = scores + bias.astype(scores.dtype)
     if mask is not None:
         scores = jnp.where(mask, scores, float(np.finfo(scores.dtype).min))
-    probs = nn.softmax(scores).astype(query.dtype)
-    probs = dropout(probs, dropout_rate, deterministic=deterministic)
-    mixed = probs.reshape(batch, groups, heads // groups * length, num_keys) @ v
+    scores = scores.reshape(batch, groups, heads // groups * length, num_keys)
+    words = Dropout(dropout_rate).words(deterministic)
+    mixed = mix_values(scores, v, words, dropout_rate)
     return mixed.reshape(batch, heads, length, -1).transpose(0, 2, 1, 3)
 
 

@@ -26,6 +26,7 @@ from jft.models.attention import (
     with_cache,
 )
 from jft.models.bart_config import BartConfig, read_config
+from jft.models.dropout import Dropout, dropout
 from jft.models.encoder_decoder import (
     Hidden,
     answer,
@@ -33,15 +34,7 @@ from jft.models.encoder_decoder import (
     run_stages,
 )
 from jft.models.family import Family, make_layer_index
-from jft.models.layers import (
-    Blocks,
-    Embed,
-    LayerNorm,
-    activate,
-    along_last,
-    dense,
-    dropout,
-)
+from jft.models.layers import Blocks, Embed, LayerNorm, activate, along_last, dense
 from jft.models.positions import (
     LearnedPositions,
     SinusoidalPositions,
@@ -174,7 +167,7 @@ class Side(nn.Module):
         self.layers = Blocks(lambda i: Block(cfg, causal, name=str(i)))
         if cfg.norm_first:
             self.layer_norm = LayerNorm(EPS)
-        self.dropout = nn.Dropout(cfg.dropout)
+        self.dropout = Dropout(cfg.dropout)
 
     def embed(
         self, table: Embed, ids: jax.Array, batch: Batch, *, deterministic: bool

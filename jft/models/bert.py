@@ -18,6 +18,7 @@ from flax import linen as nn
 from jft.models import heads
 from jft.models.attention import padding_mask, self_attention
 from jft.models.bert_config import VARIANTS, BertConfig, config_from_dict
+from jft.models.dropout import Dropout, dropout
 from jft.models.family import Family, make_layer_index
 from jft.models.layers import (
     Blocks,
@@ -26,7 +27,6 @@ from jft.models.layers import (
     activate,
     along_last,
     dense,
-    dropout,
     ids_or,
 )
 from jft.models.model import TextModel
@@ -49,7 +49,7 @@ class Embeddings(nn.Module):
         self.position_embeddings = Embed(cfg.max_position_embeddings, width, init)
         self.token_type_embeddings = Embed(cfg.type_vocab_size, width, init)
         self.LayerNorm = LayerNorm(cfg.layer_norm_eps)
-        self.dropout = nn.Dropout(cfg.hidden_dropout_prob)
+        self.dropout = Dropout(cfg.hidden_dropout_prob)
 
     def __call__(self, batch: Batch, *, deterministic: bool) -> jax.Array:
         """Map ids ``[B, L]`` to ``[B, L, D]``."""

@@ -19,6 +19,7 @@ from flax import linen as nn
 from jft.models import bert, heads
 from jft.models.deberta_v2_config import DebertaV2Config, config_from_dict
 from jft.models.disentangled import SelfAttention
+from jft.models.dropout import Dropout, dropout
 from jft.models.family import Family, make_layer_index
 from jft.models.layers import (
     Blocks,
@@ -27,7 +28,6 @@ from jft.models.layers import (
     activate,
     along_last,
     dense,
-    dropout,
     ids_or,
 )
 from jft.models.model import TextModel
@@ -61,7 +61,7 @@ class Embeddings(nn.Module):
                 cfg.hidden_size, use_bias=False, kernel_init=init
             )
         self.LayerNorm = LayerNorm(cfg.layer_norm_eps)
-        self.dropout = nn.Dropout(cfg.hidden_dropout_prob)
+        self.dropout = Dropout(cfg.hidden_dropout_prob)
 
     def __call__(self, batch: Batch, *, deterministic: bool) -> jax.Array:
         """Map ids ``[B, L]`` to ``[B, L, D]``, zero at padding."""

@@ -22,15 +22,9 @@ from jft.models.attention import (
     with_cache,
 )
 from jft.models.decoder_config import DecoderConfig
+from jft.models.dropout import dropout
 from jft.models.family import Family, make_layer_index
-from jft.models.layers import (
-    Blocks,
-    Embed,
-    RMSNorm,
-    activate,
-    dense,
-    dropout,
-)
+from jft.models.layers import Blocks, Embed, RMSNorm, activate, dense
 from jft.models.model import TextModel
 from jft.models.packing import heads_of_tokens
 from jft.models.rotary import Rope, rotary_tables, rotate

@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from jft.models.attention import attend, merge_heads, split_heads
 from jft.models.deberta_v2_config import DebertaV2Config
-from jft.models.layers import dropout
+from jft.models.dropout import dropout
 
 
 def score_distances(x: jax.Array, rows: jax.Array) -> jax.Array:

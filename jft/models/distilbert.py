@@ -16,6 +16,7 @@ from flax import linen as nn
 
 from jft.models import heads
 from jft.models.attention import padding_mask, self_attention
+from jft.models.dropout import Dropout, dropout
 from jft.models.family import Family, make_layer_index
 from jft.models.fields import check_heads, check_token_id, read_fields, resolve_names
 from jft.models.layers import (
@@ -25,7 +26,6 @@ from jft.models.layers import (
     LayerNorm,
     activate,
     dense,
-    dropout,
     ids_or,
     normal,
 )
@@ -109,7 +109,7 @@ class Embeddings(nn.Module):
         )
         self.position_embeddings = Embed(cfg.max_position_embeddings, cfg.dim, places)
         self.LayerNorm = LayerNorm(EPS)
-        self.dropout = nn.Dropout(cfg.dropout)
+        self.dropout = Dropout(cfg.dropout)
 
     def __call__(self, batch: Batch, *, deterministic: bool) -> jax.Array:
         """Map ids ``[B, L]`` to ``[B, L, D]``."""

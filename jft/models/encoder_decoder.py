@@ -16,8 +16,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jft.models import heads
+from jft.models.dropout import dropout
 from jft.models.family import Shapes
-from jft.models.layers import Embed, Init, dense, dropout
+from jft.models.layers import Embed, Init, dense
 from jft.models.packing import refuse_packed
 from jft.models.stages import Stages
 from jft.types import Batch, InputError

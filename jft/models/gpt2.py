@@ -25,6 +25,7 @@ from jft.models.attention import (
     token_positions,
     with_cache,
 )
+from jft.models.dropout import Dropout, dropout
 from jft.models.family import Family, make_layer_index
 from jft.models.fields import check_heads, read_fields, resolve_names
 from jft.models.layers import (
@@ -35,7 +36,6 @@ from jft.models.layers import (
     activate,
     at_least_float32,
     dense,
-    dropout,
     normal,
 )
 from jft.models.model import TextModel
@@ -198,7 +198,7 @@ class Backbone(nn.Module):
         cfg = self.config
         self.wte = Embed(cfg.vocab_size, cfg.n_embd, cfg.init)
         self.wpe = Embed(cfg.n_positions, cfg.n_embd, cfg.init)
-        self.drop = nn.Dropout(cfg.embd_pdrop)
+        self.drop = Dropout(cfg.embd_pdrop)
         self.h = Blocks(lambda i: Block(cfg, i, name=str(i)))
         self.ln_f = LayerNorm(cfg.layer_norm_epsilon)
 

@@ -25,18 +25,10 @@ from jft.models.attention import (
     token_positions,
     with_cache,
 )
+from jft.models.dropout import Dropout, dropout
 from jft.models.family import Family, make_layer_index
 from jft.models.fields import check_heads, read_fields
-from jft.models.layers import (
-    Blocks,
-    Embed,
-    Init,
-    LayerNorm,
-    activate,
-    dense,
-    dropout,
-    normal,
-)
+from jft.models.layers import Blocks, Embed, Init, LayerNorm, activate, dense, normal
 from jft.models.model import TextModel
 from jft.models.packing import heads_of_tokens
 from jft.models.rotary import Rope, read_rope, rotary_tables, rotate
@@ -176,7 +168,7 @@ class Backbone(nn.Module):
         """Name the parts as the checkpoint does."""
         cfg = self.config
         self.embed_in = Embed(cfg.vocab_size, cfg.hidden_size, cfg.init)
-        self.emb_dropout = nn.Dropout(cfg.hidden_dropout)
+        self.emb_dropout = Dropout(cfg.hidden_dropout)
         self.layers = Blocks(lambda i: Block(cfg, name=str(i)))
         self.final_layer_norm = LayerNorm(cfg.layer_norm_eps)
 

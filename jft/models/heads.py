@@ -14,7 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jft.models.layers import Bias, Init, dense, dropout
+from jft.models.dropout import dropout
+from jft.models.layers import Bias, Init, dense
 
 
 def token_dropout(*rates: float | None) -> float:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parts that families share: products, norms, embeddings, dropout.
+"""The parts that families share: products, norms, embeddings, the run of blocks.
 
 Functions create a submodule of the given name in the module that calls them, so a
 parameter's path is the caller's path and that name. All compute in the dtype of the
@@ -31,12 +31,6 @@ def dense(
     layer = nn.Dense(features, use_bias=bias, kernel_init=init, name=name)
     y: jax.Array = layer(x.reshape(-1, x.shape[-1]))
     return y.reshape(*x.shape[:-1], features)
-
-
-def dropout(x: jax.Array, rate: float, *, deterministic: bool) -> jax.Array:
-    """Zero each value with probability ``rate`` and scale up the rest."""
-    y: jax.Array = nn.Dropout(rate)(x, deterministic)
-    return y
 
 
 def activate(x: jax.Array, name: str) -> jax.Array:

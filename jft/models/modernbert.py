@@ -19,6 +19,7 @@ from flax import linen as nn
 
 from jft.models import heads
 from jft.models.attention import attend, merge_heads, padding_mask, split_heads
+from jft.models.dropout import Dropout, dropout
 from jft.models.family import Family, make_layer_index
 from jft.models.layers import (
     Blocks,
@@ -27,7 +28,6 @@ from jft.models.layers import (
     activate,
     along_last,
     dense,
-    dropout,
     ids_or,
 )
 from jft.models.model import TextModel
@@ -61,7 +61,7 @@ class Embeddings(nn.Module):
             cfg.vocab_size, cfg.hidden_size, cfg.init, cfg.pad_token_id
         )
         self.norm = LayerNorm(cfg.norm_eps, cfg.norm_bias)
-        self.drop = nn.Dropout(cfg.embedding_dropout)
+        self.drop = Dropout(cfg.embedding_dropout)
 
     def __call__(self, batch: Batch, *, deterministic: bool) -> jax.Array:
         """Map ids ``[B, L]`` to ``[B, L, D]``."""

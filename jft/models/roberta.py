@@ -21,6 +21,7 @@ from flax import linen as nn
 from jft.models import heads
 from jft.models.bert import Backbone
 from jft.models.bert_config import ENCODER_ONLY, BertConfig
+from jft.models.dropout import Dropout, dropout
 from jft.models.family import Family, make_layer_index
 from jft.models.fields import check_heads, check_token_id, read_fields
 from jft.models.layers import (
@@ -30,7 +31,6 @@ from jft.models.layers import (
     activate,
     along_last,
     dense,
-    dropout,
     ids_or,
 )
 from jft.models.model import TextModel
@@ -83,7 +83,7 @@ class Embeddings(nn.Module):
         self.position_embeddings = Embed(cfg.max_position_embeddings, width, init, pad)
         self.token_type_embeddings = Embed(cfg.type_vocab_size, width, init)
         self.LayerNorm = LayerNorm(cfg.layer_norm_eps)
-        self.dropout = nn.Dropout(cfg.hidden_dropout_prob)
+        self.dropout = Dropout(cfg.hidden_dropout_prob)
 
     def __call__(self, batch: Batch, *, deterministic: bool) -> jax.Array:
         """Map ids ``[B, L]`` to ``[B, L, D]``."""

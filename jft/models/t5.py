@@ -18,6 +18,7 @@ from flax import linen as nn
 
 from jft.models import heads
 from jft.models.attention import causal_mask, first_position, padding_mask
+from jft.models.dropout import Dropout, dropout
 from jft.models.encoder_decoder import (
     answer,
     numbers_below,
@@ -26,15 +27,7 @@ from jft.models.encoder_decoder import (
     with_shifted_input,
 )
 from jft.models.family import Family, make_layer_index
-from jft.models.layers import (
-    Blocks,
-    Embed,
-    RMSNorm,
-    activate,
-    dense,
-    dropout,
-    normal,
-)
+from jft.models.layers import Blocks, Embed, RMSNorm, activate, dense, normal
 from jft.models.stages import make_stages
 from jft.models.t5_attention import Attention
 from jft.models.t5_config import T5Config, config_from_dict, settle_config
@@ -74,7 +67,7 @@ class Layer(nn.Module):
         """Name the parts as the checkpoint does."""
         setattr(self, self.part, self.make())
         self.layer_norm = RMSNorm(self.config.layer_norm_epsilon)
-        self.dropout = nn.Dropout(self.config.dropout_rate)
+        self.dropout = Dropout(self.config.dropout_rate)
 
     def __call__(
         self, x: jax.Array, *args: Any, deterministic: bool, **options: Any
@@ -164,8 +157,8 @@ class Stack(nn.Module):
         cfg, causal = self.config, self.causal
         self.block = Blocks(lambda i: Block(cfg, causal, i == 0, name=str(i)))
         self.final_layer_norm = RMSNorm(cfg.layer_norm_epsilon)
-        self.first_dropout = nn.Dropout(cfg.dropout_rate)
-        self.last_dropout = nn.Dropout(cfg.dropout_rate)
+        self.first_dropout = Dropout(cfg.dropout_rate)
+        self.last_dropout = Dropout(cfg.dropout_rate)
 
     @property
     def num_layers(self) -> int:

@@ -15,8 +15,9 @@ import numpy as np
 from flax import linen as nn
 
 from jft.models.attention import attend, merge_heads, split_heads
+from jft.models.dropout import dropout
 from jft.models.family import Family, Shapes, make_layer_index
-from jft.models.layers import Blocks, LayerNorm, activate, dense, dropout, normal
+from jft.models.layers import Blocks, LayerNorm, activate, dense, normal
 from jft.models.stages import Stages, make_stages
 from jft.models.vit_config import VARIANTS, ViTConfig, config_from_dict
 from jft.types import Batch, InputError, LayerIndex

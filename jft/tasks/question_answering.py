@@ -40,14 +40,19 @@ def make_fields(
     )
 
 
-def make_loss() -> LossFn:
-    """Cross-entropy of start and end, ``[B, L, 2]`` against ``[B, 2]``."""
+def make_loss(*, mask_padding: bool = True) -> LossFn:
+    """Cross-entropy of start and end, ``[B, L, 2]`` against ``[B, 2]``.
+
+    Args:
+      mask_padding: False lets padding compete with the tokens, as in transformers'
+        models, where a row's loss depends on how far its batch is padded.
+    """
 
     def loss_fn(outputs: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
         return span_cross_entropy(
             outputs,
             batch["targets"],
-            attention_mask=batch["attention_mask"],
+            attention_mask=batch["attention_mask"] if mask_padding else None,
             loss_mask=batch["loss_mask"],
         )
 

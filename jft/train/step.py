@@ -250,28 +250,36 @@ def step_core(
         grads, sums = jax.lax.psum((grads, sums), axis_name)
     weight = sums["loss"][1]
     scale = jnp.where(weight > 0, 1.0 / weight, 0.0)
-    grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), grads)
+    metrics = {name: total / count for name, (total, count) in sums.items()}
+    metrics["grad_norm"] = optax.tree.norm(grads) * scale
+    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+    streak = jnp.where(finite, 0, moving.nonfinite_streak + 1)
+    metrics["nonfinite_streak"] = streak
 
     extra: dict[str, Any] = {"step": moving.step}
     if open_groups is not None:
         extra["open_groups"] = open_groups
-    with jax.numpy_dtype_promotion("standard"):  # optax mixes floats and counts
-        updates, opt_state = tx.update(
-            grads, moving.opt_state, moving.trainable, **extra
-        )
-    trainable = _apply_updates(moving.trainable, updates)
 
-    metrics = {name: total / count for name, (total, count) in sums.items()}
-    metrics["grad_norm"] = optax.tree.norm(grads)
-    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
-    keep = functools.partial(_keep_if, finite)
-    streak = jnp.where(finite, 0, moving.nonfinite_streak + 1)
-    metrics["nonfinite_streak"] = streak
+    def update(trainable: Params, opt_state: Any, grads: Params) -> tuple[Params, Any]:
+        grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), grads)
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes floats and counts
+            updates, opt_state = tx.update(grads, opt_state, trainable, **extra)
+        return _apply_updates(trainable, updates), opt_state
+
+    # a branch, not a choice of old or new leaf by leaf: XLA would copy the old moments
+    trainable, opt_state = jax.lax.cond(
+        finite,
+        update,
+        lambda trainable, opt_state, grads: (trainable, opt_state),
+        moving.trainable,
+        moving.opt_state,
+        grads,
+    )
     state = TrainState(
         step=moving.step + 1,
-        trainable=keep(trainable, moving.trainable),
+        trainable=trainable,
         frozen=None,
-        opt_state=keep(opt_state, moving.opt_state),
+        opt_state=opt_state,
         key=moving.key,
         nonfinite_streak=streak,
         nonfinite_total=moving.nonfinite_total + jnp.where(finite, 0, 1),
@@ -350,8 +358,3 @@ def _apply_updates(trainable: Params, updates: Params) -> Params:
         return param if update is None else (param + update).astype(param.dtype)
 
     return jax.tree.map(apply, trainable, updates, is_leaf=lambda x: x is None)
-
-
-def _keep_if(finite: jax.Array, new: Any, old: Any) -> Any:
-    """The new tree if all is finite, else the old; untouched leaves cost nothing."""
-    return jax.tree.map(lambda n, o: o if n is o else jnp.where(finite, n, o), new, old)

@@ -2,13 +2,21 @@
 """The benchmark measures both sides, as often as asked, and says what it ran on."""
 
 import json
+from pathlib import Path
 
-from experiments import benchmark
+import numpy as np
+import pytest
+
+from experiments import benchmark, build, feed
+from experiments.benchmarks import torch_peer
+from tests.experiments.conftest import load_tiny
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def test_loader_and_step_are_measured_in_turn(call, tiny, tmp_path):
     output = tmp_path / "out.json"
-    argv = [tiny, "--steps=2", "--rounds=3", f"--output={output}"]
+    argv = ["--suite=loader", tiny, "--steps=2", "--rounds=3", f"--output={output}"]
     result = call(benchmark, *argv)
     assert result.status == 0, result.err
     facts = json.loads(output.read_text())
@@ -22,7 +30,69 @@ def test_loader_and_step_are_measured_in_turn(call, tiny, tmp_path):
     assert result.out.splitlines()[-1].split()[0] == "tiny"
 
 
-def test_a_config_is_needed(call):
-    result = call(benchmark)
+def test_a_step_is_compared_with_torchs(call, tiny_bert, reviews, tmp_path):
+    """Both take the same batch; more trains, more operations."""
+    pytest.importorskip("torch", reason="torch is in the extras parity and bench")
+    output = tmp_path / "out.json"
+    configs = [
+        f"--config={CONFIGS}/sst2.py:moves={moves},pretrained={tiny_bert}"
+        for moves in ("all", "head")
+    ]
+    argv = [*configs, f"--set=data.path={reviews}", "--shape=4x24", "--steps=1"]
+    result = call(benchmark, "--suite=step", *argv, f"--output={output}")
+    assert result.status == 0, result.err
+    full, head = json.loads(output.read_text())["results"]
+    assert full["shape"] == head["shape"] == [4, 24]
+    assert full["trainable"] > head["trainable"] == 34
+    assert full["flops"] > 2 * head["flops"]
+    for one in (full, head):
+        assert len(one["jft"]) == len(one["torch"]) == len(one["ratio"]) == 3
+
+
+def test_torch_is_given_the_same_rows_and_batches(tiny_bert, reviews):
+    """Texts token by token, and photographs with the channels first."""
+    pytest.importorskip("torch", reason="torch is in the extras parity and bench")
+    spec = f"{CONFIGS}/sst2.py:pretrained={tiny_bert}"
+    job = build.make_job(build.read_config(spec, {"data.path": str(reviews)}))
+    rows = torch_peer.make_rows(job, "validation")
+    assert len(rows) == len(job.tables["validation"]) == 24
+    for i, row in enumerate(rows):
+        ours = job.tables["validation"][i]
+        np.testing.assert_array_equal(row["input_ids"], ours["input_ids"])
+        assert row["labels"] == ours["targets"]
+    batch = torch_peer.Collator(job.tables["train"].padding)(rows)
+    assert batch["input_ids"].shape == (24, max(len(row["input_ids"]) for row in rows))
+
+    images = build.make_job(load_tiny())
+    (*rows,) = torch_peer.make_rows(images, "validation")
+    assert len(rows) == len(images.tables["validation"])
+    ours = next(
+        iter(
+            feed.make_eval_batches(
+                images.config.data, images.tables["validation"], images.model
+            )
+        )
+    )
+    theirs = torch_peer.Collator({})(rows[: len(ours["targets"])])
+    np.testing.assert_array_equal(
+        theirs["pixel_values"].numpy().transpose(0, 2, 3, 1), ours["pixel_values"]
+    )
+    np.testing.assert_array_equal(theirs["labels"], ours["targets"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "--suite=None"),
+        (["--suite=loader"], "--config=[]"),
+        (
+            ["--suite=step", "--config=x.py", "--shape=16"],
+            "expected rows x tokens",
+        ),
+        (["--suite=step", "--config=x.py", "--seeds=a"], "expected numbers"),
+    ],
+)
+def test_what_is_missing_or_wrong_is_named(call, argv, message):
+    result = call(benchmark, *argv)
     assert result.status == 2
-    assert "--config is missing" in result.err
+    assert message in result.err

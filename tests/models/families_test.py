@@ -13,6 +13,7 @@ from flax import linen as nn
 
 import jft
 from jft.models import MODELS, get_family
+from jft.models.dropout import Dropout
 from jft.models.family import TASKS_OF_HEADS
 from jft.params import abstract_params
 from jft.paths import flatten
@@ -219,8 +220,8 @@ def test_dropout_is_active_only_with_a_key(model_type, task):
     active = []
 
     def record(call, args, kwargs, context):
-        if isinstance(context.module, nn.Dropout):
-            active.append(not args[1] and context.module.rate > 0)
+        if isinstance(context.module, Dropout) and context.method_name == "words":
+            active.append(not args[0] and context.module.rate > 0)
         return call(*args, **kwargs)
 
     with nn.intercept_methods(record):

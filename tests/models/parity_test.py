@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 
 import jft
-from jft.models import MODELS
+from jft.models import MODELS, dropout
 from jft.models.layers import along_last
 from jft.params import checkpoint_keys, to_tensor
 from tests.models import peer
@@ -143,21 +142,20 @@ def test_dropout_is_where_torch_has_it(model_type, task, tmp_path, monkeypatch):
     def scale(x, p=0.5, training=True, inplace=False):
         return x * torch.from_numpy(factors(x, p)) if training else x
 
-    def intercept(call, args, kwargs, context):
-        if isinstance(context.module, nn.Dropout):
-            x, deterministic = args
-            factor = along_last(jnp.asarray(factors(x, context.module.rate)), x)
-            return x if deterministic else x * factor
-        return call(*args, **kwargs)
+    def drop(x, words, *, rate):
+        return x * along_last(jnp.asarray(factors(x, rate)), x)
 
     monkeypatch.setattr(torch.nn.functional, "dropout", scale)
+    monkeypatch.setattr(dropout, "drop", drop)
     expected = peer.torch_forward(torch_model, task, batch).detach().numpy()
-    with nn.intercept_methods(intercept):
-        outputs = jax.jit(
-            lambda params: model.module.apply(
-                {"params": params}, batch, deterministic=False
-            )
-        )(model.params)
+    outputs = jax.jit(
+        lambda params: model.module.apply(
+            {"params": params},
+            batch,
+            deterministic=False,
+            rngs={"dropout": jax.random.key(0)},
+        )
+    )(model.params)
     real = peer.real_positions(task, batch)
     outputs = np.asarray(peer.pick(task, outputs))
     np.testing.assert_allclose(outputs[real], expected[real], atol=5 * TOLERANCE)

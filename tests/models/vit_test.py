@@ -8,6 +8,7 @@ import pytest
 from flax import linen as nn
 
 from jft.models import get_family
+from jft.models.dropout import Dropout
 from jft.models.vit import ViT
 from jft.models.vit_config import VARIANTS, config_from_dict
 from jft.params import abstract_params
@@ -162,7 +163,7 @@ def test_dropout_is_where_transformers_has_it(images):
     found = []
 
     def record(call, args, kwargs, context):
-        if isinstance(context.module, nn.Dropout):
+        if isinstance(context.module, Dropout) and context.method_name == "words":
             found.append(("/".join(context.module.path[:-1]), context.module.rate))
         return call(*args, **kwargs)
 

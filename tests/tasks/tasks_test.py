@@ -265,3 +265,16 @@ def test_lookups_list_what_there_is():
     )
     with pytest.raises(InputError, match=r"'detection', which no task.*sequence_class"):
         task_of_head("detection")
+
+
+@pytest.mark.parametrize(("mask_padding", "candidates"), [(True, 4), (False, 8)])
+def test_padding_competes_for_an_answer_only_where_asked(mask_padding, candidates):
+    """As a plain softmax over the candidates has it: their number, where all tie."""
+    batch = {
+        "targets": jnp.array([[1, 2]]),
+        "attention_mask": jnp.array([[1, 1, 1, 1, 0, 0, 0, 0]]),
+        "loss_mask": jnp.ones(1),
+    }
+    loss_fn = get_task("question_answering").make_loss(mask_padding=mask_padding)
+    total, weight = loss_fn(jnp.zeros((1, 8, 2)), batch)
+    np.testing.assert_allclose(total / weight, np.log(candidates), rtol=1e-6)

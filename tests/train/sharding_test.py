@@ -121,7 +121,7 @@ def test_one_step_in_float32(tiny_vit, way, grad_accum_steps, small_leaves_are_s
     for path, grads in one.traces.items():
         if not path.endswith(KEY_BIAS):
             difference = np.linalg.norm(other.traces[path] - grads)
-            assert difference <= 1e-6 * np.linalg.norm(grads), path
+            assert difference <= 4e-6 * np.linalg.norm(grads), path
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import jft
-from experiments import build, compare_trainer
+from experiments import benchmark, build
+from experiments.benchmarks import trainer
 from jft import params, paths, train
 from jft.config import apply_overrides, load_config_file, resolve
 from tests.experiments import tiny_data
@@ -144,14 +145,14 @@ def test_the_comparison_runs(name, call, long_bert, tmp_path):
     write, more, metric = COMPARISONS[name]
     precision = jax.config.jax_default_matmul_precision
     output = tmp_path / "out.json"
+    arguments = f"pretrained={long_bert},epochs=4"
     try:
         result = call(
-            compare_trainer,
-            f"--config={CONFIGS / name}",
-            f"--model={long_bert}",
-            f"--data={write(tmp_path)}",
+            benchmark,
+            "--suite=trainer",
+            f"--config={CONFIGS / name}{',' if ':' in name else ':'}{arguments}",
+            f"--set=data.path={write(tmp_path)}",
             *more,
-            "--epochs=4",
             "--seeds=3",
             f"--output={output}",
         )
@@ -159,7 +160,7 @@ def test_the_comparison_runs(name, call, long_bert, tmp_path):
         jax.config.update("jax_default_matmul_precision", precision)
     assert result.status == 0, result.err
     facts = json.loads(output.read_text())
-    ours, theirs = facts["runs"]
+    ours, theirs = facts["results"]
     assert (ours["by"], theirs["by"]) == ("jft", "Trainer")
     for run in (ours, theirs):
         assert run["config"].split()[0] == name.partition(".")[0]
@@ -182,7 +183,7 @@ def test_trainers_parameters_open_when_ours_do(moves, long_bert, tmp_path):
     job = build.make_job(resolve(apply_overrides(load_config_file(name)[1], here)))
     jft.save(tmp_path / "start", job.model)
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "start")
-    opener = compare_trainer.make_opener(job, model)
+    opener = trainer.make_opener(job, model)
     for step in range(job.plan.num_steps):
         opener.on_step_begin(None, TrainerState(global_step=step), None)
         moving = {n for n, p in model.named_parameters() if p.requires_grad}
@@ -199,17 +200,18 @@ def test_trainers_parameters_open_when_ours_do(moves, long_bert, tmp_path):
 
 
 def test_evaluation_needs_batches_of_trainers_own(call, tiny_bert):
-    argv = [f"--config={CONFIGS}/sst2.py", f"--model={tiny_bert}", "--evaluate"]
-    refused = call(compare_trainer, *argv, "--batches=same")
+    config = f"--config={CONFIGS}/sst2.py:pretrained={tiny_bert}"
+    argv = ["--suite=trainer", config, "--evaluate", "--batches=same"]
+    refused = call(benchmark, *argv)
     assert refused.status == 2
     assert "--evaluate" in refused.err
 
 
 def test_other_tasks_are_refused(call, tiny_bert):
-    argv = [f"--config={CONFIGS}/domain_lm.py", f"--model={tiny_bert}"]
-    refused = call(compare_trainer, *argv)
+    config = f"--config={CONFIGS}/chat_sft.py:pretrained={tiny_bert}"
+    refused = call(benchmark, "--suite=trainer", config)
     assert refused.status == 2
-    assert "'masked_lm'" in refused.err
+    assert "'chat'" in refused.err
     assert "'question_answering'" in refused.err
 
 
@@ -232,7 +234,7 @@ def test_the_table_has_means_and_differences():
             ("own", "Trainer", 0, 0.75, 4.0),
         )
     ]
-    lines = compare_trainer.describe(runs).splitlines()
+    lines = trainer.describe(runs).splitlines()
     rows = [
         [cell.strip() for cell in line.split("  ") if cell.strip()]
         for line in lines[-2:]

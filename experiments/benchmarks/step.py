@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One training step of jft and of torch's eager mode, on the same batch.
+
+Same weights, same batch, same frozen parameters, clipping and AdamW, dropout active,
+float32. ``--shape=16x128`` fills a batch of 16 rows with 128 tokens each; without it
+the loader's first batch is taken. The operations are those that XLA counts in the
+compiled step.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import build
+from experiments.benchmarks import torch_peer
+from experiments.benchmarks.measure import (
+    Measured,
+    Settings,
+    in_turn,
+    median_range,
+    ratios,
+)
+from jft.tables import format_table
+from jft.types import Batch, InputError
+
+
+def measure(settings: Settings) -> Measured:
+    """Time both in turn, for each config."""
+    configs = {
+        name: build.read_config(name, settings.overrides) for name in settings.configs
+    }
+    for config in configs.values():
+        torch_peer.check(config)
+    results = [measure_one(n, build.make_job(c), settings) for n, c in configs.items()]
+    rows = [
+        [
+            result["config"],
+            "x".join(map(str, result["shape"])),
+            f"{result['trainable']:,}",
+            f"{result['flops'] / 1e9:.1f}",
+            *map(median_range, (result["jft"], result["torch"], result["ratio"])),
+        ]
+        for result in results
+    ]
+    headers = ["config", "batch", "trainable", "GFLOP", "jft s", "torch s", "ratio"]
+    return Measured(results, format_table(rows, headers))
+
+
+def measure_one(name: str, job: build.Job, settings: Settings) -> dict[str, Any]:
+    """Seconds of a step, a figure a round."""
+    stream = job.loader.batches()
+    batch = next(stream)
+    stream.close()
+    if settings.shape is not None:
+        batch = filled(batch, *settings.shape)
+    ours, facts = make_ours(job, batch, settings.steps)
+    theirs = make_theirs(job, batch, settings.steps, settings.device)
+    seconds = in_turn({"jft": ours, "torch": theirs}, rounds=settings.rounds)
+    seconds = {k: [x / settings.steps for x in xs] for k, xs in seconds.items()}
+    ratio = ratios(seconds["jft"], seconds["torch"])
+    shape = np.shape(batch["input_ids" if "input_ids" in batch else "pixel_values"])
+    which = {"config": build.called(name), "shape": list(shape)}
+    return {**which, **facts, **seconds, "ratio": ratio}
+
+
+def filled(batch: Batch, rows: int, length: int) -> dict[str, np.ndarray]:
+    """A batch of that shape without padding: the real tokens, over and over."""
+    if "attention_mask" not in batch:
+        raise InputError(
+            "--shape is given, but the config reads no tokens; leave it out."
+        )
+    real = np.asarray(batch["attention_mask"]) > 0
+
+    def fill(x: Any) -> np.ndarray:
+        x = np.asarray(x)
+        if x.shape == real.shape:
+            return np.resize(x[real], (rows, length))
+        return np.resize(x, (rows, *x.shape[1:]))
+
+    return {name: fill(x) for name, x in batch.items()}
+
+
+def make_ours(
+    job: build.Job, batch: Batch, steps: int
+) -> tuple[Callable[[], None], Mapping[str, Any]]:
+    """Some steps of jft, and what the compiler knows of one."""
+    state = build.init_state(job)
+    groups = build.open_groups_at(job)(0, [])
+    step_fn = build.make_train_step(job, state_shardings=None)
+    compiled = step_fn.compile(state, batch, open_groups=groups)
+    held = [state]
+
+    def run() -> None:
+        for _ in range(steps):
+            held[0], _ = compiled(held[0], batch)
+        jax.block_until_ready(held[0].trainable)
+
+    return run, {"flops": compiled.flops, "trainable": compiled.num_params}
+
+
+def make_theirs(
+    job: build.Job, batch: Batch, steps: int, device: str
+) -> Callable[[], None]:
+    """The same steps of torch."""
+    import torch
+
+    where = "cuda" if device == "gpu" else "cpu"
+    model = torch_peer.load(job).to(where).train()
+    groups = build.open_groups_at(job)(0, [])
+    torch_peer.freeze(
+        model,
+        {n: i for n, i in torch_peer.moving(job).items() if not groups or i in groups},
+    )
+    optim = job.config.optim
+    moving = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        moving, lr=optim.learning_rate, weight_decay=optim.weight_decay
+    )
+    tensors = torch_peer.make_batch(batch, job.config.data.task)
+    tensors = {name: x.to(where) for name, x in tensors.items()}
+
+    def run() -> None:
+        for _ in range(steps):
+            model(**tensors).loss.backward()
+            if optim.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(moving, optim.clip_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+        if where == "cuda":
+            torch.cuda.synchronize()
+
+    return run
