@@ -34,7 +34,14 @@ from jft.params import (
 from jft.params.init import matches_any
 from jft.paths import flatten
 from jft.train import param_shardings
-from jft.types import ApplyFn, InputError, LayerIndex, Params, PrefixFn
+from jft.types import (
+    ApplyFn,
+    InputError,
+    LayerIndex,
+    Params,
+    PrefixFn,
+    TensorRules,
+)
 
 SHIPPED: Mapping[str, Path] = {
     # written by experiments.pretrain with configs/letters.py
@@ -149,7 +156,7 @@ def load(
         reinit=reinit,
         optional=optional,
         grow=grow,
-        place=_make_place(template, mesh),
+        place=_make_place(template, mesh, family.tensor_rules),
     )
     return _assemble(
         family,
@@ -297,13 +304,16 @@ def _load_processor(folder: Path, family: Family, model_config: Any) -> Any | No
 
 
 def _make_place(
-    template: Params, mesh: Mesh | None
+    template: Params, mesh: Mesh | None, tensor_rules: TensorRules
 ) -> Callable[[str, np.ndarray | jax.Array], jax.Array]:
     """How a leaf goes to its device; always copied, for numpy's memory is not ours.
 
     Each is waited for, so that no more than one is in memory twice.
     """
-    shardings = None if mesh is None else flatten(param_shardings(template, mesh))
+    shardings = None
+    if mesh is not None:
+        chosen = param_shardings(template, mesh, tensor_rules=tensor_rules)
+        shardings = flatten(chosen)
 
     def place(path: str, array: np.ndarray | jax.Array) -> jax.Array:
         sharding = None if shardings is None else shardings[path]

@@ -349,6 +349,8 @@ FAMILY = Family(
         r"bert/embeddings/word_embeddings/.*",
         r"cls/predictions/(?:bias|decoder/.*)",
     ),
+    column_parallel=r"query|key|value|intermediate/dense",
+    row_parallel=r"output/dense",
     max_positions=lambda config: config.max_position_embeddings,
     packed_heads=heads_of_tokens,
     variants=VARIANTS,

@@ -309,6 +309,8 @@ FAMILY = Family(
         r"distilbert/embeddings/word_embeddings/.*",
         r"vocab_projector/.*",
     ),
+    column_parallel=r"[qkv]_lin|lin1",
+    row_parallel=r"out_lin|lin2",
     max_positions=lambda config: config.max_position_embeddings,
     packed_heads=heads_of_tokens,
     variants={

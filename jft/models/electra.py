@@ -200,6 +200,8 @@ FAMILY = Family(
         r"electra/embeddings/word_embeddings/.*",
         r"generator_lm_head/.*",
     ),
+    column_parallel=r"query|key|value|intermediate/dense",
+    row_parallel=r"output/dense",
     max_positions=lambda config: config.max_position_embeddings,
     packed_heads=heads_of_tokens,
     variants={

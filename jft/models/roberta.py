@@ -265,6 +265,8 @@ FAMILY = Family(
         r"roberta/embeddings/word_embeddings/.*",
         r"lm_head/(?:bias|decoder/.*)",
     ),
+    column_parallel=r"query|key|value|intermediate/dense",
+    row_parallel=r"output/dense",
     variants={
         "roberta-base": _variant(RobertaConfig, 768),
         "roberta-large": _variant(RobertaConfig, 1024, num_hidden_layers=24),

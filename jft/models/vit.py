@@ -291,5 +291,7 @@ FAMILY = Family(
     num_layers=lambda config: config.num_hidden_layers,
     final_norm=r"vit/layernorm/.*",
     head_rules=lambda task: (r"classifier/.*",),
+    column_parallel=r"query|key|value|intermediate/dense",
+    row_parallel=r"output/dense",
     variants=VARIANTS,
 )

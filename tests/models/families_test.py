@@ -230,3 +230,27 @@ def test_dropout_is_active_only_with_a_key(model_type, task):
         assert not any(active)
         jax.eval_shape(lambda p: apply_fn(p, batch, key=jax.random.key(0)), params)
     assert any(active)
+
+
+@pytest.mark.parametrize("model_type", MODELS)
+def test_the_tensor_axis_finds_every_product_of_a_block(model_type):
+    """Each is column-parallel or row-parallel, and both kinds occur."""
+    family = MODELS[model_type]
+    tiny = TABLE[model_type].config if model_type in TABLE else {}
+    config = family.config_from_dict(tiny)
+    shapes = flatten(abstract_params(family, config, task=next(iter(family.heads))))
+    index, num_layers = family.layer_index(config), family.num_layers(config)
+    products = [
+        path
+        for path, x in shapes.items()
+        if path.endswith("/kernel") and x.ndim == 2 and 1 <= index(path) <= num_layers
+    ]
+    axes = {
+        path: next((a for r, a in family.tensor_rules if re.fullmatch(r, path)), None)
+        for path in products
+    }
+    assert set(axes.values()) == {-1, -2}, [p for p, a in axes.items() if a is None]
+    tables = {path for path in shapes if path.endswith("word_embeddings/embedding")}
+    for path in tables:
+        rules = [(r, a) for r, a in family.tensor_rules if re.fullmatch(r, path)]
+        assert rules[0][1] == 0
