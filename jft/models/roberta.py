@@ -175,6 +175,10 @@ class Roberta(TextModel):
         """The blocks."""
         return self.config.num_hidden_layers
 
+    def num_read(self) -> int | None:
+        """The classifier reads the first token."""
+        return 1 if self.task == "sequence_classification" else None
+
     def make_backbone(self) -> Backbone:
         """Everything but the head, under the checkpoint's name."""
         return Backbone(self.config, self.task == "base", Embeddings, name="roberta")

@@ -3,6 +3,7 @@
 
 import collections
 import contextlib
+import functools
 import re
 
 import jax
@@ -254,3 +255,33 @@ def test_the_tensor_axis_finds_every_product_of_a_block(model_type):
     for path in tables:
         rules = [(r, a) for r, a in family.tensor_rules if re.fullmatch(r, path)]
         assert rules[0][1] == 0
+
+
+@pytest.mark.parametrize(
+    "model_type", ["bert", "roberta", "xlm-roberta", "electra", "distilbert"]
+)
+def test_the_last_block_computes_what_the_head_reads(model_type):
+    """Of a classifier of the first token that token alone; the answer is the same."""
+    task = "sequence_classification"
+    module, params, batch = make(model_type, task)
+    last = get_family(model_type).num_layers(module.config) + 1
+
+    def forward(params, **options):
+        return module.apply({"params": params}, batch, **options)
+
+    hidden = jax.jit(functools.partial(forward, stop=last))(params)
+    assert hidden.shape[:2] == (len(batch["input_ids"]), 1)
+    before = jax.jit(functools.partial(forward, stop=last - 1))(params)
+    assert before.shape[:2] == batch["input_ids"].shape
+    whole = type(module)(module.config, "token_classification")
+    all_tokens = whole.apply({"params": params}, batch, stop=last)
+    np.testing.assert_allclose(hidden, all_tokens[:, :1], rtol=1e-5, atol=1e-5)
+    options = {"start": last - 1, "stop": last, "hidden": before}
+    flops = [
+        jax.jit(lambda p, m=m: m.apply({"params": p}, batch, **options))
+        .lower(params)
+        .compile()
+        .cost_analysis()["flops"]
+        for m in (module, whole)
+    ]
+    assert flops[0] < 0.6 * flops[1]
