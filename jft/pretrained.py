@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jft import train
 from jft.data.fields.tokenizer import check_tokenizer_fits, load_tokenizer
 from jft.export import save_pretrained
 from jft.models import Family, family_of, make_apply_fn, make_prefix_fn
@@ -33,7 +34,6 @@ from jft.params import (
 )
 from jft.params.init import matches_any
 from jft.paths import flatten
-from jft.train import param_shardings
 from jft.types import (
     ApplyFn,
     InputError,
@@ -312,12 +312,15 @@ def _make_place(
     """
     shardings = None
     if mesh is not None:
-        chosen = param_shardings(template, mesh, tensor_rules=tensor_rules)
+        chosen = train.param_shardings(template, mesh, tensor_rules=tensor_rules)
         shardings = flatten(chosen)
 
     def place(path: str, array: np.ndarray | jax.Array) -> jax.Array:
-        sharding = None if shardings is None else shardings[path]
-        placed: jax.Array = jax.device_put(array, sharding, may_alias=False)
+        placed: jax.Array
+        if shardings is None:
+            placed = jax.device_put(array, may_alias=False)
+        else:
+            placed = train.place(array, shardings[path], may_alias=False)
         placed.block_until_ready()
         gc.collect(0)  # jax lets go of the numpy arrays that it has read only then
         return placed

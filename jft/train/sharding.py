@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -209,8 +210,35 @@ def gather_params(params: Params, shardings: Params) -> Params:
 
 
 def place_state(state: TrainState, shardings: TrainState) -> TrainState:
-    """Put a state where it should live."""
-    return jax.device_put(state, shardings)  # type: ignore[no-any-return]
+    """Put a state where it should live.
+
+    Of several processes each has the whole state and places its part.
+    """
+    return jax.tree.map(place, state, shardings)  # type: ignore[no-any-return]
+
+
+def place(
+    leaf: Any, sharding: NamedSharding, *, may_alias: bool | None = None
+) -> jax.Array:
+    """Put an array, the same in every process, on all devices of a sharding.
+
+    ``may_alias=False`` copies what is there already, as ``jax.device_put`` has it.
+    """
+    if sharding.is_fully_addressable:
+        put: jax.Array = jax.device_put(leaf, sharding, may_alias=may_alias)
+        return put
+    if isinstance(leaf, jax.Array):
+        if not leaf.is_fully_addressable:  # placed before, perhaps otherwise
+            moved: jax.Array = jax.jit(lambda x: x, out_shardings=sharding)(leaf)
+            return moved
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            data = place(jax.random.key_data(leaf), sharding)
+            key: jax.Array = jax.random.wrap_key_data(
+                data, impl=jax.random.key_impl(leaf)
+            )
+            return key
+    host = np.asarray(leaf)
+    return jax.make_array_from_callback(host.shape, sharding, lambda i: host[i])
 
 
 def _specs(
