@@ -8,10 +8,10 @@ articles, in SQuAD's JSON, in ``$JFT_DATA/xquad`` or ``../shared/data/xquad`` be
 checkout. Divided by article, so that no test paragraph is of an article seen.
 
 From all-MiniLM-L6-v2, seed 0, F1 on the articles of the test split: 19.4, and 13.8 by
-Trainer with batches of its own order. Without dropout and on the same batches: 28.3, and
-25.6 by Trainer; 25.6 by both where padding competes with the tokens, as in transformers'
-loss (``train.loss_options.mask_padding=False``). 26 November 2026. Some 900 questions
-are few to learn from: dropout alone moves the score by ten points.
+Trainer with batches of its own order. Without dropout and on the same batches: 28.3,
+and 25.6 by Trainer; 25.6 by both where padding competes with the tokens, as in the loss
+of transformers (``train.loss_options.mask_padding=False``). 26 November 2026. Some 900
+questions are few to learn from: dropout alone moves the score by ten points.
 
 Arguments: ``pretrained`` (a folder or Hub id; the default is all-MiniLM-L6-v2),
 ``epochs``, ``quicktest``.

@@ -266,14 +266,17 @@ def step_core(
     def loss_of(open_leaves: Params, microbatch: Batch, key: jax.Array) -> Any:
         params = combine(open_leaves, closed, frozen)
         total, sums = forward(params, microbatch, key, lowest)
-        return total * _inverse(sums["loss"][1]) if at_once else total, sums
+        scale = _inverse(sums["loss"][1]) if at_once else jnp.ones(())
+        return total * scale.astype(total.dtype), sums
 
     grads, sums = _gradients(loss_of, open_, batch, key, grad_accum_steps)
     if axis_name is not None:
         grads, sums = jax.lax.psum((grads, sums), axis_name)
-    scale = jnp.ones(()) if at_once else _inverse(sums["loss"][1])
+    if not at_once:
+        scale = _inverse(sums["loss"][1])
+        grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), grads)
     metrics = {name: total / count for name, (total, count) in sums.items()}
-    metrics["grad_norm"] = optax.tree.norm(grads) * scale
+    metrics["grad_norm"] = optax.tree.norm(grads)
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
     streak = jnp.where(finite, 0, moving.nonfinite_streak + 1)
     metrics["nonfinite_streak"] = streak
@@ -283,8 +286,6 @@ def step_core(
         extra["open_groups"] = open_groups
 
     def update(trainable: Params, opt_state: Any, grads: Params) -> tuple[Params, Any]:
-        if not at_once:
-            grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), grads)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes floats and counts
             updates, opt_state = tx.update(grads, opt_state, trainable, **extra)
         return _apply_updates(trainable, updates), opt_state
