@@ -28,7 +28,15 @@ from jft.config import new_flags, run_without_config, split_overrides
 from jft.types import InputError
 
 # A new suite is a file of `experiments.benchmarks` with ``measure``, and its name here.
-SUITES = ("collectives", "loader", "step", "trainer")
+SUITES = (
+    "collectives",
+    "generation",
+    "growth",
+    "loader",
+    "startup",
+    "step",
+    "trainer",
+)
 
 FLAGS = new_flags()
 SUITE = flags.DEFINE_enum("suite", None, SUITES, "What is measured.", FLAGS)
@@ -48,6 +56,9 @@ BATCHES = flags.DEFINE_enum(
 )
 EVALUATE = flags.DEFINE_bool("evaluate", False, "After each epoch of trainer.", FLAGS)
 DEVICE = flags.DEFINE_enum("device", "cpu", ["cpu", "gpu"], "Where to run.", FLAGS)
+AXIS = flags.DEFINE_multi_string(
+    "axis", [], "Axis of growth, such as depth or depth=1,2,4; repeat it.", FLAGS
+)
 OUTPUT = flags.DEFINE_string("output", "benchmark.json", "File to write.", FLAGS)
 
 PACKAGES = ("jax", "flax", "optax", "grain", "numpy", "transformers", "pillow")
@@ -99,6 +110,7 @@ def read_settings() -> Settings:
         batches=BATCHES.value,
         evaluate=EVALUATE.value,
         device=DEVICE.value,
+        axes=dict(map(read_axis, AXIS.value)),
     )
 
 
@@ -108,6 +120,15 @@ def read_shape(text: str) -> tuple[int, int]:
     if len(parts) != 2 or not all(p.isdecimal() and int(p) for p in parts):
         raise InputError(f"--shape is {text!r}; expected rows x tokens, as in 16x128.")
     return int(parts[0]), int(parts[1])
+
+
+def read_axis(text: str) -> tuple[str, list[int]]:
+    """Name and values of ``depth=1,2,4``, in order; none of ``depth``: the usual."""
+    name, given, values = text.partition("=")
+    words = values.split(",") if given else []
+    if not all(word.isdecimal() for word in words):
+        raise InputError(f"--axis is {text!r}; expected numbers, as in depth=1,2,4.")
+    return name, sorted({int(word) for word in words})
 
 
 def read_seeds(words: list[str]) -> list[int]:

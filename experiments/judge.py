@@ -2,7 +2,7 @@
 """How good is it, during the run: evaluation, the source task, and the hooks."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jft
@@ -136,20 +136,29 @@ def continue_texts(
     task: tasks.Task, model: jft.Pretrained, examples: data.Examples, config: Config
 ) -> list[str]:
     """How a decoder goes on from each example."""
-    assert task.make_prompt is not None
-    prompts = [task.make_prompt(model, examples[i]) for i in range(len(examples))]
     written: list[str] = []
     size = config.data.global_batch_size
-    for start in range(0, len(prompts), size):
-        batch = model.processor(
-            prompts[start : start + size],
+    for start in range(0, len(examples), size):
+        span = range(start, min(start + size, len(examples)))
+        batch = make_prompts(task, model, [examples[i] for i in span])
+        written += write_texts(model, batch, config)
+    return written
+
+
+def make_prompts(
+    task: tasks.Task, model: jft.Pretrained, examples: Sequence[Mapping[str, Any]]
+) -> Batch:
+    """The tokens that a decoder goes on from, padded on the left."""
+    assert task.make_prompt is not None
+    return dict(
+        model.processor(
+            [task.make_prompt(model, example) for example in examples],
             padding=True,
             padding_side="left",
             add_special_tokens=task.inputs[0].kind != "messages",
             return_tensors="np",
         )
-        written += write_texts(model, dict(batch), config)
-    return written
+    )
 
 
 class SourceTask:

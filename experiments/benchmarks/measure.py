@@ -20,6 +20,7 @@ class Settings(NamedTuple):
     batches: str  # that Trainer is fed
     evaluate: bool  # after each epoch
     device: str  # cpu or gpu
+    axes: Mapping[str, Sequence[int]]  # of growth -> values; {}: all, the usual ones
 
 
 class Measured(NamedTuple):
@@ -48,6 +49,18 @@ def in_turn(
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
     """Ours over theirs, round by round: what slowed down both cancels."""
     return [a / b for a, b in zip(ours, theirs, strict=True)]
+
+
+def peak_bytes(executable: Any) -> int:
+    """What a compiled program is given, writes and holds in between; aliases once."""
+    memory = executable.memory_analysis()
+    needed: int = (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
+    return needed
 
 
 def median_range(values: Sequence[float]) -> str:

@@ -7,6 +7,7 @@ the loader's first batch is taken. The operations are those that XLA counts in t
 compiled step.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from experiments.benchmarks.measure import (
     Settings,
     in_turn,
     median_range,
+    peak_bytes,
     ratios,
 )
 from jft.tables import format_table
@@ -89,7 +91,16 @@ def make_ours(
     state = build.init_state(job)
     groups = build.open_groups_at(job)(0, [])
     step_fn = build.make_train_step(job, state_shardings=None)
+    before = time.perf_counter()
     compiled = step_fn.compile(state, batch, open_groups=groups)
+    facts = {
+        "compile_seconds": time.perf_counter() - before,
+        "flops": compiled.flops,
+        "trainable": compiled.num_params,
+        "bytes": peak_bytes(compiled.executable),
+        "trainable_bytes": num_bytes(state.trainable),
+        "optimizer_bytes": num_bytes(state.opt_state),
+    }
     held = [state]
 
     def run() -> None:
@@ -97,7 +108,12 @@ def make_ours(
             held[0], _ = compiled(held[0], batch)
         jax.block_until_ready(held[0].trainable)
 
-    return run, {"flops": compiled.flops, "trainable": compiled.num_params}
+    return run, facts
+
+
+def num_bytes(tree: Any) -> int:
+    """Bytes of all arrays of a tree."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
 def make_theirs(
