@@ -11,14 +11,16 @@ from experiments import benchmark
 from experiments.benchmarks import growth
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-AXES = ("batch=2,4,6", "length=16,32,64", "depth=1,2,3", "width=8,16,32",
+# big enough: XLA fuses smaller products into loops, and counts some of them twice
+SHAPE = "16x32"
+AXES = ("batch=8,12,16", "length=32,64", "depth=1,2,3", "width=16,32",
         "trainable", "groups=1,4")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def argv(tiny_bert, reviews):
     config = f"--config={CONFIGS}/sst2.py:pretrained={tiny_bert}"
-    few = ["--shape=8x32", "--steps=1", "--rounds=1"]
+    few = [f"--shape={SHAPE}", "--steps=1", "--rounds=1"]
     return ["--suite=growth", config, f"--set=data.path={reviews}", *few]
 
 
@@ -39,7 +41,7 @@ def differences(rows, name):
 
 def test_the_optimizers_state_is_two_numbers_a_trainable_one(grown):
     rows = [row for one in grown[0].values() for row in one["rows"]]
-    assert len(rows) == 17
+    assert len(rows) == 15
     assert all(row["trainable_bytes"] == 4 * row["trainable"] for row in rows)
     (counters,) = {row["optimizer_bytes"] - 2 * row["trainable_bytes"] for row in rows}
     assert counters in (4, 8)  # Adam's step, and the schedule's where it counts
@@ -62,9 +64,9 @@ def test_a_block_more_has_its_own_moments(grown):
 
 @pytest.mark.parametrize("axis", ["length", "width"])
 def test_length_and_width_cost_between_their_power_one_and_two(grown, axis):
-    for small, large in itertools.pairwise(grown[0][axis]["rows"]):
-        assert 1.8 < large["flops"] / small["flops"] < 4
-        assert large["bytes"] / small["bytes"] < 4
+    small, large = grown[0][axis]["rows"]
+    assert 2 < large["flops"] / small["flops"] < 4
+    assert large["bytes"] / small["bytes"] < 4
 
 
 def test_what_is_frozen_costs_a_forward_pass_and_no_state(grown):
@@ -87,11 +89,11 @@ def test_every_axis_has_a_table_a_plot_and_what_they_say(grown):
     results, folder, out = grown
     for axis, result in results.items():
         assert (folder / f"out_{axis}.png").stat().st_size > 5000
-        assert f"sst2, 8x32: {axis}" in out
+        assert f"sst2, {SHAPE}: {axis}" in out
         assert all(len(row["seconds"]) == 1 for row in result["rows"])
     assert out.count("outgrow operations") == len(AXES)
     assert results["depth"]["last_doubling"]["from"] == 1
-    assert results["batch"]["last_doubling"]["from"] == 2  # twice 4 is above 6
+    assert results["batch"]["last_doubling"]["from"] == 8  # twice 12 is above 16
 
 
 def rows_of(seconds, flops):
