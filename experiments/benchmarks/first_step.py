@@ -50,13 +50,22 @@ def take(
     state = jax.block_until_ready(build.init_state(job))
     seconds = {"job": lap()}
     found: list[str] = []
-    jax.monitoring.register_event_listener(
-        lambda event, **_: found.append(event) if event.endswith("cache_hits") else None
-    )
+    in_xla: list[float] = []
+
+    def count(event: str, **_: object) -> None:
+        if event.endswith("/cache_hits"):
+            found.append(event)
+
+    def add(event: str, duration: float, **_: object) -> None:
+        if event.endswith("/backend_compile_duration"):
+            in_xla.append(duration)
+
+    jax.monitoring.register_event_listener(count)
+    jax.monitoring.register_event_duration_secs_listener(add)
     step_fn = build.make_train_step(job, state_shardings=None)
     groups = build.open_groups_at(job)(0, [])
     compiled = step_fn.compile(state, batch, open_groups=groups)
-    seconds |= {"compile": lap(), "found": len(found)}
+    seconds |= {"compile": lap(), "xla": sum(in_xla), "found": len(found)}
     jax.block_until_ready(compiled(state, batch))
     return seconds | {"step": lap()}
 

@@ -27,11 +27,13 @@ def test_a_warm_start_finds_the_program_of_the_cold_one(call, argv, tmp_path):
     for start in startup.STARTS:
         assert set(found[start]) == {*startup.COLUMNS, "found"}
         assert all(len(values) == 1 for values in found[start].values())
-        parts = [found[start][part][0] for part in startup.COLUMNS]
-        assert sum(parts[:-1]) < parts[-1]  # each is a part of the process
+        parts = {part: values[0] for part, values in found[start].items()}
+        assert 0 < parts["xla"] < parts["compile"]
+        whole = ("import", "job", "compile", "step")
+        assert sum(parts[part] for part in whole) < parts["total"]
     assert found["cold"]["found"] == [0]
     assert found["warm"]["found"] == [1]
-    assert len(found["ratio"]) == 1
+    assert len(found["ratio"]) == len(found["xla_ratio"]) == 1
     assert "at most 0.25 is wanted" in result.out
 
 
