@@ -3,6 +3,7 @@
 
 from jft.train.activations import ActivationCache, Rows, is_one_array
 from jft.train.boundaries import Stretch, choose_boundaries, plan_boundaries
+from jft.train.chunked_loss import Chunks
 from jft.train.compile_cache import keep_compiled
 from jft.train.contrastive import (
     cosine_regression,
@@ -60,6 +61,7 @@ from jft.train.step import (
 __all__ = [
     "DIVERGENCES",
     "ActivationCache",
+    "Chunks",
     "CompiledStep",
     "DivergenceFn",
     "FitResult",

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Score a few tokens of each row at a time, and no token without a target.
+
+A language model's head says ``V`` numbers of each token. ``[B, L, V]`` is by far the
+largest array of a step, and of hidden words most of it is about tokens that nothing
+asks for. Here the tokens of each row are put in order, those with a target first, and
+the head answers for ``[B, C]`` of them at a time until no row has a target left. Rows
+stay where they are, so a batch that is divided over devices stays divided.
+
+A part's gradient is taken at once, while its logits are there, and added up in at least
+float32: logits are neither kept nor computed twice, which is possible because a sum is
+differentiated. Hsu et al. 2024, "Liger Kernel", arXiv 2410.10989.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+
+from jft.data.fields.padding import IGNORED
+from jft.types import HIDDEN, ApplyFn, Batch, InputError, Params, PrefixFn
+
+# (outputs, batch) -> what is differentiated, and any sums beside it
+ScoreFn = Callable[[Any, Batch], tuple[jax.Array, Any]]
+Leaves: TypeAlias = list[Any]
+PartFn = Callable[[Leaves, Any], tuple[jax.Array, Any]]
+
+SMALL = 2**22  # logits that may as well be there all at once: 16 MiB of float32
+FEW = 512  # tokens below which a product with the words is no faster
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunks:
+    """How to score tokens in parts; what is asked of outputs must be sums over them.
+
+    ``prefix_fn`` runs up to ``boundary``, the head's: the model's number of blocks + 1.
+    ``size`` is how many tokens of each row are scored at a time; None leaves it to
+    `choose_size`.
+    """
+
+    prefix_fn: PrefixFn
+    boundary: int
+    size: int | None = None
+
+
+def choose_size(batch_size: int, length: int, num_words: int) -> int | None:
+    """Tokens of each row at a time: few, but enough for the products to be fast.
+
+    None where all logits together are few.
+
+    >>> choose_size(32, 128, 30522), choose_size(8, 512, 30522), choose_size(8, 16, 99)
+    (16, 64, None)
+    """
+    if batch_size * length * num_words < SMALL:
+        return None
+    # a sixteenth: so much at most is scored beyond the last target
+    least = max(-(-length // 16), -(-FEW // batch_size))
+    return min(length, -(-least // 8) * 8)
+
+
+def score_tokens(
+    apply_fn: ApplyFn,
+    params: Params,
+    inputs: Batch,
+    batch: Batch,
+    score_fn: ScoreFn,
+    *,
+    key: jax.Array | None,
+    chunks: Chunks | None,
+) -> tuple[jax.Array, Any]:
+    """Run a model's forward and score what it answers, in parts or all at once.
+
+    Args:
+      apply_fn: the forward; it must go on from activations at the head's boundary.
+      params: of the model.
+      inputs: what the model reads.
+      batch: what the score reads; mostly the same fields, in their own dtype. Those of
+        the shape ``[B, L, …]``, ``targets [B, L]`` being one, are of tokens.
+      score_fn: what is asked of the outputs.
+      key: of dropout, consumed; None drops nothing out. In parts, dropout within the
+        head draws anew for each.
+      chunks: None scores all at once.
+
+    Returns:
+      What ``score_fn`` returns, of all tokens. In parts, only the first is
+      differentiated, and only in reverse.
+
+    Raises:
+      InputError: for chunks and outputs that are not one row of numbers a token.
+    """
+    if chunks is None:
+        return score_fn(apply_fn(params, inputs, key=key), batch)
+    inputs = chunks.prefix_fn(params, inputs, stop=chunks.boundary, key=key)
+    shape = _check_outputs(
+        jax.eval_shape(lambda *args: apply_fn(*args, key=key), params, inputs), batch
+    )
+    size = choose_size(*shape) if chunks.size is None else min(chunks.size, shape[1])
+    if size is None:
+        return score_fn(apply_fn(params, inputs, key=key), batch)
+
+    rest = {name: x for name, x in batch.items() if not name.startswith(HIDDEN)}
+    fields = [_whole_chunks(x, shape[:2], size) for x in (inputs, rest)]
+    given = (params, *fields, key)
+    leaves, structure = jax.tree.flatten(given)
+    targets = fields[1]["targets"]
+    num_params = len(jax.tree.leaves(params))
+    of_tokens = [
+        i >= num_params and x.shape[:2] == targets.shape for i, x in enumerate(leaves)
+    ]
+
+    def part_fn(leaves: Leaves, index: Any) -> tuple[jax.Array, Any]:
+        params, inputs, batch, key = jax.tree.unflatten(structure, leaves)
+        own = None if key is None else jax.random.fold_in(key, index)
+        return score_fn(apply_fn(params, inputs, key=own), batch)
+
+    asked = targets != IGNORED
+    order = jnp.argsort(~asked, axis=1, stable=True)
+    num_parts = (jnp.max(jnp.sum(asked, axis=1, dtype=jnp.int32)) + size - 1) // size
+    sum_parts = _make_sum(part_fn, of_tokens, size)
+    return sum_parts(leaves, order, num_parts)
+
+
+def _check_outputs(outputs: Any, batch: Batch) -> tuple[int, int, int]:
+    """The shape ``[B, L, V]`` of the outputs."""
+    shapes = jax.tree.map(lambda x: x.shape, outputs)
+    targets = jnp.shape(batch["targets"])
+    if not isinstance(outputs, jax.ShapeDtypeStruct) or shapes[:-1] != targets:
+        raise InputError(
+            f"the outputs have the shape {shapes}, the targets {targets}; only outputs "
+            "[B, L, V] of targets [B, L] can be scored in parts. Leave out chunks."
+        )
+    batch_size, length, num_words = shapes
+    return batch_size, length, num_words
+
+
+def _whole_chunks(fields: Batch, shape: tuple[int, int], size: int) -> dict[str, Any]:
+    """Fill what is of tokens up to a multiple of the size; no filler has a target."""
+    missing = -shape[1] % size
+
+    def fill(name: str, x: Any) -> Any:
+        x = jnp.asarray(x)
+        if x.shape[:2] != shape or not missing:
+            return x
+        widths = [(0, 0), (0, missing), *[(0, 0)] * (x.ndim - 2)]
+        filler = IGNORED if name == "targets" else 0
+        return jnp.pad(x, widths, constant_values=filler)
+
+    return {
+        name: jax.tree.map(functools.partial(fill, name), x)
+        for name, x in fields.items()
+    }
+
+
+def _make_sum(
+    part_fn: PartFn, of_tokens: Sequence[bool], size: int
+) -> Callable[[Leaves, jax.Array, jax.Array], tuple[jax.Array, Any]]:
+    """The sum of ``part_fn`` over parts of the tokens, and its gradient.
+
+    The function takes the leaves, those ``of_tokens`` whole; the ``order [B, L]`` of
+    the tokens; and how many parts of them there are to sum.
+    """
+
+    def cut(leaves: Leaves, order: jax.Array, index: Any) -> Leaves:
+        """The leaves of one part."""
+        positions = jax.lax.dynamic_slice_in_dim(order, index * size, size, axis=1)
+        return [
+            _take(x, positions) if of_token else x
+            for x, of_token in zip(leaves, of_tokens, strict=True)
+        ]
+
+    @jax.custom_vjp
+    def sum_parts(
+        leaves: Leaves, order: jax.Array, num_parts: jax.Array
+    ) -> tuple[jax.Array, Any]:
+        def one(index: Any) -> tuple[jax.Array, Any]:
+            return part_fn(cut(leaves, order, index), index)
+
+        def add(index: Any, total: Any) -> Any:
+            return jax.tree.map(jnp.add, total, one(index))
+
+        start = _zeros(jax.eval_shape(one, 0))
+        total: tuple[jax.Array, Any] = jax.lax.fori_loop(0, num_parts, add, start)
+        return total
+
+    def forward(
+        *primals: Any,
+    ) -> tuple[tuple[jax.Array, Any], dict[int, jax.Array]]:
+        leaves, order, num_parts = jax.tree.map(lambda x: x.value, primals)
+        used = _are_used(part_fn, jax.eval_shape(cut, leaves, order, 0))
+        moving = [i for i, x in enumerate(primals[0]) if x.perturbed and used[i]]
+
+        def one(index: Any) -> tuple[tuple[jax.Array, Any], dict[int, jax.Array]]:
+            part = cut(leaves, order, index)
+
+            def of_moving(chosen: dict[int, jax.Array]) -> tuple[jax.Array, Any]:
+                return part_fn([chosen.get(i, x) for i, x in enumerate(part)], index)
+
+            return jax.value_and_grad(of_moving, has_aux=True)(
+                {i: part[i] for i in moving}
+            )
+
+        def add(index: Any, so_far: Any) -> Any:
+            (total, slopes), (scored, grads) = so_far, one(index)
+            placed = {
+                i: jax.lax.dynamic_update_slice_in_dim(
+                    slopes[i], grads[i], index * size, axis=1
+                )
+                if of_tokens[i]
+                else slopes[i] + grads[i].astype(slopes[i].dtype)
+                for i in moving
+            }
+            return jax.tree.map(jnp.add, total, scored), placed
+
+        slopes = {
+            i: jnp.zeros_like(leaves[i])
+            if of_tokens[i]
+            else jnp.zeros(leaves[i].shape, _at_least_float32(leaves[i].dtype))
+            for i in moving
+        }
+        start = _zeros(jax.eval_shape(one, 0)[0])
+        total, slopes = jax.lax.fori_loop(0, num_parts, add, (start, slopes))
+        back = jnp.argsort(order, axis=1)
+        return total, {
+            i: _take(x, back) if of_tokens[i] else x.astype(leaves[i].dtype)
+            for i, x in slopes.items()
+        }
+
+    def backward(slopes: dict[int, jax.Array], cotangents: Any) -> tuple[Any, ...]:
+        along = cotangents[0]
+        if isinstance(along, jax.custom_derivatives.SymbolicZero):
+            slopes = {}
+        grads = [
+            slopes[i] * along.astype(slopes[i].dtype) if i in slopes else None
+            for i in range(len(of_tokens))
+        ]
+        return grads, None, None
+
+    sum_parts.defvjp(forward, backward, symbolic_zeros=True)
+    return sum_parts
+
+
+def _take(x: jax.Array, positions: jax.Array) -> jax.Array:
+    """What ``[B, L, …]`` has at ``positions [B, C]``."""
+    index = positions.reshape(*positions.shape, *(1,) * (x.ndim - 2))
+    return jnp.take_along_axis(x, index, axis=1, mode="promise_in_bounds")
+
+
+def _zeros(shapes: Any) -> Any:
+    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+
+def _at_least_float32(dtype: Any) -> Any:
+    return jnp.float32 if jnp.dtype(dtype).itemsize < 4 else dtype
+
+
+def _are_used(part_fn: PartFn, leaves: Leaves) -> list[bool]:
+    """Which leaves anything is computed from: the head's parameters, tied ones too."""
+    jaxpr = jax.make_jaxpr(part_fn)(leaves, 0).jaxpr
+    read = {id(x) for eqn in jaxpr.eqns for x in eqn.invars}
+    return [id(x) in read for x in jaxpr.invars[: len(leaves)]]
