@@ -15,7 +15,7 @@ differentiated. Hsu et al. 2024, "Liger Kernel", arXiv 2410.10989.
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ from jft.types import HIDDEN, ApplyFn, Batch, InputError, Params, PrefixFn
 # (outputs, batch) -> what is differentiated, and any sums beside it
 ScoreFn = Callable[[Any, Batch], tuple[jax.Array, Any]]
 Leaves: TypeAlias = list[Any]
+Slopes: TypeAlias = dict[int, jax.Array]  # number of a leaf -> its gradient
 PartFn = Callable[[Leaves, Any], tuple[jax.Array, Any]]
 
 SMALL = 2**22  # logits that may as well be there all at once: 16 MiB of float32
@@ -107,9 +108,9 @@ def score_tokens(
     leaves, structure = jax.tree.flatten(given)
     targets = fields[1]["targets"]
     num_params = len(jax.tree.leaves(params))
-    of_tokens = [
+    of_tokens = tuple(
         i >= num_params and x.shape[:2] == targets.shape for i, x in enumerate(leaves)
-    ]
+    )
 
     def part_fn(leaves: Leaves, index: Any) -> tuple[jax.Array, Any]:
         params, inputs, batch, key = jax.tree.unflatten(structure, leaves)
@@ -119,8 +120,8 @@ def score_tokens(
     asked = targets != IGNORED
     order = jnp.argsort(~asked, axis=1, stable=True)
     num_parts = (jnp.max(jnp.sum(asked, axis=1, dtype=jnp.int32)) + size - 1) // size
-    sum_parts = _make_sum(part_fn, of_tokens, size)
-    return sum_parts(leaves, order, num_parts)
+    parts = _Parts(part_fn, of_tokens, size)
+    return _make_sum(parts)(leaves, order, num_parts)
 
 
 def _check_outputs(outputs: Any, batch: Batch) -> tuple[int, int, int]:
@@ -154,92 +155,109 @@ def _whole_chunks(fields: Batch, shape: tuple[int, int], size: int) -> dict[str,
     }
 
 
-def _make_sum(
-    part_fn: PartFn, of_tokens: Sequence[bool], size: int
-) -> Callable[[Leaves, jax.Array, jax.Array], tuple[jax.Array, Any]]:
-    """The sum of ``part_fn`` over parts of the tokens, and its gradient.
+class _Parts(NamedTuple):
+    """How leaves, of tokens or not, are scored a part at a time.
 
-    The function takes the leaves, those ``of_tokens`` whole; the ``order [B, L]`` of
-    the tokens; and how many parts of them there are to sum.
+    An ``order [B, L]`` of the tokens says which of them make up a part.
     """
 
-    def cut(leaves: Leaves, order: jax.Array, index: Any) -> Leaves:
+    score: PartFn  # of the leaves of one part, and its number
+    of_tokens: tuple[bool, ...]  # which leaves are ``[B, L, …]``
+    size: int
+
+    def cut(self, leaves: Leaves, order: jax.Array, index: Any) -> Leaves:
         """The leaves of one part."""
-        positions = jax.lax.dynamic_slice_in_dim(order, index * size, size, axis=1)
+        start = index * self.size
+        positions = jax.lax.dynamic_slice_in_dim(order, start, self.size, axis=1)
         return [
             _take(x, positions) if of_token else x
-            for x, of_token in zip(leaves, of_tokens, strict=True)
+            for x, of_token in zip(leaves, self.of_tokens, strict=True)
         ]
 
-    @jax.custom_vjp
-    def sum_parts(
-        leaves: Leaves, order: jax.Array, num_parts: jax.Array
-    ) -> tuple[jax.Array, Any]:
-        def one(index: Any) -> tuple[jax.Array, Any]:
-            return part_fn(cut(leaves, order, index), index)
+    def sum(self, leaves: Leaves, order: jax.Array, num_parts: jax.Array) -> Any:
+        """The scores of the first parts."""
 
-        def add(index: Any, total: Any) -> Any:
-            return jax.tree.map(jnp.add, total, one(index))
+        def scored(index: Any) -> Any:
+            return self.score(self.cut(leaves, order, index), index)
 
-        start = _zeros(jax.eval_shape(one, 0))
-        total: tuple[jax.Array, Any] = jax.lax.fori_loop(0, num_parts, add, start)
-        return total
+        start = _zeros(jax.eval_shape(scored, 0))
+        return jax.lax.fori_loop(
+            0, num_parts, lambda i, total: _add(total, scored(i)), start
+        )
 
-    def forward(
-        *primals: Any,
-    ) -> tuple[tuple[jax.Array, Any], dict[int, jax.Array]]:
-        leaves, order, num_parts = jax.tree.map(lambda x: x.value, primals)
-        used = _are_used(part_fn, jax.eval_shape(cut, leaves, order, 0))
-        moving = [i for i, x in enumerate(primals[0]) if x.perturbed and used[i]]
+    def find_used(self, leaves: Leaves, order: jax.Array) -> set[int]:
+        """What the score reads: the head's parameters, tied ones too, and its input."""
+        shapes = jax.eval_shape(self.cut, leaves, order, 0)
+        jaxpr = jax.make_jaxpr(self.score)(shapes, 0).jaxpr
+        read = {id(x) for eqn in jaxpr.eqns for x in eqn.invars}
+        return {i for i in range(len(leaves)) if id(jaxpr.invars[i]) in read}
 
-        def one(index: Any) -> tuple[tuple[jax.Array, Any], dict[int, jax.Array]]:
-            part = cut(leaves, order, index)
+    def differentiate(
+        self,
+        leaves: Leaves,
+        order: jax.Array,
+        num_parts: jax.Array,
+        moving: Sequence[int],
+    ) -> tuple[Any, Slopes]:
+        """`sum`, and its gradient for some of the leaves."""
 
-            def of_moving(chosen: dict[int, jax.Array]) -> tuple[jax.Array, Any]:
-                return part_fn([chosen.get(i, x) for i, x in enumerate(part)], index)
+        def scored(index: Any) -> tuple[Any, Slopes]:
+            part = self.cut(leaves, order, index)
 
-            return jax.value_and_grad(of_moving, has_aux=True)(
-                {i: part[i] for i in moving}
-            )
+            def of_moving(chosen: Slopes) -> tuple[jax.Array, Any]:
+                return self.score([chosen.get(i, x) for i, x in enumerate(part)], index)
 
-        def add(index: Any, so_far: Any) -> Any:
-            (total, slopes), (scored, grads) = so_far, one(index)
-            placed = {
-                i: jax.lax.dynamic_update_slice_in_dim(
-                    slopes[i], grads[i], index * size, axis=1
-                )
-                if of_tokens[i]
-                else slopes[i] + grads[i].astype(slopes[i].dtype)
+            chosen = {i: part[i] for i in moving}
+            return jax.value_and_grad(of_moving, has_aux=True)(chosen)
+
+        def place(i: int, slope: jax.Array, grad: jax.Array, index: Any) -> jax.Array:
+            if not self.of_tokens[i]:
+                return slope + grad.astype(slope.dtype)
+            start = index * self.size
+            return jax.lax.dynamic_update_slice_in_dim(slope, grad, start, axis=1)
+
+        def add(index: Any, so_far: tuple[Any, Slopes]) -> tuple[Any, Slopes]:
+            (total, slopes), (part, grads) = so_far, scored(index)
+            placed = {i: place(i, slopes[i], grads[i], index) for i in moving}
+            return _add(total, part), placed
+
+        start = (
+            _zeros(jax.eval_shape(scored, 0)[0]),
+            {
+                i: (_zeros if self.of_tokens[i] else _wide_zeros)(leaves[i])
                 for i in moving
-            }
-            return jax.tree.map(jnp.add, total, scored), placed
-
-        slopes = {
-            i: jnp.zeros_like(leaves[i])
-            if of_tokens[i]
-            else jnp.zeros(leaves[i].shape, _at_least_float32(leaves[i].dtype))
-            for i in moving
-        }
-        start = _zeros(jax.eval_shape(one, 0)[0])
-        total, slopes = jax.lax.fori_loop(0, num_parts, add, (start, slopes))
+            },
+        )
+        total, slopes = jax.lax.fori_loop(0, num_parts, add, start)
         back = jnp.argsort(order, axis=1)
-        return total, {
-            i: _take(x, back) if of_tokens[i] else x.astype(leaves[i].dtype)
-            for i, x in slopes.items()
-        }
+        for i, x in slopes.items():
+            x = _take(x, back) if self.of_tokens[i] else x
+            slopes[i] = x.astype(leaves[i].dtype)
+        return total, slopes
 
-    def backward(slopes: dict[int, jax.Array], cotangents: Any) -> tuple[Any, ...]:
+
+def _make_sum(parts: _Parts) -> Callable[..., tuple[jax.Array, Any]]:
+    """`_Parts.sum`, whose gradient is taken in the same pass where one is asked for."""
+
+    def forward(*primals: Any) -> tuple[Any, Slopes]:
+        leaves, order, num_parts = jax.tree.map(lambda x: x.value, primals)
+        used = parts.find_used(leaves, order)
+        moving = [i for i, x in enumerate(primals[0]) if x.perturbed and i in used]
+        return parts.differentiate(leaves, order, num_parts, moving)
+
+    def backward(slopes: Slopes, cotangents: Any) -> tuple[Any, None, None]:
         along = cotangents[0]
         if isinstance(along, jax.custom_derivatives.SymbolicZero):
             slopes = {}
         grads = [
             slopes[i] * along.astype(slopes[i].dtype) if i in slopes else None
-            for i in range(len(of_tokens))
+            for i in range(len(parts.of_tokens))
         ]
         return grads, None, None
 
-    sum_parts.defvjp(forward, backward, symbolic_zeros=True)
-    return sum_parts
+    summed = jax.custom_vjp(parts.sum)
+    summed.defvjp(forward, backward, symbolic_zeros=True)
+    return summed
 
 
 def _take(x: jax.Array, positions: jax.Array) -> jax.Array:
@@ -248,16 +266,14 @@ def _take(x: jax.Array, positions: jax.Array) -> jax.Array:
     return jnp.take_along_axis(x, index, axis=1, mode="promise_in_bounds")
 
 
+def _add(one: Any, other: Any) -> Any:
+    return jax.tree.map(jnp.add, one, other)
+
+
 def _zeros(shapes: Any) -> Any:
     return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
 
-def _at_least_float32(dtype: Any) -> Any:
-    return jnp.float32 if jnp.dtype(dtype).itemsize < 4 else dtype
-
-
-def _are_used(part_fn: PartFn, leaves: Leaves) -> list[bool]:
-    """Which leaves anything is computed from: the head's parameters, tied ones too."""
-    jaxpr = jax.make_jaxpr(part_fn)(leaves, 0).jaxpr
-    read = {id(x) for eqn in jaxpr.eqns for x in eqn.invars}
-    return [id(x) in read for x in jaxpr.invars[: len(leaves)]]
+def _wide_zeros(x: jax.Array) -> jax.Array:
+    """In at least float32, in which many parts are added up without loss."""
+    return jnp.zeros(x.shape, jnp.float32 if x.dtype.itemsize < 4 else x.dtype)
