@@ -101,12 +101,27 @@ def score_tokens(
     size = choose_size(*shape) if chunks.size is None else min(chunks.size, shape[1])
     if size is None:
         return score_fn(apply_fn(params, inputs, key=key), batch)
+    return _score_in_parts(
+        apply_fn, params, inputs, batch, score_fn, key=key, shape=shape[:2], size=size
+    )
 
+
+def _score_in_parts(
+    apply_fn: ApplyFn,
+    params: Params,
+    inputs: Batch,
+    batch: Batch,
+    score_fn: ScoreFn,
+    *,
+    key: jax.Array | None,
+    shape: tuple[int, int],
+    size: int,
+) -> tuple[jax.Array, Any]:
+    """Score what the head answers to inputs that were run up to it."""
     rest = {name: x for name, x in batch.items() if not name.startswith(HIDDEN)}
-    fields = [_whole_chunks(x, shape[:2], size) for x in (inputs, rest)]
-    given = (params, *fields, key)
-    leaves, structure = jax.tree.flatten(given)
-    targets = fields[1]["targets"]
+    inputs, rest = (_whole_chunks(x, shape, size) for x in (inputs, rest))
+    leaves, structure = jax.tree.flatten((params, inputs, rest, key))
+    targets = rest["targets"]
     num_params = len(jax.tree.leaves(params))
     of_tokens = tuple(
         i >= num_params and x.shape[:2] == targets.shape for i, x in enumerate(leaves)
