@@ -90,19 +90,20 @@ def score_tokens(
       differentiated, and only in reverse.
 
     Raises:
-      InputError: for chunks and outputs that are not one row of numbers a token.
+      InputError: for chunks and outputs that are not one row of numbers a token, or
+        scores that are no sums over tokens, which their shapes tell.
     """
     if chunks is None:
         return score_fn(apply_fn(params, inputs, key=key), batch)
     inputs = chunks.prefix_fn(params, inputs, stop=chunks.boundary, key=key)
-    shape = _check_outputs(
-        jax.eval_shape(lambda *args: apply_fn(*args, key=key), params, inputs), batch
-    )
+    outputs = jax.eval_shape(lambda *args: apply_fn(*args, key=key), params, inputs)
+    shape = _check_outputs(outputs, batch)
     size = choose_size(*shape) if chunks.size is None else min(chunks.size, shape[1])
     if size is None:
         return score_fn(apply_fn(params, inputs, key=key), batch)
+    whole = jax.eval_shape(score_fn, outputs, batch)
     return _score_in_parts(
-        apply_fn, params, inputs, batch, score_fn, key=key, shape=shape[:2], size=size
+        apply_fn, params, inputs, batch, score_fn, key=key, size=size, whole=whole
     )
 
 
@@ -114,10 +115,14 @@ def _score_in_parts(
     score_fn: ScoreFn,
     *,
     key: jax.Array | None,
-    shape: tuple[int, int],
     size: int,
+    whole: Any,
 ) -> tuple[jax.Array, Any]:
-    """Score what the head answers to inputs that were run up to it."""
+    """Score what the head answers to inputs that were run up to it.
+
+    ``whole`` has the shapes of the scores of all tokens at once.
+    """
+    shape = jnp.shape(batch["targets"])
     rest = {name: x for name, x in batch.items() if not name.startswith(HIDDEN)}
     inputs, rest = (_whole_chunks(x, shape, size) for x in (inputs, rest))
     leaves, structure = jax.tree.flatten((params, inputs, rest, key))
@@ -136,6 +141,7 @@ def _score_in_parts(
     order = jnp.argsort(~asked, axis=1, stable=True)
     num_parts = (jnp.max(jnp.sum(asked, axis=1, dtype=jnp.int32)) + size - 1) // size
     parts = _Parts(part_fn, of_tokens, size)
+    _check_sums(whole, jax.eval_shape(part_fn, parts.shapes(leaves, order), 0))
     return _make_sum(parts)(leaves, order, num_parts)
 
 
@@ -152,7 +158,18 @@ def _check_outputs(outputs: Any, batch: Batch) -> tuple[int, int, int]:
     return batch_size, length, num_words
 
 
-def _whole_chunks(fields: Batch, shape: tuple[int, int], size: int) -> dict[str, Any]:
+def _check_sums(whole: Any, part: Any) -> None:
+    """Refuse scores that grow with the tokens they are of."""
+    shapes = [jax.tree.map(lambda x: x.shape, scores[1]) for scores in (whole, part)]
+    if shapes[0] != shapes[1]:
+        raise InputError(
+            f"scores of all tokens have the shapes {shapes[0]}, of a part of them "
+            f"{shapes[1]}; only sums over tokens can be added up. Leave out chunks, or "
+            "give a predict that sums."
+        )
+
+
+def _whole_chunks(fields: Batch, shape: tuple[int, ...], size: int) -> dict[str, Any]:
     """Fill what is of tokens up to a multiple of the size; no filler has a target."""
     missing = -shape[1] % size
 
@@ -189,6 +206,11 @@ class _Parts(NamedTuple):
             for x, of_token in zip(leaves, self.of_tokens, strict=True)
         ]
 
+    def shapes(self, leaves: Leaves, order: jax.Array) -> Leaves:
+        """Those of the leaves of one part."""
+        shapes: Leaves = jax.eval_shape(self.cut, leaves, order, 0)
+        return shapes
+
     def sum(self, leaves: Leaves, order: jax.Array, num_parts: jax.Array) -> Any:
         """The scores of the first parts."""
 
@@ -202,8 +224,7 @@ class _Parts(NamedTuple):
 
     def find_used(self, leaves: Leaves, order: jax.Array) -> set[int]:
         """What the score reads: the head's parameters, tied ones too, and its input."""
-        shapes = jax.eval_shape(self.cut, leaves, order, 0)
-        jaxpr = jax.make_jaxpr(self.score)(shapes, 0).jaxpr
+        jaxpr = jax.make_jaxpr(self.score)(self.shapes(leaves, order), 0).jaxpr
         read = {id(x) for eqn in jaxpr.eqns for x in eqn.invars}
         return {i for i in range(len(leaves)) if id(jaxpr.invars[i]) in read}
 

@@ -522,6 +522,14 @@ def test_the_size_is_a_small_part_or_as_many_tokens_as_pay(
         assert size <= max(length // 16, 512 // batch_size) + 9
 
 
+def test_what_is_no_sum_over_tokens_is_refused():
+    step = make_eval_step(toy_apply, language.make_loss(), chunks=toy_chunks(2))
+    with pytest.raises(
+        InputError, match=r"\(3, 8, 7\).*\(3, 2, 7\).*predict that sums"
+    ):
+        step(PARAMS, toy_batch())
+
+
 def test_outputs_that_are_not_of_tokens_are_refused():
     def pooled(params, batch, *, key):
         return toy_apply(params, batch, key=key).mean(axis=1)
