@@ -98,6 +98,9 @@ def base_config() -> Any:
                 # of the task's loss: label_smoothing, focal_gamma, class_weights
                 # ("balanced" or one a class), …
                 "loss_options": {},
+                # of language models: tokens of each row scored at a time, for the same
+                # result; 0: all; None: few where all would take much memory
+                "loss_chunk": None,
                 "r_drop": 0.0,  # pull two dropouts of an example together; 0: one pass
                 "teacher": {
                     "model": None,  # folder or Hub id: learn its logits too

@@ -478,6 +478,7 @@ def make_train_step(
         compute_dtype=compute_dtype(job.config),
         metric_fns=objective.train_metrics(job.config),
         prefix_fn=objective.prefix_fn(job.config, job.model),
+        chunks=objective.train_chunks(job.config, job.model),
         state_shardings=state_shardings,
     )
 

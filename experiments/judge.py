@@ -38,6 +38,7 @@ class Evaluator:
             objective.eval_loss(config),
             predict=self._task.predict,
             compute_dtype=build.compute_dtype(config),
+            chunks=objective.eval_chunks(config, model),
         )
 
     @property

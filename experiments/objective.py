@@ -42,6 +42,21 @@ def check(config: Config) -> None:
         _divergence(task, "train.teacher")
     if config.train.r_drop:
         _divergence(task, "train.r_drop")
+    _check_chunks(config, task)
+
+
+def _check_chunks(config: Config, task: Task) -> None:
+    size = config.train.loss_chunk
+    if size and not task.sums_tokens:
+        raise InputError(
+            f"train.loss_chunk is {size}, but the task {task.name!r} does not predict "
+            "words, token by token; set it to None."
+        )
+    if size and config.train.r_drop:
+        raise InputError(
+            f"train.loss_chunk is {size}, but train.r_drop compares all logits of two "
+            "passes; set one of them to 0."
+        )
 
 
 def train_loss(config: Config, examples: data.Examples) -> LossFn:
@@ -150,6 +165,21 @@ def prefix_fn(config: Config, model: jft.Pretrained) -> PrefixFn | None:
     """What runs the frozen layers below all that move, where they run alone."""
     plain = get_task(config.data.task).runs_plainly
     return model.prefix_fn if plain and not config.train.frozen_dropout else None
+
+
+def eval_chunks(config: Config, model: jft.Pretrained) -> train.Chunks | None:
+    """How an evaluation scores tokens in parts, where the task can."""
+    size = config.train.loss_chunk
+    if size == 0 or not get_task(config.data.task).sums_tokens:
+        return None
+    return train.Chunks(
+        prefix_fn=model.prefix_fn, boundary=model.num_layers + 1, size=size
+    )
+
+
+def train_chunks(config: Config, model: jft.Pretrained) -> train.Chunks | None:
+    """The same of the training step; R-Drop compares logits, so it needs them all."""
+    return None if config.train.r_drop else eval_chunks(config, model)
 
 
 def train_metrics(config: Config) -> dict[str, LossFn]:

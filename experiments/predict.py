@@ -144,7 +144,10 @@ def answer(
         predictions: Sequence[Any] = judge.write_all(model, batches, config)
     else:
         eval_step = train.make_eval_step(
-            task.make_apply(model.apply_fn), objective.no_loss, predict=task.predict
+            task.make_apply(model.apply_fn),
+            objective.no_loss,
+            predict=task.predict,
+            chunks=objective.eval_chunks(config, model),
         )
         placed = map(jax.device_put, batches)
         evaluated = evals.evaluate(eval_step, model.params, placed)

@@ -36,9 +36,11 @@ class ApplyFn(Protocol):
 
 @runtime_checkable
 class PrefixFn(Protocol):
-    """The part of a model's forward below a boundary, without dropout."""
+    """The part of a model's forward below a boundary, deterministic without a key."""
 
-    def __call__(self, params: Params, batch: Batch, *, stop: int) -> Batch:
+    def __call__(
+        self, params: Params, batch: Batch, *, stop: int, key: jax.Array | None = None
+    ) -> Batch:
         """Return the batch with its activations at ``stop``, see `HIDDEN`."""
 
 

@@ -164,6 +164,7 @@ class TrainConfig:
     grad_accum_steps: Count  # parts that a batch is computed in
     compute_dtype: Dtype
     loss_options: Options  # keyword arguments of the task's loss
+    loss_chunk: Whole | None  # tokens of a row scored at a time; 0: all; None: chosen
     r_drop: NonNegative  # weight of the divergence of two dropouts; 0: one pass
     teacher: TeacherConfig
     mesh: MeshConfig

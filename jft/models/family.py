@@ -194,14 +194,7 @@ def make_apply_fn(module: Any) -> ApplyFn:
 
     def apply_fn(params: Params, batch: Batch, *, key: jax.Array | None) -> Any:
         start, hidden = _reached(batch)
-        return module.apply(
-            {"params": params},
-            batch,
-            hidden=hidden,
-            start=start,
-            deterministic=key is None,
-            rngs=None if key is None else {"dropout": key},
-        )
+        return _run(module, params, batch, key, hidden=hidden, start=start)
 
     return apply_fn
 
@@ -210,10 +203,13 @@ def make_prefix_fn(module: Any) -> PrefixFn:
     """Make the stages below a boundary a function of params and batch.
 
     Returns:
-      A ``PrefixFn``; of a batch with activations it runs what is missing.
+      A ``PrefixFn``; of a batch with activations it runs what is missing. With a key
+      it drops out what the whole forward would with that key.
     """
 
-    def prefix_fn(params: Params, batch: Batch, *, stop: int) -> Batch:
+    def prefix_fn(
+        params: Params, batch: Batch, *, stop: int, key: jax.Array | None = None
+    ) -> Batch:
         start, hidden = _reached(batch)
         if start > stop:
             raise InputError(
@@ -221,18 +217,25 @@ def make_prefix_fn(module: Any) -> PrefixFn:
                 f"{stop} is open; give batches that were computed no further."
             )
         if start < stop:
-            hidden = module.apply(
-                {"params": params},
-                batch,
-                hidden=hidden,
-                start=start,
-                stop=stop,
-                deterministic=True,
+            hidden = _run(
+                module, params, batch, key, hidden=hidden, start=start, stop=stop
             )
         rest = {k: x for k, x in batch.items() if not k.startswith(HIDDEN)}
         return {**rest, f"{HIDDEN}{stop}": hidden} if stop else batch
 
     return prefix_fn
+
+
+def _run(
+    module: Any, params: Params, batch: Batch, key: jax.Array | None, **stages: Any
+) -> Any:
+    return module.apply(
+        {"params": params},
+        batch,
+        deterministic=key is None,
+        rngs=None if key is None else {"dropout": key},
+        **stages,
+    )
 
 
 def _reached(batch: Batch) -> tuple[int, Any]:

@@ -38,5 +38,6 @@ TASK = Task(
     pipeline="text-generation",
     divergence="softmax",
     packs=True,
+    sums_tokens=True,
     make_prompt=make_prompt,
 )

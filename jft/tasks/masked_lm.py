@@ -44,4 +44,5 @@ TASK = Task(
     make_augment=make_augment,
     divergence="softmax",
     packs=True,
+    sums_tokens=True,
 )

@@ -84,4 +84,5 @@ TASK = Task(
     pipeline="text2text-generation",
     divergence="softmax",
     writes=True,
+    sums_tokens=True,
 )

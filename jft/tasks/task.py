@@ -64,6 +64,9 @@ class Task:
     divergence: str | None = None
     writes: bool = False  # predictions are texts that the model writes
     packs: bool = False  # several examples may share a row
+    # outputs are [B, L, V]; loss, train_metrics and what predict keeps are sums over
+    # the tokens with a target, so that these can be scored a few at a time
+    sums_tokens: bool = False
     # (model, example) -> the text that the model goes on from, where it can write
     make_prompt: Callable[[Any, Mapping[str, Any]], str] | None = None
     # (references, predictions, class names, file) -> the picture

@@ -3,6 +3,7 @@
 
 from jft.train.activations import ActivationCache, Rows, is_one_array
 from jft.train.boundaries import Stretch, choose_boundaries, plan_boundaries
+from jft.train.chunked_loss import Chunks
 from jft.train.collectives import Collectives, count_collectives
 from jft.train.compile_cache import keep_compiled
 from jft.train.contrastive import (
@@ -71,6 +72,7 @@ from jft.train.step import (
 __all__ = [
     "DIVERGENCES",
     "ActivationCache",
+    "Chunks",
     "Collectives",
     "CompiledStep",
     "DivergenceFn",

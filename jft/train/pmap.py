@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jft.train.chunked_loss import Chunks
 from jft.train.state import TrainState
 from jft.train.step import MetricFns, make_forward, step_core
 from jft.types import (
@@ -36,6 +37,7 @@ def make_pmap_train_step(
     compute_dtype: Any = None,
     metric_fns: MetricFns | None = None,
     prefix_fn: PrefixFn | None = None,
+    chunks: Chunks | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Make a step over replicated states and batches split by device.
 
@@ -54,6 +56,7 @@ def make_pmap_train_step(
             metric_fns or {},
             compute_dtype=compute_dtype,
             prefix_fn=prefix_fn,
+            chunks=chunks,
         ),
         tx=optax.with_extra_args_support(tx),
         param_labels=param_labels,

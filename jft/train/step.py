@@ -12,6 +12,7 @@ import optax
 
 from jft import paths
 from jft.partition import combine, is_trainable, num_params, split_by
+from jft.train.chunked_loss import Chunks, score_tokens
 from jft.train.losses import Pair
 from jft.train.sharding import gather_params
 from jft.train.state import TrainState, cast_floating
@@ -81,7 +82,10 @@ class CompiledStep:
 
     @property
     def flops(self) -> float:
-        """Floating-point operations of one step, as the compiler counts them."""
+        """Floating-point operations of one step, as the compiler counts them.
+
+        Of losses scored in chunks, it counts one chunk: it cannot know how many.
+        """
         return float(self.executable.cost_analysis().get("flops", 0.0))
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -113,6 +117,7 @@ def make_train_step(
     compute_dtype: Any = None,
     metric_fns: MetricFns | None = None,
     prefix_fn: PrefixFn | None = None,
+    chunks: Chunks | None = None,
     state_shardings: TrainState | None = None,
 ) -> TrainStep:
     """Make the jitted step function.
@@ -131,6 +136,8 @@ def make_train_step(
       metric_fns: more ``(sum, weight)`` functions to report.
       prefix_fn: runs what lies below the lowest open layer, ``group_of`` its depth,
         without dropout, as it can be kept; None drops out everywhere.
+      chunks: score so many tokens of each row at a time, and none without a target:
+        for losses and metrics that are sums over tokens. None scores all at once.
       state_shardings: where the new state lives on a mesh; None lets jit decide.
 
     Returns:
@@ -146,6 +153,7 @@ def make_train_step(
             compute_dtype=compute_dtype,
             prefix_fn=prefix_fn,
             param_shardings=state_shardings and state_shardings.params,
+            chunks=chunks,
         ),
         tx=optax.with_extra_args_support(tx),
         param_labels=param_labels,
@@ -178,6 +186,7 @@ def make_eval_step(
     *,
     predict: PredictFn = lambda outputs, batch: {"logits": outputs},
     compute_dtype: Any = None,
+    chunks: Chunks | None = None,
 ) -> Callable[[Params, Batch], dict[str, Any]]:
     """Make the jitted ``eval_step(params, batch)``: no dropout, nothing updated.
 
@@ -187,19 +196,25 @@ def make_eval_step(
       predict: ``(outputs, batch) -> {field: [B, ...]}``, what to keep of each row: as
         little as scoring needs, for it goes to the host.
       compute_dtype: as for `make_train_step`.
+      chunks: likewise; what is kept of each row must be sums over its tokens too.
 
     Returns:
       A function to ``{"rows", "loss_sum", "weight"}``.
     """
 
+    def score(outputs: Any, batch: Batch) -> tuple[jax.Array, dict[str, Any]]:
+        loss_sum, weight = loss_fn(outputs, batch)
+        rows = dict(predict(outputs, batch))
+        return loss_sum, {"rows": rows, "loss_sum": loss_sum, "weight": weight}
+
     def eval_step(params: Params, batch: Batch) -> dict[str, Any]:
         inputs = batch
         if compute_dtype is not None:
             params, inputs = cast_floating((params, batch), compute_dtype)
-        outputs = apply_fn(params, inputs, key=None)
-        loss_sum, weight = loss_fn(outputs, batch)
-        rows = dict(predict(outputs, batch))
-        return {"rows": rows, "loss_sum": loss_sum, "weight": weight}
+        _, scored = score_tokens(
+            apply_fn, params, inputs, batch, score, key=None, chunks=chunks
+        )
+        return scored  # type: ignore[no-any-return]
 
     return jax.jit(eval_step)
 
@@ -216,11 +231,17 @@ def make_forward(
     compute_dtype: Any,
     prefix_fn: PrefixFn | None,
     param_shardings: Params = None,
+    chunks: Chunks | None = None,
 ) -> Forward:
     """Sum of losses over a (micro)batch, and every ``(sum, weight)`` beside it.
 
     The last argument is the depth of the lowest open layer.
     """
+
+    def score(outputs: Any, batch: Batch) -> tuple[jax.Array, Sums]:
+        sums = {"loss": loss_fn(outputs, batch)}
+        sums |= {name: fn(outputs, batch) for name, fn in metric_fns.items()}
+        return sums["loss"][0], sums
 
     def forward(
         params: Params, batch: Batch, key: jax.Array, lowest: int
@@ -232,10 +253,9 @@ def make_forward(
             params = gather_params(params, param_shardings)
         if prefix_fn is not None:
             inputs = prefix_fn(params, inputs, stop=lowest)
-        outputs = apply_fn(params, inputs, key=key)
-        sums = {"loss": loss_fn(outputs, batch)}
-        sums |= {name: fn(outputs, batch) for name, fn in metric_fns.items()}
-        return sums["loss"][0], sums
+        return score_tokens(
+            apply_fn, params, inputs, batch, score, key=key, chunks=chunks
+        )
 
     return forward
 

@@ -343,6 +343,16 @@ REQUESTS = {
         ["train.teacher.model={bert}"],
         ["train.teacher", "'sentence_similarity'"],
     ),
+    "parts of a loss that has none": (
+        "text_classification",
+        ["train.loss_chunk=16"],
+        ["train.loss_chunk is 16", "'text_classification'", "None"],
+    ),
+    "parts of logits that are compared": (
+        "masked_lm",
+        ["train.loss_chunk=16", "train.r_drop=1.0"],
+        ["train.loss_chunk is 16", "train.r_drop", "0"],
+    ),
     "absent teacher": (
         "text_classification",
         ["train.teacher.model=/no/teacher"],

@@ -86,6 +86,57 @@ def test_training_has_another_loss_and_evaluation_the_same(name, run):
             assert two["accuracy"] == one["accuracy"]
 
 
+# --- words in parts -------------------------------------------------------------------
+ADDED = {"plain": [], "teacher": ["train.teacher.model={teacher}"],
+         "r_drop": ["train.r_drop=1.0"]}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ADDED)
+def test_a_run_whose_words_are_scored_in_parts_is_the_same(name, call, tmp_path):
+    """Hidden words, dropout and evaluation; R-Drop itself needs all logits at once."""
+    sentences = [f"{'a film good bad'[i % 12 :]} plot a cast" for i in range(48)]
+    (tmp_path / "texts.csv").write_text("text\n" + "\n".join(sentences) + "\n")
+    model = jft.init_model(
+        BERT,
+        key=jax.random.key(1),
+        task="masked_lm",
+        processor=make_tokenizer(model_max_length=64),
+    )
+    jft.save(tmp_path / "teacher", model)
+    found = []
+    # R-Drop refuses a size: all at once is what it takes by itself
+    for size in (0, None if name == "r_drop" else 2):
+        overrides = [
+            "data.global_batch_size=8",
+            "data.max_length=16",
+            "data.batching=pack",
+            f"model.pretrained={tmp_path / 'teacher'}",
+            f"train.loss_chunk={size}",
+            "train.loss_options.label_smoothing=0.1",
+            "train.num_steps=3",
+            "train.log_every_steps=1",
+            "evals.eval_every_steps=3",
+            "export.enabled=False",
+            *ADDED[name],
+        ]
+        workdir = tmp_path / f"run-{size}"
+        result = call(
+            finetune,
+            f"--config={ROOT}/configs/own.py:task=masked_lm,source=csv,"
+            f"path={tmp_path / 'texts.csv'}",
+            *(f"--config.{x.format(teacher=tmp_path / 'teacher')}" for x in overrides),
+            f"--workdir={workdir}",
+        )
+        assert result.status == 0, result.err
+        lines = (workdir / "metrics.jsonl").read_text().splitlines()
+        found.append([json.loads(line) for line in lines])
+    assert len(found[0]) == 4
+    for one, other in zip(*found, strict=True):
+        for metric in ("loss", "token_accuracy", "perplexity", "grad_norm"):
+            if metric in one:
+                assert other[metric] == pytest.approx(one[metric], rel=1e-4), metric
+
+
 # --- class weights --------------------------------------------------------------------
 CLASSES = make_examples(
     ArraySource({"text": list("abcd"), "targets": ["x", "x", "x", "y"]}),

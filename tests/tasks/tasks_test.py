@@ -62,11 +62,18 @@ def eval_batches(model, table, batch_size=BATCH):
 
 
 @functools.cache
-def make_eval_step(model):
+def make_eval_step(model, size=None):
+    """The step; with a size, that many tokens of each row are scored at a time."""
+    chunks = size and train.Chunks(
+        prefix_fn=model.pretrained.prefix_fn,
+        boundary=model.pretrained.num_layers + 1,
+        size=size,
+    )
     return train.make_eval_step(
         model.task.make_apply(model.pretrained.apply_fn),
         model.task.make_loss(),
         predict=model.task.predict,
+        chunks=chunks,
     )
 
 
@@ -179,6 +186,32 @@ def test_metrics_are_those_of_the_libraries(name, num_devices, setup):
         np.testing.assert_allclose(
             found[metric], expected[metric], rtol=1e-4, atol=1e-6, err_msg=metric
         )
+
+
+def test_tasks_whose_outputs_are_of_words_can_be_scored_in_parts():
+    heads = {"masked_lm", "causal_lm", "seq2seq_lm"}
+    for name, task in TASKS.items():
+        assert task.sums_tokens == (task.head in heads), name
+
+
+@pytest.mark.parametrize("name", [n for n, task in TASKS.items() if task.sums_tokens])
+def test_scored_in_parts_all_is_as_at_once(name, setup):
+    """The loss, what is kept of each row, and the metrics inside a training step."""
+    model, _, table = setup(name)
+    params = model.pretrained.params
+    for batch in eval_batches(model, table):
+        one, other = (make_eval_step(model, n)(params, batch) for n in (None, 2))
+        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+            np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-5)
+    outputs = model.forward(params, batch)
+    half = outputs.shape[1] // 2
+    for metric_fn in (model.task.make_loss(), *model.task.train_metrics.values()):
+        whole = metric_fn(outputs, batch)
+        parts = [
+            metric_fn(outputs[:, part], {**batch, "targets": batch["targets"][:, part]})
+            for part in (slice(0, half), slice(half, None))
+        ]
+        np.testing.assert_allclose(np.sum(parts, axis=0), whole, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", TASKS)
