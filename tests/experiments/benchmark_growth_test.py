@@ -8,10 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import pytest
 
+import jft
 from experiments import benchmark
 from experiments.benchmarks import growth
+from tests.experiments.conftest import BERT
+from tests.tiny_tokenizer import make_tokenizer
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 # big enough: XLA fuses smaller products into loops, and counts some of them twice
@@ -19,16 +23,24 @@ SHAPE = "16x32"
 VALUES = {
     "batch": [8, 12, 16],
     "length": [32, 64],
-    "depth": [1, 2, 3],
+    "depth": [2, 3, 4],  # the last block is another: the head reads one token of it
     "width": [16, 32],
-    "trainable": [0, 1, 2],  # the head; and the block; and the embeddings
+    "trainable": [0, 1, 2, 3],  # the head; and a block; and two; and the embeddings
     "groups": [1, 4],
 }
 
 
 @pytest.fixture(scope="module")
-def argv(tiny_bert, reviews):
-    config = f"--config={CONFIGS}/sst2.py:pretrained={tiny_bert}"
+def argv(reviews, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bert")
+    model = jft.init_model(
+        BERT | {"num_hidden_layers": 2},
+        key=jax.random.key(0),
+        task="base",
+        processor=make_tokenizer(model_max_length=64),
+    )
+    jft.save(folder, model)
+    config = f"--config={CONFIGS}/sst2.py:pretrained={folder}"
     few = [f"--shape={SHAPE}", "--steps=1", "--rounds=1"]
     return ["--suite=growth", config, f"--set=data.path={reviews}", *few]
 
@@ -98,7 +110,7 @@ def test_what_is_frozen_costs_a_forward_pass_and_no_state(grow):
     grown = grow("trainable")
     forward = grown.result["forward_flops"]
     assert forward <= grown.rows[0]["flops"] <= 1.05 * forward
-    assert 2 * forward < grown.rows[-1]["flops"] < 4 * forward
+    assert grown.rows[-1]["flops"] > 2 * forward
     for name in ("flops", "bytes", "optimizer_bytes"):
         assert min(grown.differences(name)) > 0
 
@@ -146,7 +158,7 @@ def test_what_outgrows_its_operations_is_named():
         ("depth=a", "--axis is 'depth=a'; expected numbers"),
         ("rings=1", "--axis names ['rings']; expected some of ['batch',"),
         ("batch=0,1", "--axis=batch has the value 0"),
-        ("trainable=3", "the model has 2 layers below its head"),
+        ("trainable=4", "the model has 3 layers below its head"),
         ("groups=99", "parameters move; choose"),
         ("width=9", "choose a multiple of the width of a head"),
     ],
