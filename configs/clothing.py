@@ -13,8 +13,10 @@ are few for a ViT that has seen no other, and a logistic regression on thumbnail
 16 x 16 pixels does as well, with 25.5 % on the test split: start from a pre-trained
 model.
 
-Arguments: ``pretrained`` (None: a small ViT from scratch, which two CPU cores can
-train; else a folder or Hub id, such as google/vit-base-patch16-224-in21k), ``epochs``,
+Arguments: ``pretrained`` (none: a ViT from scratch; else a folder or Hub id, such as
+google/vit-base-patch16-224-in21k), ``layout`` of a ViT from scratch (``small``, which
+two CPU cores can train; ``vit_ti`` and ``vit_s``, DeiT's and ViT's sizes, to measure),
+``moves`` (``all``; ``head``: the classifier alone, without augmentation), ``epochs``,
 ``quicktest``.
 """
 
@@ -23,19 +25,18 @@ from typing import Any
 from configs import common
 from jft.config import parse_arg, set_duration
 
-SMALL = {
-    "hidden_size": 192,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 3,
-    "intermediate_size": 768,
-    "image_size": 64,
-    "patch_size": 8,
-    "num_channels": 3,
+# of a model from scratch: layout -> (width, blocks, heads, pixels, pixels of a patch)
+LAYOUTS = {
+    "small": (192, 4, 3, 64, 8),
+    "vit_ti": (192, 12, 3, 224, 16),
+    "vit_s": (384, 12, 6, 224, 16),
 }
 
 
 def get_config(arg: str | None = None) -> Any:
-    args = parse_arg(arg, pretrained="", epochs=100)
+    args = parse_arg(
+        arg, pretrained="", epochs=100, layout=tuple(LAYOUTS), moves=("all", "head")
+    )
     config = common.base_config()
 
     config.data.source = "folder"
@@ -53,8 +54,21 @@ def get_config(arg: str | None = None) -> Any:
         config.optim.learning_rate = 1e-4
         config.optim.layer_decay = 0.75
     else:
-        config.model.model_config = SMALL
+        width, blocks, heads, size, patch = LAYOUTS[args.layout]
+        config.model.model_config = {
+            "hidden_size": width,
+            "num_hidden_layers": blocks,
+            "num_attention_heads": heads,
+            "intermediate_size": 4 * width,
+            "image_size": size,
+            "patch_size": patch,
+            "num_channels": 3,
+        }
         config.optim.learning_rate = 7e-4
+
+    if args.moves == "head":
+        config.partition.rules = [["classifier/.*", "head"], [".*", "frozen"]]
+        config.data.augment = None  # so that the frozen layers run once
 
     set_duration(config.optim, warmup_percent=10)
     set_duration(config.train, num_epochs=args.epochs)

@@ -108,9 +108,13 @@ def base_config() -> Any:
                     "temperature": 2.0,
                 },
                 "mesh": {
-                    "data": -1,  # devices that share a batch; -1: all that fsdp leaves
-                    "fsdp": 1,  # devices that share the parameters
+                    "data": -1,  # devices that share a batch; -1: all that are left
+                    "fsdp": 1,  # that share a batch, the parameters and the optimizer
+                    "tensor": 1,  # that share the products of each layer
                 },
+                # what blocks keep for the backward pass: [regex of a block's path,
+                # "all", "products" or "nothing"], the first match wins; else all
+                "remat": [],
                 "frozen_dropout": False,  # whether layers below all that move drop out
                 "cache": {  # of what these layers say of each row, which never changes
                     # auto: where that is legal and saves work; on: or an error; off

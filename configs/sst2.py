@@ -16,9 +16,8 @@ more after each epoch), ``quicktest``.
 
 From all-MiniLM-L6-v2, accuracy in percent on the validation split, mean ± standard
 deviation over the seeds 0 to 2: 86.5 ± 0.4 after one epoch, 88.1 ± 0.5 after three
-(Trainer: 86.0 ± 0.4 and 87.5 ± 0.2), by the same suite in float32 on one H200, 26 November 2026; three epochs took 20 s, 14 of them compiling (Trainer: 15 s).
-One epoch of seed 0 on two CPU cores: 252 s with evaluation and export, 86.4, and 86.7
-on the test split.
+(Trainer: 86.0 ± 0.4 and 87.5 ± 0.2), by the same suite in float32 on one H200, 26
+November 2026; three epochs took 20 s, 14 of them compiling (Trainer: 15 s).
 """
 
 from typing import Any

@@ -28,7 +28,7 @@ from jft.config import new_flags, run_without_config, split_overrides
 from jft.types import InputError
 
 # A new suite is a file of `experiments.benchmarks` with ``measure``, and its name here.
-SUITES = ("loader", "step", "trainer")
+SUITES = ("collectives", "loader", "step", "trainer")
 
 FLAGS = new_flags()
 SUITE = flags.DEFINE_enum("suite", None, SUITES, "What is measured.", FLAGS)

@@ -29,6 +29,7 @@ from jft.models import family_of
 from jft.tasks import Task, call_with_options, choose_metrics, get_task, mode_of
 from jft.types import (
     FROZEN,
+    Batch,
     Group,
     InputError,
     ParamLabels,
@@ -482,6 +483,30 @@ def make_train_step(
     )
 
 
+def plan_memory(
+    job: Job,
+    train_step: train.TrainStep,
+    state: train.TrainState,
+    place: Callable[[Batch], Batch],
+) -> train.MemoryPlan:
+    """Compile the largest step, that of the last phase and the longest batch.
+
+    Raises:
+      InputError: if it does not fit a device.
+    """
+    batch = place(job.loader.largest())
+    groups = None
+    if job.plan.open_at is not None and job.config.train.phases == "compiled":
+        groups = frozenset(job.plan.open_at)
+        if job.plan.phases:
+            largest = max(job.plan.phases, key=lambda phase: len(phase.trainable))
+            groups = largest.trainable
+    program = train_step.compile(state, batch, open_groups=groups)
+    plan = train.plan_memory(program, state, batch)
+    train.check_memory(plan, train.device_bytes())
+    return plan
+
+
 def open_groups_at(
     job: Job,
 ) -> Callable[[int, train.History], frozenset[Group] | None]:
@@ -506,10 +531,11 @@ def open_groups_at(
 
 def make_mesh(config: Config) -> Any:
     """The mesh, and a batch size that divides over it."""
-    mesh = train.make_mesh(data=config.train.mesh.data, fsdp=config.train.mesh.fsdp)
+    sizes = config.train.mesh
+    mesh = train.make_mesh(data=sizes.data, fsdp=sizes.fsdp, tensor=sizes.tensor)
     train.check_batch_size(
         config.data.global_batch_size,
-        num_devices=mesh.size,
+        num_devices=train.num_shares(mesh),
         grad_accum_steps=config.train.grad_accum_steps,
     )
     return mesh

@@ -51,10 +51,17 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
     mesh = build.make_mesh(config)
     place = functools.partial(train.shard_batch, mesh=mesh)
     state = build.init_state(job)
-    shardings = train.state_shardings(state, mesh)
+    shardings = train.state_shardings(
+        state, mesh, tensor_rules=job.model.family.tensor_rules
+    )
     state = train.place_state(state, shardings)
     train_step = build.make_train_step(job, state_shardings=shardings)
-    stream = feed.Stream(job.loader, objective.add_teacher(config, job.model, place))
+    feeding = objective.add_teacher(config, job.model, place)
+    before = time.perf_counter()
+    memory = build.plan_memory(job, train_step, state, feeding)
+    planning_seconds = time.perf_counter() - before
+    print(f"\n{train.describe_memory(memory, train.device_bytes())}\n", flush=True)
+    stream = feed.Stream(job.loader, feeding)
     kept = activations.Activations(
         job,
         stream,
@@ -142,7 +149,8 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
     in_phases = sum(phase.seconds for phase in result.phases)
     seconds = {
         "total": time.perf_counter() - began,
-        "compile": sum(phase.compile_seconds for phase in result.phases),
+        "compile": planning_seconds
+        + sum(phase.compile_seconds for phase in result.phases),
         "train": in_phases - evaluate_in_fit,
         "evaluate": evaluating_seconds(),
         "data_wait": stream.wait_seconds,
@@ -154,6 +162,7 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
         forgetting=forgetting,
         facts=facts,
         cache=kept.report(int(result.state.step)),
+        memory=memory._asdict() | {"total": memory.total},
         eval_programs=evaluate.num_programs,
         seconds=seconds,
     )

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is minimised: the task's loss, and what a config adds to it."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import jft
-from jft import data, train
+from jft import data, paths, train
 from jft.config import Config, Range
+from jft.models.remat import Forward, check_rules, with_remat
 from jft.tasks import Task, call_with_options, get_task
 from jft.types import ApplyFn, Batch, InputError, LossFn, PrefixFn
 
@@ -35,6 +37,7 @@ def check(config: Config) -> None:
                 f"train.loss_options.{name} is {options[name]}; expected a number "
                 f"{limits}."
             )
+    check_rules(config.train.remat)
     if config.train.teacher.model is not None:
         _divergence(task, "train.teacher")
     if config.train.r_drop:
@@ -115,7 +118,8 @@ def make_objective(
 ) -> tuple[ApplyFn, LossFn]:
     """The forward and the loss of the training step."""
     task = get_task(config.data.task)
-    apply_fn, loss_fn = task.make_apply(model.apply_fn), train_loss(config, examples)
+    apply_fn = task.make_apply(remat(config, model, model.apply_fn))
+    loss_fn = train_loss(config, examples)
     teacher = config.train.teacher
     if teacher.model is not None:
         loss_fn = train.distillation_loss(
@@ -132,6 +136,29 @@ def make_objective(
             divergence_fn=_divergence(task, "train.r_drop"),
         )
     return apply_fn, loss_fn
+
+
+def remat(config: Config, model: jft.Pretrained, forward_fn: Forward) -> Forward:
+    """The forward, or part of it, whose blocks keep what the config says.
+
+    Raises:
+      InputError: if a rule names no block.
+    """
+    rules = config.train.remat
+    parents = {
+        "/".join(parts[: i + 1])
+        for path in paths.flatten(model.params)
+        for parts in [path.split("/")]
+        for i, part in enumerate(parts)
+        if part.isdecimal()
+    }
+    for pattern, policy in rules:
+        if not any(re.fullmatch(pattern, path) for path in parents):
+            raise InputError(
+                f"the rule {[pattern, policy]} of train.remat names no block; blocks "
+                f"are {sorted(parents)[:3]}, …"
+            )
+    return with_remat(forward_fn, rules)
 
 
 def prefix_fn(config: Config, model: jft.Pretrained) -> PrefixFn | None:
@@ -152,7 +179,10 @@ def eval_chunks(config: Config, model: jft.Pretrained) -> train.Chunks | None:
 
 def train_chunks(config: Config, model: jft.Pretrained) -> train.Chunks | None:
     """The same of the training step; R-Drop compares logits, so it needs them all."""
-    return None if config.train.r_drop else eval_chunks(config, model)
+    if config.train.r_drop:
+        return None
+    rematted = remat(config, model, model.prefix_fn)
+    return eval_chunks(config, model._replace(prefix_fn=rematted))
 
 
 def train_metrics(config: Config) -> dict[str, LossFn]:

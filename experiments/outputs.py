@@ -201,6 +201,7 @@ def summarize(
     forgetting: Mapping[str, Any] | None,
     facts: Mapping[str, Any],
     cache: Mapping[str, Any],
+    memory: Mapping[str, int],
     eval_programs: int,
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
@@ -221,6 +222,7 @@ def summarize(
         "phases": [phase._asdict() for phase in result.phases],
         "data": {**facts, "padding": job.loader.padding(step)},
         "cache": cache,
+        "memory": memory,
         "programs": {
             "train": sum(phase.num_programs for phase in result.phases),
             "evaluate": eval_programs,

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jft import train
 from jft.data.fields.tokenizer import check_tokenizer_fits, load_tokenizer
 from jft.export import save_pretrained
 from jft.models import Family, family_of, make_apply_fn, make_prefix_fn
@@ -33,8 +34,14 @@ from jft.params import (
 )
 from jft.params.init import matches_any
 from jft.paths import flatten
-from jft.train import param_shardings
-from jft.types import ApplyFn, InputError, LayerIndex, Params, PrefixFn
+from jft.types import (
+    ApplyFn,
+    InputError,
+    LayerIndex,
+    Params,
+    PrefixFn,
+    TensorRules,
+)
 
 SHIPPED: Mapping[str, Path] = {
     # written by experiments.pretrain with configs/letters.py
@@ -149,7 +156,7 @@ def load(
         reinit=reinit,
         optional=optional,
         grow=grow,
-        place=_make_place(template, mesh),
+        place=_make_place(template, mesh, family.tensor_rules),
     )
     return _assemble(
         family,
@@ -297,17 +304,23 @@ def _load_processor(folder: Path, family: Family, model_config: Any) -> Any | No
 
 
 def _make_place(
-    template: Params, mesh: Mesh | None
+    template: Params, mesh: Mesh | None, tensor_rules: TensorRules
 ) -> Callable[[str, np.ndarray | jax.Array], jax.Array]:
     """How a leaf goes to its device; always copied, for numpy's memory is not ours.
 
     Each is waited for, so that no more than one is in memory twice.
     """
-    shardings = None if mesh is None else flatten(param_shardings(template, mesh))
+    shardings = None
+    if mesh is not None:
+        chosen = train.param_shardings(template, mesh, tensor_rules=tensor_rules)
+        shardings = flatten(chosen)
 
     def place(path: str, array: np.ndarray | jax.Array) -> jax.Array:
-        sharding = None if shardings is None else shardings[path]
-        placed: jax.Array = jax.device_put(array, sharding, may_alias=False)
+        placed: jax.Array
+        if shardings is None:
+            placed = jax.device_put(array, may_alias=False)
+        else:
+            placed = train.place(array, shardings[path], may_alias=False)
         placed.block_until_ready()
         gc.collect(0)  # jax lets go of the numpy arrays that it has read only then
         return placed

@@ -6,7 +6,7 @@ Shape letters, used in every annotation of the package:
 ``F`` MLP width, ``V`` vocabulary, ``C`` classes.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import jax
@@ -18,6 +18,7 @@ Metrics: TypeAlias = dict[str, jax.Array]  # name -> scalar
 Schedule: TypeAlias = Callable[[Any], Any]  # step (int) -> value (float)
 LayerIndex: TypeAlias = Callable[[str], int]  # parameter path -> depth
 Group: TypeAlias = Hashable  # what opens as one: usually a layer's depth
+TensorRules: TypeAlias = Sequence[tuple[str, int]]  # regex of paths -> axis to spread
 
 FROZEN = "frozen"  # the label of every parameter that does not move
 # ``hidden@3`` is the field of a batch with the activations at boundary 3, where the

@@ -115,8 +115,8 @@ def make_theirs(
     )
     optim = job.config.optim
     moving = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        moving, lr=optim.learning_rate, weight_decay=optim.weight_decay
+    optimizer = torch.optim.AdamW(  # fused, as Trainer has it by default
+        moving, lr=optim.learning_rate, weight_decay=optim.weight_decay, fused=True
     )
     tensors = torch_peer.make_batch(batch, job.config.data.task)
     tensors = {name: x.to(where) for name, x in tensors.items()}

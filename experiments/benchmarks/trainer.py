@@ -143,6 +143,8 @@ def run_trainer(job: build.Job, settings: Settings) -> Run:
         steps = trainer.train().global_step
         seconds = time.perf_counter() - before
         trainer.data_collator = collator(job)
+        # else rows are predicted in the order of their lengths
+        arguments.train_sampling_strategy = SAMPLING["own"]
         outputs = trainer.predict(rows).predictions
     evaluation = score(job, table, outputs)
     return {"score": evaluation, "seconds": seconds, "steps": steps}

@@ -133,8 +133,9 @@ class OptimConfig:
 class MeshConfig:
     """How many devices along each axis of the mesh."""
 
-    data: Annotated[int, Range(minimum=-1)]  # -1: all devices that fsdp leaves
+    data: Annotated[int, Range(minimum=-1)]  # -1: all devices that the others leave
     fsdp: Count
+    tensor: Count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +168,7 @@ class TrainConfig:
     r_drop: NonNegative  # weight of the divergence of two dropouts; 0: one pass
     teacher: TeacherConfig
     mesh: MeshConfig
+    remat: tuple[tuple[str, str], ...]  # (regex of a block's path, what it keeps)
     frozen_dropout: bool  # whether layers below all that move drop out
     cache: CacheConfig
     phases: Literal["compiled", "gated"]  # one program a phase, or one for all

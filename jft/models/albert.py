@@ -326,6 +326,8 @@ FAMILY = Family(
         r"albert/embeddings/word_embeddings/.*",
         r"predictions/(?:bias|decoder/.*)",
     ),
+    column_parallel=r"query|key|value|ffn",
+    row_parallel=r"attention/dense|ffn_output",
     max_positions=lambda config: config.max_position_embeddings,
     packed_heads=heads_of_tokens,
     variants={

@@ -151,6 +151,7 @@ def self_attention(
     init: Init,
     dropout_rate: float,
     deterministic: bool,
+    num_read: int | None = None,
 ) -> jax.Array:
     """Let an encoder's tokens look at each other; without the output product.
 
@@ -162,13 +163,15 @@ def self_attention(
       init: how their matrices are drawn.
       dropout_rate: of the probabilities.
       deterministic: False drops out.
+      num_read: how many tokens look, the first ones; None: all. Not in packed rows.
 
     Returns:
-      ``[B, L, D]``.
+      ``[B, L or num_read, D]``.
     """
     width = x.shape[-1]
     query, key, value = (
-        split_heads(dense(x, width, name=name, init=init), num_heads) for name in names
+        split_heads(dense(of, width, name=name, init=init), num_heads)
+        for of, name in zip((x[:, :num_read], x, x), names, strict=True)
     )
     mixed = attend(
         query,

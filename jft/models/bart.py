@@ -368,6 +368,8 @@ def make_family(model_type: str, prefix: str, **options: Any) -> Family:
             r"model/(?:shared|(?:encoder|decoder)/embed_tokens)/.*",
             r"final_logits_bias|lm_head/.*",
         ),
+        "column_parallel": r"[qkv]_proj|fc1",
+        "row_parallel": r"out_proj|fc2",
         "special_ids": {
             "decoder_start_token_id": "eos",
             "forced_eos_token_id": "eos",

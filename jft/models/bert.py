@@ -67,12 +67,13 @@ class SelfAttention(nn.Module):
     """Queries, keys and values of the tokens, and the mix."""
 
     config: BertConfig
+    num_read: int | None = None
 
     @nn.compact
     def __call__(
         self, x: jax.Array, mask: jax.Array | None, *, deterministic: bool
     ) -> jax.Array:
-        """Map ``[B, L, D] -> [B, L, D]``."""
+        """Map ``[B, L, D]`` to the first ``num_read`` tokens, ``[B, num_read, D]``."""
         cfg = self.config
         return self_attention(
             x,
@@ -81,6 +82,7 @@ class SelfAttention(nn.Module):
             init=cfg.init,
             dropout_rate=cfg.attention_probs_dropout_prob,
             deterministic=deterministic,
+            num_read=self.num_read,
         )
 
 
@@ -105,16 +107,18 @@ class Attention(nn.Module):
     """Self-attention and its output."""
 
     config: BertConfig
+    num_read: int | None = None
 
     @nn.compact
     def __call__(
         self, x: jax.Array, mask: jax.Array | None, *, deterministic: bool
     ) -> jax.Array:
-        """Map ``[B, L, D] -> [B, L, D]``."""
-        attention = SelfAttention(self.config, name="self")
+        """Map ``[B, L, D]`` to the first ``num_read`` tokens, ``[B, num_read, D]``."""
+        attention = SelfAttention(self.config, self.num_read, name="self")
         mixed = attention(x, mask, deterministic=deterministic)
         output = Output(self.config, name="output")
-        y: jax.Array = output(mixed, x, deterministic=deterministic)
+        residual = x[:, : self.num_read]
+        y: jax.Array = output(mixed, residual, deterministic=deterministic)
         return y
 
 
@@ -135,13 +139,14 @@ class Block(nn.Module):
     """Attention, then the MLP, each added and normed after."""
 
     config: BertConfig
+    num_read: int | None = None
 
     @nn.compact
     def __call__(
         self, x: jax.Array, mask: jax.Array | None, *, deterministic: bool
     ) -> jax.Array:
-        """Map ``[B, L, D] -> [B, L, D]``."""
-        attention = Attention(self.config, name="attention")
+        """Map ``[B, L, D]`` to the first ``num_read`` tokens, ``[B, num_read, D]``."""
+        attention = Attention(self.config, self.num_read, name="attention")
         x = attention(x, mask, deterministic=deterministic)
         wide = Intermediate(self.config, name="intermediate")(x)
         output = Output(self.config, name="output")
@@ -156,11 +161,13 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, mask: Any, blocks: range, *, deterministic: bool
+        self, x: jax.Array, mask: Any, stages: Stages, *, deterministic: bool
     ) -> jax.Array:
-        """Run the given blocks."""
-        layers = Blocks(lambda i: Block(self.config, name=str(i)), name="layer")
-        y: jax.Array = layers(x, blocks, mask, deterministic=deterministic)
+        """Run the blocks of the stages."""
+        layers = Blocks(
+            lambda i: Block(self.config, stages.read_of(i), name=str(i)), name="layer"
+        )
+        y: jax.Array = layers(x, stages.blocks, mask, deterministic=deterministic)
         return y
 
 
@@ -198,9 +205,7 @@ class Backbone(nn.Module):
         if stages.embed:
             hidden = self.embeddings(batch, deterministic=deterministic)
         mask = padding_mask(batch)
-        x: jax.Array = self.encoder(
-            hidden, mask, stages.blocks, deterministic=deterministic
-        )
+        x: jax.Array = self.encoder(hidden, mask, stages, deterministic=deterministic)
         return x
 
     def pool(self, hidden: jax.Array) -> jax.Array:
@@ -270,6 +275,10 @@ class Bert(TextModel):
     def num_layers(self) -> int:
         """The blocks."""
         return self.config.num_hidden_layers
+
+    def num_read(self) -> int | None:
+        """The pooler reads the first token."""
+        return 1 if self.task == "sequence_classification" else None
 
     def make_backbone(self) -> Backbone:
         """Everything but the head, under the checkpoint's name."""
@@ -349,6 +358,8 @@ FAMILY = Family(
         r"bert/embeddings/word_embeddings/.*",
         r"cls/predictions/(?:bias|decoder/.*)",
     ),
+    column_parallel=r"query|key|value|intermediate/dense",
+    row_parallel=r"output/dense",
     max_positions=lambda config: config.max_position_embeddings,
     packed_heads=heads_of_tokens,
     variants=VARIANTS,

@@ -396,6 +396,8 @@ FAMILY = Family(
         r"cls/predictions/(?:bias|decoder/.*)",
         r"lm_predictions/lm_head/bias",
     ),
+    column_parallel=r"(?:query|key|value)_proj|intermediate/dense",
+    row_parallel=r"output/dense",
     # its convolution would mix the last token of a text with the next text's first
     packed_heads=lambda config: () if config.conv_kernel_size else HEADS_OF_TOKENS,
     max_positions=lambda config: (

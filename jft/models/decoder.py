@@ -307,5 +307,7 @@ def make_family(
         head_rules=HEAD_RULES.__getitem__,
         shared_rules=(r"model/embed_tokens/.*",),
         embedding_rules=(r"model/embed_tokens/.*", r"lm_head/.*"),
+        column_parallel=r"(?:[qkv]|qkv|gate|up|gate_up)_proj",
+        row_parallel=r"(?:o|down)_proj",
         variants={name: config_from_dict(config) for name, config in variants.items()},
     )

@@ -126,12 +126,13 @@ class SelfAttention(nn.Module):
     """Queries, keys and values of the tokens, the mix, and its output."""
 
     config: DistilBertConfig
+    num_read: int | None = None
 
     @nn.compact
     def __call__(
         self, x: jax.Array, mask: jax.Array | None, *, deterministic: bool
     ) -> jax.Array:
-        """Map ``[B, L, D] -> [B, L, D]``."""
+        """Map ``[B, L, D]`` to the first ``num_read`` tokens, ``[B, num_read, D]``."""
         cfg = self.config
         mixed = self_attention(
             x,
@@ -141,6 +142,7 @@ class SelfAttention(nn.Module):
             init=cfg.init,
             dropout_rate=cfg.attention_dropout,
             deterministic=deterministic,
+            num_read=self.num_read,
         )
         return dense(mixed, cfg.dim, name="out_lin", init=cfg.init)
 
@@ -164,15 +166,16 @@ class Block(nn.Module):
     """Attention, then the MLP, each added and normed after."""
 
     config: DistilBertConfig
+    num_read: int | None = None
 
     @nn.compact
     def __call__(
         self, x: jax.Array, mask: jax.Array | None, *, deterministic: bool
     ) -> jax.Array:
-        """Map ``[B, L, D] -> [B, L, D]``."""
-        attention = SelfAttention(self.config, name="attention")
+        """Map ``[B, L, D]`` to the first ``num_read`` tokens, ``[B, num_read, D]``."""
+        attention = SelfAttention(self.config, self.num_read, name="attention")
         mixed = attention(x, mask, deterministic=deterministic)
-        x = LayerNorm(EPS, name="sa_layer_norm")(mixed + x)
+        x = LayerNorm(EPS, name="sa_layer_norm")(mixed + x[:, : self.num_read])
         wide = FFN(self.config, name="ffn")(x, deterministic=deterministic)
         y: jax.Array = LayerNorm(EPS, name="output_layer_norm")(wide + x)
         return y
@@ -185,11 +188,13 @@ class Transformer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, mask: Any, blocks: range, *, deterministic: bool
+        self, x: jax.Array, mask: Any, stages: Stages, *, deterministic: bool
     ) -> jax.Array:
-        """Run the given blocks."""
-        layers = Blocks(lambda i: Block(self.config, name=str(i)), name="layer")
-        y: jax.Array = layers(x, blocks, mask, deterministic=deterministic)
+        """Run the blocks of the stages."""
+        layers = Blocks(
+            lambda i: Block(self.config, stages.read_of(i), name=str(i)), name="layer"
+        )
+        y: jax.Array = layers(x, stages.blocks, mask, deterministic=deterministic)
         return y
 
 
@@ -211,7 +216,7 @@ class Backbone(nn.Module):
             hidden = self.embeddings(batch, deterministic=deterministic)
         mask = padding_mask(batch)
         x: jax.Array = self.transformer(
-            hidden, mask, stages.blocks, deterministic=deterministic
+            hidden, mask, stages, deterministic=deterministic
         )
         return x
 
@@ -229,6 +234,10 @@ class DistilBert(TextModel):
     def num_layers(self) -> int:
         """The blocks."""
         return self.config.n_layers
+
+    def num_read(self) -> int | None:
+        """The classifier reads the first token."""
+        return 1 if self.task == "sequence_classification" else None
 
     def make_backbone(self) -> Backbone:
         """Everything but the head, under the checkpoint's name."""
@@ -309,6 +318,8 @@ FAMILY = Family(
         r"distilbert/embeddings/word_embeddings/.*",
         r"vocab_projector/.*",
     ),
+    column_parallel=r"[qkv]_lin|lin1",
+    row_parallel=r"out_lin|lin2",
     max_positions=lambda config: config.max_position_embeddings,
     packed_heads=heads_of_tokens,
     variants={

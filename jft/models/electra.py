@@ -75,9 +75,7 @@ class Backbone(nn.Module):
             if cfg.embedding_size != cfg.hidden_size:
                 hidden = self.embeddings_project(hidden)
         mask = padding_mask(batch)
-        x: jax.Array = self.encoder(
-            hidden, mask, stages.blocks, deterministic=deterministic
-        )
+        x: jax.Array = self.encoder(hidden, mask, stages, deterministic=deterministic)
         return x
 
     def score_words(self, x: jax.Array) -> jax.Array:
@@ -109,6 +107,10 @@ class Electra(TextModel):
     def num_layers(self) -> int:
         """The blocks."""
         return self.config.num_hidden_layers
+
+    def num_read(self) -> int | None:
+        """The classifier reads the first token."""
+        return 1 if self.task == "sequence_classification" else None
 
     def make_backbone(self) -> Backbone:
         """Everything but the head, under the checkpoint's name."""
@@ -200,6 +202,8 @@ FAMILY = Family(
         r"electra/embeddings/word_embeddings/.*",
         r"generator_lm_head/.*",
     ),
+    column_parallel=r"query|key|value|intermediate/dense",
+    row_parallel=r"output/dense",
     max_positions=lambda config: config.max_position_embeddings,
     packed_heads=heads_of_tokens,
     variants={

@@ -17,6 +17,7 @@ from jft.types import (
     LayerIndex,
     Params,
     PrefixFn,
+    TensorRules,
 )
 
 # What a head answers; the keys of every family's ``heads``.
@@ -32,6 +33,7 @@ TASKS_OF_HEADS = (
 )
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
+NOTHING = r"(?!)"  # a regex that matches nothing
 
 
 def no_rules(task: str) -> tuple[str, ...]:
@@ -103,6 +105,9 @@ class Family:
         table; else None.
       packed_heads: config -> the tasks whose heads read packed rows exactly, see
         `jft.models.packing`; the family may lack some of them.
+      column_parallel: regex of the ends of the paths of products whose outputs may be
+        spread over devices: queries, keys, values, the wide layer of the MLP.
+      row_parallel: the same of those that read them: both outputs of a block.
       special_ids: further fields of config.json that hold the id of a special token ->
         its role, as in ``tokenizer.eos_token``; set in models from scratch.
     """
@@ -128,7 +133,24 @@ class Family:
     num_encoder_layers: Callable[[Any], int] = no_encoder
     max_positions: Callable[[Any], int | None] = no_limit
     packed_heads: Callable[[Any], tuple[str, ...]] = no_packing
+    column_parallel: str = NOTHING
+    row_parallel: str = NOTHING
     special_ids: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def tensor_rules(self) -> TensorRules:
+        """Which axis of a parameter the devices of the tensor axis may share.
+
+        Those of Megatron-LM, so that a block communicates twice: a column-parallel
+        product keeps its part of the outputs, a row-parallel one sums over the parts.
+        Tables and output layers are divided by rows of the vocabulary.
+        """
+        return (
+            (rf"(?:.+/)?(?:{self.column_parallel})/(?:kernel|bias)", -1),
+            (rf"(?:.+/)?(?:{self.row_parallel})/kernel", -2),
+            *((rf"(?=.*/embedding$)(?:{rule})", 0) for rule in self.embedding_rules),
+            *((rule, -1) for rule in self.embedding_rules),
+        )
 
     def checkpoint_prefix(self, task: str) -> str:
         """Return the first key of the backbone in the checkpoints of that task."""

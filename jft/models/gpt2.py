@@ -314,6 +314,8 @@ FAMILY = Family(
     head_rules=HEAD_RULES.__getitem__,
     shared_rules=(r"transformer/wte/.*",),
     embedding_rules=(r"transformer/wte/.*", r"lm_head/.*"),
+    column_parallel=r"c_attn|c_fc",
+    row_parallel=r"c_proj",
     variants={
         "distilgpt2": GPT2Config(n_layer=6),
         "gpt2": GPT2Config(),

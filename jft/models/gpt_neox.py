@@ -291,6 +291,8 @@ FAMILY = Family(
     head_rules=HEAD_RULES.__getitem__,
     shared_rules=(r"gpt_neox/embed_in/.*",),  # where they are tied
     embedding_rules=(r"gpt_neox/embed_in/.*", r"embed_out/.*"),
+    column_parallel=r"query_key_value|dense_h_to_4h",
+    row_parallel=r"attention/dense|dense_4h_to_h",
     variants={
         "pythia-70m": _pythia(512, 6, 8, 50304),
         "pythia-160m": _pythia(768, 12, 12, 50304),

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jft.models.activations import ACTIVATIONS
+from jft.models.remat import policy_of
 
 Init = Callable[..., jax.Array]
 normal: Callable[[float], Init] = nn.initializers.normal
@@ -148,7 +149,8 @@ class Blocks(nn.Module):
     Every family's blocks run here, ``x -> block(x, *args, **options)``. They are
     unrolled, so compiling takes longer the more there are: a scan over stacked
     parameters would compile one, but would join open and frozen layers in one array:
-    the backward pass would then run below the lowest open layer.
+    the backward pass would then run below the lowest open layer. What each keeps for
+    its backward pass is for `jft.models.remat` to say.
     """
 
     make: Callable[[int], nn.Module]
@@ -173,7 +175,12 @@ class Blocks(nn.Module):
             options = {**options, **from_first(first)}
         for i in blocks:
             block = first if first is not None and i == 0 else self.make(i)
-            x = block(x, *args, **options)
+
+            def run(block: nn.Module, x: Any) -> Any:
+                return block(x, *args, **options)
+
+            policy = policy_of("/".join((*self.path, str(i))))
+            x = (run if policy is None else nn.remat(run, policy=policy))(block, x)
         return x
 
 

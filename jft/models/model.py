@@ -22,6 +22,10 @@ class TextModel(nn.Module):
     def num_layers(self) -> int:
         """The blocks, or what else is a stage between embeddings and head."""
 
+    def num_read(self) -> int | None:
+        """How many tokens the head reads, the first ones; None: all."""
+        return None
+
     @abc.abstractmethod
     def make_backbone(self) -> Any:
         """Make the module ``(batch, hidden, stages, deterministic=…) -> [B, L, D]``."""
@@ -56,10 +60,13 @@ class TextModel(nn.Module):
           deterministic: False drops out, with the key ``rngs={"dropout": key}``.
 
         Returns:
-          Hidden states ``[B, L, D]`` at boundary ``stop``, or what the head answers.
+          Hidden states ``[B, L, D]`` at boundary ``stop``, of the tokens that the head
+          reads at the last one; or what the head answers.
         """
         check_packed(batch, self.task)
-        stages = make_stages(start, stop, num_layers=self.num_layers())
+        stages = make_stages(
+            start, stop, num_layers=self.num_layers(), num_read=self.num_read()
+        )
         backbone = self.make_backbone()
         x = backbone(batch, hidden, stages, deterministic=deterministic)
         if not stages.head:

@@ -309,6 +309,8 @@ FAMILY = Family(
     ),
     shared_rules=(r"model/embeddings/tok_embeddings/.*",),
     embedding_rules=(r"model/embeddings/tok_embeddings/.*", r"decoder/.*"),
+    column_parallel=r"Wqkv|Wi",
+    row_parallel=r"Wo",
     special_ids={"cls_token_id": "cls", "sep_token_id": "sep"},
     variants=VARIANTS,
 )

@@ -175,6 +175,10 @@ class Roberta(TextModel):
         """The blocks."""
         return self.config.num_hidden_layers
 
+    def num_read(self) -> int | None:
+        """The classifier reads the first token."""
+        return 1 if self.task == "sequence_classification" else None
+
     def make_backbone(self) -> Backbone:
         """Everything but the head, under the checkpoint's name."""
         return Backbone(self.config, self.task == "base", Embeddings, name="roberta")
@@ -265,6 +269,8 @@ FAMILY = Family(
         r"roberta/embeddings/word_embeddings/.*",
         r"lm_head/(?:bias|decoder/.*)",
     ),
+    column_parallel=r"query|key|value|intermediate/dense",
+    row_parallel=r"output/dense",
     variants={
         "roberta-base": _variant(RobertaConfig, 768),
         "roberta-large": _variant(RobertaConfig, 1024, num_hidden_layers=24),

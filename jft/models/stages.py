@@ -12,6 +12,15 @@ class Stages(NamedTuple):
     start: int
     stop: int
     num_layers: int  # blocks
+    num_read: int | None = None  # tokens that the head reads, the first; None: all
+
+    def read_of(self, block: int) -> int | None:
+        """How many of a block's tokens anything reads: of the last, what the head does.
+
+        So the last block of a model whose head reads one token asks with that token
+        alone: all other blocks' work is needed for its keys and values.
+        """
+        return self.num_read if block == self.num_layers - 1 else None
 
     @property
     def embed(self) -> bool:
@@ -43,7 +52,9 @@ class Stages(NamedTuple):
         return self.stop == self.num_layers + 2
 
 
-def make_stages(start: int, stop: int | None, *, num_layers: int) -> Stages:
+def make_stages(
+    start: int, stop: int | None, *, num_layers: int, num_read: int | None = None
+) -> Stages:
     """Check the boundaries; ``stop=None`` runs to the end.
 
     >>> make_stages(2, None, num_layers=3).blocks
@@ -56,4 +67,4 @@ def make_stages(start: int, stop: int | None, *, num_layers: int) -> Stages:
             f"stages start={start}, stop={stop} do not fit: this model has stages "
             f"0 to {num_stages - 1}, so 0 <= start < stop <= {num_stages}."
         )
-    return Stages(start, stop, num_layers)
+    return Stages(start, stop, num_layers, num_read)

@@ -356,6 +356,8 @@ FAMILY = Family(
     head_rules=HEAD_RULES.__getitem__,
     shared_rules=(r"shared/.*", r".*/relative_attention_bias/.*"),
     embedding_rules=(r"shared/.*", r"lm_head/.*"),
+    column_parallel=r"[qkv]|wi(?:_\d)?",
+    row_parallel=r"o|wo",
     special_ids={"decoder_start_token_id": "pad"},
     variants={
         "t5-small": T5Config(),

@@ -87,18 +87,19 @@ class SelfAttention(nn.Module):
     """Queries, keys and values of the tokens, and the mix."""
 
     config: ViTConfig
+    num_read: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, deterministic: bool) -> jax.Array:
-        """Map ``[B, L, D] -> [B, L, D]``."""
+        """Map ``[B, L, D]`` to the first ``num_read`` tokens, ``[B, num_read, D]``."""
         cfg = self.config
         num_heads, width = cfg.num_attention_heads, cfg.hidden_size
         init = normal(cfg.initializer_range)
         query, key, value = (
             split_heads(
-                dense(x, width, name=name, init=init, bias=cfg.qkv_bias), num_heads
+                dense(of, width, name=name, init=init, bias=cfg.qkv_bias), num_heads
             )
-            for name in ("query", "key", "value")
+            for of, name in ((x[:, : self.num_read], "query"), (x, "key"), (x, "value"))
         )
         mixed = attend(
             query,
@@ -130,11 +131,12 @@ class Attention(nn.Module):
     """Self-attention and its output."""
 
     config: ViTConfig
+    num_read: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, deterministic: bool) -> jax.Array:
-        """Map ``[B, L, D] -> [B, L, D]``."""
-        attention = SelfAttention(self.config, name="attention")
+        """Map ``[B, L, D]`` to the first ``num_read`` tokens, ``[B, num_read, D]``."""
+        attention = SelfAttention(self.config, self.num_read, name="attention")
         mixed = attention(x, deterministic=deterministic)
         output = Output(self.config, name="output")
         y: jax.Array = output(mixed, deterministic=deterministic)
@@ -159,14 +161,15 @@ class Block(nn.Module):
     """Attention, then the MLP, each normed before and added after."""
 
     config: ViTConfig
+    num_read: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, *, deterministic: bool) -> jax.Array:
-        """Map ``[B, L, D] -> [B, L, D]``."""
+        """Map ``[B, L, D]`` to the first ``num_read`` tokens, ``[B, num_read, D]``."""
         cfg = self.config
         normed = LayerNorm(cfg.layer_norm_eps, name="layernorm_before")(x)
-        attention = Attention(cfg, name="attention")
-        x = x + attention(normed, deterministic=deterministic)
+        attention = Attention(cfg, self.num_read, name="attention")
+        x = x[:, : self.num_read] + attention(normed, deterministic=deterministic)
         normed = LayerNorm(cfg.layer_norm_eps, name="layernorm_after")(x)
         wide = Intermediate(cfg, name="intermediate")(normed)
         y: jax.Array = Output(cfg, name="output")(wide, deterministic=deterministic)
@@ -180,11 +183,13 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, blocks: range, *, deterministic: bool
+        self, x: jax.Array, stages: Stages, *, deterministic: bool
     ) -> jax.Array:
-        """Run the given blocks."""
-        layers = Blocks(lambda i: Block(self.config, name=str(i)), name="layer")
-        y: jax.Array = layers(x, blocks, deterministic=deterministic)
+        """Run the blocks of the stages."""
+        layers = Blocks(
+            lambda i: Block(self.config, stages.read_of(i), name=str(i)), name="layer"
+        )
+        y: jax.Array = layers(x, stages.blocks, deterministic=deterministic)
         return y
 
 
@@ -203,7 +208,7 @@ class Backbone(nn.Module):
             embeddings = Embeddings(cfg, name="embeddings")
             x = embeddings(batch["pixel_values"], deterministic=deterministic)
         encoder = Encoder(cfg, name="encoder")
-        y: jax.Array = encoder(x, stages.blocks, deterministic=deterministic)
+        y: jax.Array = encoder(x, stages, deterministic=deterministic)
         if stages.closes(cfg.num_hidden_layers - 1):
             y = LayerNorm(cfg.layer_norm_eps, name="layernorm")(y)
         return y
@@ -239,10 +244,12 @@ class ViT(nn.Module):
           deterministic: False drops out, with the key ``rngs={"dropout": key}``.
 
         Returns:
-          Logits ``[B, C]``, or hidden states ``[B, L, D]`` at boundary ``stop``.
+          Logits ``[B, C]``, or hidden states ``[B, L, D]`` at boundary ``stop``, of
+          the first token alone, ``[B, 1, D]``, at the last one.
         """
         cfg = self.config
-        stages = make_stages(start, stop, num_layers=cfg.num_hidden_layers)
+        # the classifier reads the first token
+        stages = make_stages(start, stop, num_layers=cfg.num_hidden_layers, num_read=1)
         backbone = Backbone(cfg, name="vit")
         x: AnyArray = backbone(batch, hidden, stages, deterministic=deterministic)
         if not stages.head:
@@ -291,5 +298,7 @@ FAMILY = Family(
     num_layers=lambda config: config.num_hidden_layers,
     final_norm=r"vit/layernorm/.*",
     head_rules=lambda task: (r"classifier/.*",),
+    column_parallel=r"query|key|value|intermediate/dense",
+    row_parallel=r"output/dense",
     variants=VARIANTS,
 )

@@ -9,6 +9,7 @@ import optax
 
 from jft import paths
 from jft.optim.anchor import l2_sp as make_l2_sp
+from jft.optim.clip import clip_by_global_norm
 from jft.optim.ema import track_ema
 from jft.optim.layerwise import layerwise_lr_decay
 from jft.optim.multipliers import scale_by_label
@@ -136,7 +137,7 @@ def make_optimizer(
         parts.append(close_gradients(group_of, open_at))
         core = gradual_unfreeze(core, group_of, open_at)
     if clip_norm is not None:
-        parts.append(optax.clip_by_global_norm(clip_norm))
+        parts.append(clip_by_global_norm(clip_norm))
     parts.append(core)
     if wants_layers:
         if layer_index is None or num_layers is None:

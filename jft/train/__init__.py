@@ -4,6 +4,7 @@
 from jft.train.activations import ActivationCache, Rows, is_one_array
 from jft.train.boundaries import Stretch, choose_boundaries, plan_boundaries
 from jft.train.chunked_loss import Chunks
+from jft.train.collectives import Collectives, count_collectives
 from jft.train.compile_cache import keep_compiled
 from jft.train.contrastive import (
     cosine_regression,
@@ -32,6 +33,14 @@ from jft.train.losses import (
     span_cross_entropy,
     squared_error,
 )
+from jft.train.memory import (
+    MemoryPlan,
+    bytes_on_a_device,
+    check_memory,
+    describe_memory,
+    device_bytes,
+    plan_memory,
+)
 from jft.train.phases import Phase, groups_at, phases
 from jft.train.pmap import (
     make_pmap_train_step,
@@ -44,7 +53,9 @@ from jft.train.sharding import (
     batch_sharding,
     check_batch_size,
     make_mesh,
+    num_shares,
     param_shardings,
+    place,
     place_state,
     shard_batch,
     state_shardings,
@@ -62,11 +73,13 @@ __all__ = [
     "DIVERGENCES",
     "ActivationCache",
     "Chunks",
+    "Collectives",
     "CompiledStep",
     "DivergenceFn",
     "FitResult",
     "History",
     "Hook",
+    "MemoryPlan",
     "Moment",
     "NonFiniteError",
     "OpenGroups",
@@ -81,12 +94,17 @@ __all__ = [
     "balanced_class_weights",
     "batch_sharding",
     "best_record",
+    "bytes_on_a_device",
     "cast_floating",
     "check_batch_size",
+    "check_memory",
     "choose_boundaries",
     "cosine_regression",
     "cosine_similarity",
+    "count_collectives",
     "count_correct",
+    "describe_memory",
+    "device_bytes",
     "distillation_loss",
     "evaluate_every",
     "fit",
@@ -101,11 +119,14 @@ __all__ = [
     "make_pmap_train_step",
     "make_r_drop",
     "make_train_step",
+    "num_shares",
     "on_first_draw",
     "param_shardings",
     "phases",
+    "place",
     "place_state",
     "plan_boundaries",
+    "plan_memory",
     "replicate",
     "save_best",
     "save_every",

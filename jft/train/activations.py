@@ -84,7 +84,7 @@ class ActivationCache:
         self._facts = facts
         self._stop_requested = stop_requested
         self._tables: dict[str, dict[int, TokenTable]] = {name: {} for name in splits}
-        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._shapes: dict[str, dict[int, tuple[int, ...]]] = {s: {} for s in splits}
 
     def boundary(self, split: str) -> int:
         """Where batches of a split start in this phase; 0: at the beginning."""
@@ -114,14 +114,15 @@ class ActivationCache:
                 self._fill(params, split, missing)
         self.seconds += time.perf_counter() - began
         size = sum(
-            self._bytes(split, params) * len(tables)
+            self._bytes(split, boundary, params)
             for split, tables in self._tables.items()
+            for boundary in tables
         )
         self.most_bytes = max(self.most_bytes, int(size))
 
     def bytes_per_boundary(self, params: Params) -> float:
-        """Bytes of the files of one boundary, of all splits."""
-        return sum(self._bytes(split, params) for split in self._splits)
+        """Bytes of the files of one boundary, of all splits, at most."""
+        return sum(self._bytes(split, 1, params) for split in self._splits)
 
     def close(self) -> None:
         """Remove the files, when the run is over."""
@@ -129,9 +130,11 @@ class ActivationCache:
             tables.clear()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _bytes(self, split: str, params: Params) -> float:
-        tokens = float(self._lengths(split, params)["input"].sum())
-        width = math.prod(self._shape(split, params)[2:])
+    def _bytes(self, split: str, boundary: int, params: Params) -> float:
+        tokens = float(self._splits[split].num_rows)
+        if self._has_length(split, boundary, params):
+            tokens = float(self._lengths(split, params)["input"].sum())
+        width = math.prod(self._shape(split, boundary, params)[2:])
         return float(tokens * width * self._dtype.itemsize)
 
     def _place(self, split: str, boundary: int) -> Path:
@@ -142,12 +145,14 @@ class ActivationCache:
         num_rows, tables = self._splits[split].num_rows, self._tables[split]
         leaves = self._leaf_digests(params, below=max(boundaries))
         keys = {b: self._key(leaves, split, b) for b in boundaries}
-        opened = {b: self._open(split, b, key) for b, key in keys.items()}
+        opened = {b: self._open(split, b, key, params) for b, key in keys.items()}
         missing = {b: key for b, key in keys.items() if opened[b] is None}
         if missing:
             self._compute(params, split, missing)
             self.layers_run += num_rows * max(missing)
-            opened |= {b: self._open(split, b, key) for b, key in missing.items()}
+            opened |= {
+                b: self._open(split, b, key, params) for b, key in missing.items()
+            }
         tables |= {b: table for b, table in opened.items() if table is not None}
         self.num_computed += num_rows * len(missing)
         self.num_found += num_rows * (len(keys) - len(missing))
@@ -164,7 +169,7 @@ class ActivationCache:
             b: RowFiller(
                 self._place(split, b) / key,
                 lengths=lengths,
-                padding=self._padding(split, b),
+                padding=self._padding(split, b, params),
                 padding_side=rows.padding_side,
                 columns={"@example": np.arange(rows.num_rows)},
             )
@@ -233,22 +238,30 @@ class ActivationCache:
 
         return hidden_at
 
-    def _shape(self, split: str, params: Params) -> tuple[int, ...]:
+    def _shape(self, split: str, boundary: int, params: Params) -> tuple[int, ...]:
         """Of the activations of the first batch of a split."""
-        if split not in self._shapes:
+        shapes = self._shapes[split]
+        if boundary not in shapes:
             first = next(iter(self._splits[split].batches))
-            made = jax.eval_shape(self._hidden_at((1,)), params, first)
-            self._shapes[split] = tuple(made[1].shape)
-        return self._shapes[split]
+            made = jax.eval_shape(self._hidden_at((boundary,)), params, first)
+            shapes[boundary] = tuple(made[boundary].shape)
+        return shapes[boundary]
+
+    def _has_length(self, split: str, boundary: int, params: Params) -> bool:
+        """Whether each position has activations there, and not the first alone."""
+        here, there = (self._shape(split, b, params)[1] for b in (boundary, 1))
+        return here == there
 
     def _lengths(self, split: str, params: Params) -> dict[str, np.ndarray]:
         """Positions of each row by group; an image has as many as all others."""
         rows = self._splits[split]
         if rows.lengths:
             return dict(rows.lengths)
-        return {"input": np.full(rows.num_rows, self._shape(split, params)[1])}
+        return {"input": np.full(rows.num_rows, self._shape(split, 1, params)[1])}
 
-    def _open(self, split: str, boundary: int, key: str) -> TokenTable | None:
+    def _open(
+        self, split: str, boundary: int, key: str, params: Params
+    ) -> TokenTable | None:
         """The table, if it was computed from the same."""
         kept = open_rows(self._place(split, boundary) / key)
         if kept is None:
@@ -258,12 +271,15 @@ class ActivationCache:
             kept,
             range(rows.num_rows),
             settings={},
-            padding=self._padding(split, boundary),
+            padding=self._padding(split, boundary, params),
             padding_side=rows.padding_side,
         )
 
-    def _padding(self, split: str, boundary: int) -> dict[str, Pad]:
-        return {**self._splits[split].padding, f"{HIDDEN}{boundary}": Pad(0)}
+    def _padding(self, split: str, boundary: int, params: Params) -> dict[str, Pad]:
+        padding = dict(self._splits[split].padding)
+        if self._has_length(split, boundary, params):
+            padding[f"{HIDDEN}{boundary}"] = Pad(0)
+        return padding
 
     def _leaf_digests(self, params: Params, *, below: int) -> dict[str, str]:
         """A digest of each parameter of the layers below a boundary, by path."""

@@ -2,8 +2,8 @@
 """One training step: differentiate what is open, update it, leave the rest alone."""
 
 import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from jft import paths
 from jft.partition import combine, is_trainable, num_params, split_by
 from jft.train.chunked_loss import Chunks, score_tokens
 from jft.train.losses import Pair
+from jft.train.sharding import gather_params
 from jft.train.state import TrainState, cast_floating
 from jft.types import (
     ApplyFn,
@@ -43,6 +44,7 @@ class TrainStep:
 
     jitted: Any  # the compiled function behind it
     group_of: Callable[[str], Group] | None  # what opens as one
+    compiled: dict[Any, "CompiledStep"] = field(default_factory=dict, repr=False)
 
     def __call__(
         self, state: TrainState, batch: Batch, *, open_groups: OpenGroups = None
@@ -60,10 +62,15 @@ class TrainStep:
     def compile(
         self, state: TrainState, batch: Batch, *, open_groups: OpenGroups = None
     ) -> "CompiledStep":
-        """Compile ahead of the first step."""
-        lowered = self.lower(state, batch, open_groups=open_groups)
-        open_, _ = split_open(state.trainable, open_groups, self.group_of)
-        return CompiledStep(executable=lowered.compile(), num_params=num_params(open_))
+        """Compile ahead of the first step, once for the same shapes and groups."""
+        program = (open_groups, *map(_shapes, (state, batch)))
+        if program not in self.compiled:
+            lowered = self.lower(state, batch, open_groups=open_groups)
+            open_, _ = split_open(state.trainable, open_groups, self.group_of)
+            self.compiled[program] = CompiledStep(
+                executable=lowered.compile(), num_params=num_params(open_)
+            )
+        return self.compiled[program]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +92,14 @@ class CompiledStep:
         """Take one step; the state is consumed."""
         moving, metrics = self.executable(*_arguments(state, batch))
         return moving._replace(frozen=state.frozen), metrics
+
+
+def _shapes(tree: Any) -> Hashable:
+    """All of a tree of arrays that a program depends on."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple(
+        (jnp.shape(x), jnp.result_type(x), getattr(x, "sharding", None)) for x in leaves
+    )
 
 
 def _arguments(state: TrainState, batch: Batch) -> tuple[TrainState, Params, Batch]:
@@ -138,6 +153,7 @@ def make_train_step(
             compute_dtype=compute_dtype,
             prefix_fn=prefix_fn,
             chunks=chunks,
+            param_shardings=state_shardings and state_shardings.params,
         ),
         tx=optax.with_extra_args_support(tx),
         param_labels=param_labels,
@@ -215,6 +231,7 @@ def make_forward(
     compute_dtype: Any,
     prefix_fn: PrefixFn | None,
     chunks: Chunks | None = None,
+    param_shardings: Params = None,
 ) -> Forward:
     """Sum of losses over a (micro)batch, and every ``(sum, weight)`` beside it.
 
@@ -232,6 +249,8 @@ def make_forward(
         inputs = batch
         if compute_dtype is not None:
             params, inputs = cast_floating((params, batch), compute_dtype)
+        if param_shardings is not None:
+            params = gather_params(params, param_shardings)
         if prefix_fn is not None:
             inputs = prefix_fn(params, inputs, stop=lowest)
         return score_tokens(
@@ -260,18 +279,24 @@ def step_core(
     key = jax.random.fold_in(moving.key, moving.step)
 
     lowest = lowest_group(open_, group_of)
+    # the weight of a batch that is computed at once is known before its backward pass,
+    # and a mean's gradients need no pass of their own to become one
+    at_once = grad_accum_steps == 1 and axis_name is None
 
     def loss_of(open_leaves: Params, microbatch: Batch, key: jax.Array) -> Any:
         params = combine(open_leaves, closed, frozen)
-        return forward(params, microbatch, key, lowest)
+        total, sums = forward(params, microbatch, key, lowest)
+        scale = _inverse(sums["loss"][1]) if at_once else jnp.ones(())
+        return total * scale.astype(total.dtype), sums
 
     grads, sums = _gradients(loss_of, open_, batch, key, grad_accum_steps)
     if axis_name is not None:
         grads, sums = jax.lax.psum((grads, sums), axis_name)
-    weight = sums["loss"][1]
-    scale = jnp.where(weight > 0, 1.0 / weight, 0.0)
+    if not at_once:
+        scale = _inverse(sums["loss"][1])
+        grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), grads)
     metrics = {name: total / count for name, (total, count) in sums.items()}
-    metrics["grad_norm"] = optax.tree.norm(grads) * scale
+    metrics["grad_norm"] = optax.tree.norm(grads)
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
     streak = jnp.where(finite, 0, moving.nonfinite_streak + 1)
     metrics["nonfinite_streak"] = streak
@@ -281,7 +306,6 @@ def step_core(
         extra["open_groups"] = open_groups
 
     def update(trainable: Params, opt_state: Any, grads: Params) -> tuple[Params, Any]:
-        grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), grads)
         with jax.numpy_dtype_promotion("standard"):  # optax mixes floats and counts
             updates, opt_state = tx.update(grads, opt_state, trainable, **extra)
         return _apply_updates(trainable, updates), opt_state
@@ -305,6 +329,11 @@ def step_core(
         nonfinite_total=moving.nonfinite_total + jnp.where(finite, 0, 1),
     )
     return state, metrics
+
+
+def _inverse(weight: jax.Array) -> jax.Array:
+    """One over the weight of a batch, or zero where nothing in it counts."""
+    return jax.lax.stop_gradient(jnp.where(weight > 0, 1.0 / weight, 0.0))
 
 
 def _check_labels(trainable: Params, param_labels: ParamLabels) -> None:

@@ -3,6 +3,7 @@
 
 import collections
 import contextlib
+import functools
 import re
 
 import jax
@@ -230,3 +231,57 @@ def test_dropout_is_active_only_with_a_key(model_type, task):
         assert not any(active)
         jax.eval_shape(lambda p: apply_fn(p, batch, key=jax.random.key(0)), params)
     assert any(active)
+
+
+@pytest.mark.parametrize("model_type", MODELS)
+def test_the_tensor_axis_finds_every_product_of_a_block(model_type):
+    """Each is column-parallel or row-parallel, and both kinds occur."""
+    family = MODELS[model_type]
+    tiny = TABLE[model_type].config if model_type in TABLE else {}
+    config = family.config_from_dict(tiny)
+    shapes = flatten(abstract_params(family, config, task=next(iter(family.heads))))
+    index, num_layers = family.layer_index(config), family.num_layers(config)
+    products = [
+        path
+        for path, x in shapes.items()
+        if path.endswith("/kernel") and x.ndim == 2 and 1 <= index(path) <= num_layers
+    ]
+    axes = {
+        path: next((a for r, a in family.tensor_rules if re.fullmatch(r, path)), None)
+        for path in products
+    }
+    assert set(axes.values()) == {-1, -2}, [p for p, a in axes.items() if a is None]
+    tables = {path for path in shapes if path.endswith("word_embeddings/embedding")}
+    for path in tables:
+        rules = [(r, a) for r, a in family.tensor_rules if re.fullmatch(r, path)]
+        assert rules[0][1] == 0
+
+
+@pytest.mark.parametrize(
+    "model_type", ["bert", "roberta", "xlm-roberta", "electra", "distilbert"]
+)
+def test_the_last_block_computes_what_the_head_reads(model_type):
+    """Of a classifier of the first token that token alone; the answer is the same."""
+    task = "sequence_classification"
+    module, params, batch = make(model_type, task)
+    last = get_family(model_type).num_layers(module.config) + 1
+
+    def forward(params, **options):
+        return module.apply({"params": params}, batch, **options)
+
+    hidden = jax.jit(functools.partial(forward, stop=last))(params)
+    assert hidden.shape[:2] == (len(batch["input_ids"]), 1)
+    before = jax.jit(functools.partial(forward, stop=last - 1))(params)
+    assert before.shape[:2] == batch["input_ids"].shape
+    whole = type(module)(module.config, "token_classification")
+    all_tokens = whole.apply({"params": params}, batch, stop=last)
+    np.testing.assert_allclose(hidden, all_tokens[:, :1], rtol=1e-5, atol=1e-5)
+    options = {"start": last - 1, "stop": last, "hidden": before}
+    flops = [
+        jax.jit(lambda p, m=m: m.apply({"params": p}, batch, **options))
+        .lower(params)
+        .compile()
+        .cost_analysis()["flops"]
+        for m in (module, whole)
+    ]
+    assert flops[0] < 0.6 * flops[1]

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from jft import paths
 from jft.evals import evaluate
+from jft.models import get_family
 from jft.optim import make_optimizer, top_down
 from jft.partition import label_params
 from jft.tasks.classification import make_loss
@@ -23,6 +24,8 @@ from jft.train import (
     make_mesh,
     make_pmap_train_step,
     make_train_step,
+    num_shares,
+    param_shardings,
     place_state,
     replicate,
     shard_batch,
@@ -34,7 +37,15 @@ from jft.types import InputError
 
 KEY_BIAS = "attention/attention/key/bias"
 RULES = [("vit/embeddings/.*", "frozen"), (".*", "moving")]
-WAYS = ["data", "fsdp", "mixed", "pmap"]
+MESHES = {
+    "data": {},
+    "fsdp": {"fsdp": 4},
+    "tensor": {"tensor": 4},
+    "data+fsdp": {"fsdp": 2},
+    "data+tensor": {"tensor": 2},
+    "fsdp+tensor": {"fsdp": 2, "tensor": 2},
+}
+WAYS = [*MESHES, "pmap"]
 
 
 @pytest.fixture
@@ -81,8 +92,9 @@ def train(
     elif way == "one":
         step = make_train_step(*args, **accum)
     else:
-        mesh = make_mesh(fsdp={"data": 1, "mixed": 2, "fsdp": 4}[way])
-        shardings = state_shardings(state, mesh)
+        mesh = make_mesh(**MESHES[way])
+        rules = get_family("vit").tensor_rules
+        shardings = state_shardings(state, mesh, tensor_rules=rules)
         state = place_state(state, shardings)
         step = make_train_step(*args, state_shardings=shardings, **accum)
         place = lambda batch: shard_batch(batch, mesh)  # noqa: E731
@@ -161,6 +173,28 @@ def test_fsdp_spreads_parameters_and_their_optimizer_state(
         assert paths.flatten(shardings.opt_state)[path].spec == P(None, "fsdp")
 
 
+def test_the_tensor_axis_divides_the_products_of_a_layer(
+    tiny_vit, small_leaves_are_sharded
+):
+    """And fsdp another axis of the same leaf; what does not divide stays whole."""
+    mesh = make_mesh(fsdp=2, tensor=2)
+    rules = get_family("vit").tensor_rules
+    shardings = param_shardings(tiny_vit.params, mesh, tensor_rules=rules)
+    specs = {path: x.spec for path, x in paths.flatten(shardings).items()}
+    block = "vit/encoder/layer/0"
+    assert specs[f"{block}/attention/attention/query/kernel"] == P("fsdp", "tensor")
+    assert specs[f"{block}/attention/output/dense/kernel"] == P("tensor", "fsdp")
+    assert specs[f"{block}/intermediate/dense/kernel"] == P("fsdp", "tensor")
+    assert specs[f"{block}/output/dense/kernel"] == P("tensor", "fsdp")
+    assert specs[f"{block}/output/dense/bias"] == P()
+    odd = param_shardings(
+        {"query": {"kernel": np.zeros((16, 15), np.float32)}},
+        mesh,
+        tensor_rules=[("query/kernel", -1)],
+    )
+    assert odd["query"]["kernel"].spec == P("fsdp", None)
+
+
 def test_sharding_rules_are_rules(tiny_vit):
     labels = label_params(tiny_vit.params, RULES)
     tx = make_optimizer(labels, learning_rate=1e-2)
@@ -210,5 +244,16 @@ def test_a_batch_must_divide():
 
 
 def test_a_mesh_must_use_every_device():
-    with pytest.raises(InputError, match="data=3 x fsdp=1 does not use 4 devices"):
+    with pytest.raises(InputError, match="data=3 x fsdp=1 x tensor=1 does not use 4"):
         make_mesh(data=3)
+    assert make_mesh(devices=jax.devices()[:2]).shape["data"] == 2
+
+
+def test_devices_of_the_tensor_axis_read_the_same_examples():
+    mesh = make_mesh(tensor=2)
+    assert num_shares(mesh) == 2
+    batch = shard_batch({"x": np.arange(8)}, mesh)
+    shards = {shard.device.id: shard.data for shard in batch["x"].addressable_shards}
+    assert [shards[i].tolist() for i in range(4)] == [[0, 1, 2, 3]] * 2 + [
+        [4, 5, 6, 7]
+    ] * 2

@@ -53,6 +53,19 @@ class TrainLoader:
         """
         return read_batches(self.pipeline[start_step:], num_workers=self.num_workers)
 
+    def largest(self) -> Batch:
+        """A batch of the most tokens that any has; of images, the first."""
+        step = 0
+        if self.plan is not None:
+            lengths = (
+                self.plan.lengths(self.plan.order.rows(step))
+                for step in range(int(np.ceil(self.steps_per_epoch)))
+            )
+            places = (i for i, shape in enumerate(lengths) if shape == self.shapes[-1])
+            step = next(places, 0)
+        batch: Batch = self.pipeline[step]
+        return batch
+
     def padding(self, num_steps: int | None = None) -> dict[str, Any]:
         """Count the padding of the first steps, without making their batches.
 
