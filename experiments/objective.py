@@ -12,7 +12,7 @@ import numpy as np
 import jft
 from jft import data, paths, train
 from jft.config import Config, Range
-from jft.models.remat import check_rules, with_remat
+from jft.models.remat import Forward, check_rules, with_remat
 from jft.tasks import Task, call_with_options, get_task
 from jft.types import ApplyFn, Batch, InputError, LossFn, PrefixFn
 
@@ -67,10 +67,10 @@ def train_loss(config: Config, examples: data.Examples) -> LossFn:
     return _make_loss(get_task(config.data.task), options)
 
 
-def no_loss(outputs: Any, batch: Batch) -> tuple[float, float]:
+def no_loss(outputs: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
     """Of an evaluation that has nothing to compare with."""
     del outputs, batch
-    return 0.0, 0.0
+    return jnp.zeros(()), jnp.zeros(())
 
 
 def eval_loss(config: Config) -> LossFn:
@@ -118,7 +118,7 @@ def make_objective(
 ) -> tuple[ApplyFn, LossFn]:
     """The forward and the loss of the training step."""
     task = get_task(config.data.task)
-    apply_fn = task.make_apply(remat(config, model))
+    apply_fn = task.make_apply(remat(config, model, model.apply_fn))
     loss_fn = train_loss(config, examples)
     teacher = config.train.teacher
     if teacher.model is not None:
@@ -138,8 +138,8 @@ def make_objective(
     return apply_fn, loss_fn
 
 
-def remat(config: Config, model: jft.Pretrained) -> ApplyFn:
-    """The forward, whose blocks keep what the config says.
+def remat(config: Config, model: jft.Pretrained, forward_fn: Forward) -> Forward:
+    """The forward, or part of it, whose blocks keep what the config says.
 
     Raises:
       InputError: if a rule names no block.
@@ -158,7 +158,7 @@ def remat(config: Config, model: jft.Pretrained) -> ApplyFn:
                 f"the rule {[pattern, policy]} of train.remat names no block; blocks "
                 f"are {sorted(parents)[:3]}, …"
             )
-    return with_remat(model.apply_fn, rules)
+    return with_remat(forward_fn, rules)
 
 
 def prefix_fn(config: Config, model: jft.Pretrained) -> PrefixFn | None:
@@ -179,7 +179,10 @@ def eval_chunks(config: Config, model: jft.Pretrained) -> train.Chunks | None:
 
 def train_chunks(config: Config, model: jft.Pretrained) -> train.Chunks | None:
     """The same of the training step; R-Drop compares logits, so it needs them all."""
-    return None if config.train.r_drop else eval_chunks(config, model)
+    if config.train.r_drop:
+        return None
+    rematted = remat(config, model, model.prefix_fn)
+    return eval_chunks(config, model._replace(prefix_fn=rematted))
 
 
 def train_metrics(config: Config) -> dict[str, LossFn]:

@@ -8,11 +8,13 @@ import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
-from jft.types import ApplyFn, Batch, InputError, Params
+from jft.types import ApplyFn, Batch, InputError, Params, PrefixFn
+
+Forward = TypeVar("Forward", ApplyFn, PrefixFn)
 
 RematRules = Sequence[tuple[str, str]]  # regex of a block's path -> policy
 
@@ -26,11 +28,11 @@ POLICIES: Mapping[str, Callable[..., bool] | None] = {
 _RULES: ContextVar[RematRules] = ContextVar("remat_rules", default=())
 
 
-def with_remat(apply_fn: ApplyFn, rules: RematRules) -> ApplyFn:
+def with_remat(forward_fn: Forward, rules: RematRules) -> Forward:
     r"""Let the blocks of a forward keep what the rules say; the numbers stay the same.
 
     Args:
-      apply_fn: a model's forward.
+      forward_fn: a model's forward, or the part of it below a boundary.
       rules: ordered ``(regex over a block's whole path, policy)`` such as
         ``(r"bert/encoder/layer/\d+", "nothing")``; the first wins, and a block that
         none matches keeps all. Policies: ``"all"``, ``"products"`` (the results of
@@ -44,11 +46,11 @@ def with_remat(apply_fn: ApplyFn, rules: RematRules) -> ApplyFn:
     """
     check_rules(rules)
 
-    def apply(params: Params, batch: Batch, *, key: jax.Array | None) -> Any:
+    def forward(params: Params, batch: Batch, **options: Any) -> Any:
         with _rules(rules):
-            return apply_fn(params, batch, key=key)
+            return forward_fn(params, batch, **options)
 
-    return apply
+    return forward
 
 
 def check_rules(rules: RematRules) -> None:

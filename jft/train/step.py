@@ -152,8 +152,8 @@ def make_train_step(
             metric_fns or {},
             compute_dtype=compute_dtype,
             prefix_fn=prefix_fn,
-            param_shardings=state_shardings and state_shardings.params,
             chunks=chunks,
+            param_shardings=state_shardings and state_shardings.params,
         ),
         tx=optax.with_extra_args_support(tx),
         param_labels=param_labels,
@@ -230,8 +230,8 @@ def make_forward(
     *,
     compute_dtype: Any,
     prefix_fn: PrefixFn | None,
-    param_shardings: Params = None,
     chunks: Chunks | None = None,
+    param_shardings: Params = None,
 ) -> Forward:
     """Sum of losses over a (micro)batch, and every ``(sum, weight)`` beside it.
 

@@ -26,7 +26,7 @@ DEEP = {
 
 @pytest.fixture(scope="module")
 def deep():
-    return jft.init_model(DEEP, key=jax.random.key(0), task="sequence_classification")
+    return jft.init_model(DEEP, key=jax.random.key(0), task="token_classification")
 
 
 def kept_bytes(model, rules):
@@ -50,6 +50,17 @@ def test_the_less_a_policy_keeps_the_less_is_kept(deep):
     inputs = 8 * 4 * 128 * 32 * 4  # of eight blocks, [4, 128, 32] each
     assert kept["nothing"] < 1.5 * (inputs + weights)
     assert kept["nothing"] < kept["products"] < 0.5 * kept["all"]
+
+
+def test_the_part_below_the_head_follows_the_rules_too(deep):
+    """Losses that are scored in chunks run it alone."""
+
+    def run(params, batch, *, key):
+        below = with_remat(deep.prefix_fn, [(r"bert/encoder/layer/\d+", "nothing")])
+        return below(params, batch, stop=9, key=key)["hidden@9"]
+
+    less = kept_bytes(deep._replace(apply_fn=run), [])
+    assert less < 0.5 * kept_bytes(deep, [])
 
 
 def test_a_rule_is_for_the_blocks_that_it_names(deep):
