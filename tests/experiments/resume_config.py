@@ -36,7 +36,7 @@ def get_config() -> Any:
     set_duration(config.train, log_every_steps=1)
     set_duration(config.checkpoint, save_every_steps=1)
     set_duration(config.evals, eval_every_steps=2)
-    config.evals.early_stop_patience = 2
+    config.evals.early_stop_patience = 4
     config.evals.forgetting = "letters"
     config.evals.forgetting_options = {"num_per_class": 1, "seed": 1}
     return config

@@ -268,8 +268,8 @@ STOPS = (
     # of the source, before anything is trained
     ("jft.evals:evaluate", 1, ["SIGTERM"], None),
     ("jft.train.step:CompiledStep.__call__", 5, ["SIGTERM"], 5),
-    # of the third phase: compiled, stepped, saved
-    ("jft.train.step:TrainStep.compile", 2, ["SIGTERM"], 7),
+    # of the third phase, after the largest and the second: compiled, stepped, saved
+    ("jft.train.step:TrainStep.compile", 3, ["SIGTERM"], 7),
     # of validation, at the step that will be the best one
     ("jft.evals:evaluate", 3, ["SIGINT"], 10),
     # of the source, when both are made up for after the resume
@@ -285,7 +285,7 @@ def test_stop_signals_save_first_and_change_nothing(runs, unbroken):
     workdir = runs.folder / "stopped"
     for function, call, signals, step in STOPS:
         ended = runs.run(workdir, strike=strike(function, call, *signals))
-        assert ended.status == INTERRUPTED, (function, ended)
+        assert ended.status == INTERRUPTED, (function, call, step, ended)
         assert "Traceback" not in ended.log, ended.log
         told = ended.log.splitlines()[-1]
         assert told.startswith("interrupted"), told
