@@ -270,7 +270,7 @@ STOPS = (
     ("jft.train.step:CompiledStep.__call__", 5, ["SIGTERM"], 5),
     # of the third phase, after the largest and the second: compiled, stepped, saved
     ("jft.train.step:TrainStep.compile", 3, ["SIGTERM"], 7),
-    # of validation, at the step that will be the best one
+    # of validation
     ("jft.evals:evaluate", 3, ["SIGINT"], 10),
     # of the source, when both are made up for after the resume
     ("jft.evals:evaluate", 2, ["SIGTERM"], 10),
