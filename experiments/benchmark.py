@@ -24,7 +24,7 @@ from absl import flags
 from experiments import outputs
 from experiments.benchmarks.measure import Settings
 from jft import evals
-from jft.config import new_flags, run_without_config, split_overrides
+from jft.config import new_flags, read_overrides, run_without_config
 from jft.types import InputError
 
 # A new suite is a file of `experiments.benchmarks` with ``measure``, and its name here.
@@ -97,11 +97,9 @@ def read_settings() -> Settings:
             f"--suite and --config are both needed; got --suite={SUITE.value} and "
             f"--config={CONFIGS.value}. Suites are {list(SUITES)}."
         )
-    overrides, rest = split_overrides([f"--config.{word}" for word in SET.value])
-    assert not rest, rest
     return Settings(
         configs=CONFIGS.value,
-        overrides=overrides,
+        overrides=read_overrides(SET.value),
         rounds=ROUNDS.value,
         steps=STEPS.value,
         shape=None if SHAPE.value is None else read_shape(SHAPE.value),

@@ -24,8 +24,8 @@ from jft.config import (
     Config,
     Invocation,
     new_flags,
+    read_overrides,
     run_without_config,
-    split_overrides,
 )
 from jft.tables import format_table
 from jft.types import InputError
@@ -69,9 +69,7 @@ def main() -> None:
 def load(args: str, seed: int) -> Config:
     """The config of one run."""
     spec = f"{CONFIG.value}:{args}" if args else CONFIG.value
-    overrides, rest = split_overrides([f"--config.{word}" for word in SET.value])
-    assert not rest, rest
-    seeded = {"seed": seed, "data.split_seed": seed, **overrides}
+    seeded = {"seed": seed, "data.split_seed": seed, **read_overrides(SET.value)}
     return build.read_config(spec, seeded)
 
 

@@ -20,14 +20,14 @@ def start() -> None:
     seconds = {"import": lap()}
     from absl import flags
 
-    from jft.config import new_flags, run_without_config, split_overrides
+    from jft.config import new_flags, read_overrides, run_without_config
 
     values = new_flags()
     spec = flags.DEFINE_string("config", None, "The config.", values)
     words = flags.DEFINE_multi_string("set", [], "Overrides.", values)
 
     def main() -> None:
-        overrides, _ = split_overrides([f"--config.{word}" for word in words.value])
+        overrides = read_overrides(words.value)
         print(json.dumps({**seconds, **take(spec.value, overrides, lap)}))
 
     run_without_config(main, flag_values=values)

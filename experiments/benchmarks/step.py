@@ -24,6 +24,7 @@ from experiments.benchmarks.measure import (
     peak_bytes,
     ratios,
 )
+from jft import train
 from jft.tables import format_table
 from jft.types import Batch, InputError
 
@@ -98,8 +99,8 @@ def make_ours(
         "flops": compiled.flops,
         "trainable": compiled.num_params,
         "bytes": peak_bytes(compiled.executable),
-        "trainable_bytes": num_bytes(state.trainable),
-        "optimizer_bytes": num_bytes(state.opt_state),
+        "trainable_bytes": train.bytes_on_a_device(state.trainable),
+        "optimizer_bytes": train.bytes_on_a_device(state.opt_state),
     }
     held = [state]
 
@@ -109,11 +110,6 @@ def make_ours(
         jax.block_until_ready(held[0].trainable)
 
     return run, facts
-
-
-def num_bytes(tree: Any) -> int:
-    """Bytes of all arrays of a tree."""
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
 def make_theirs(

@@ -15,7 +15,7 @@ from jft.config.flags import (
     run,
     run_without_config,
 )
-from jft.config.overrides import apply_overrides, split_overrides
+from jft.config.overrides import apply_overrides, read_overrides, split_overrides
 from jft.config.resolve import (
     config_digest,
     differences,
@@ -68,6 +68,7 @@ __all__ = [
     "open_workdir",
     "parse_arg",
     "read_config",
+    "read_overrides",
     "resolve",
     "run",
     "run_without_config",

@@ -50,6 +50,17 @@ def split_overrides(argv: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     return overrides, rest
 
 
+def read_overrides(words: Sequence[str]) -> dict[str, Any]:
+    """Read ``key=value`` words, as a script's own flag has them, as `split_overrides`.
+
+    >>> read_overrides(["optim.learning_rate=1e-3", "data.augment=None"])
+    {'optim.learning_rate': 0.001, 'data.augment': None}
+    """
+    overrides, rest = split_overrides([PREFIX + word for word in words])
+    assert not rest, rest
+    return overrides
+
+
 def apply_overrides(
     config: Mapping[str, Any], overrides: Mapping[str, Any]
 ) -> dict[str, Any]:
