@@ -11,12 +11,19 @@ from absl import flags
 
 from experiments import build, feed, judge, keep
 from jft import train
-from jft.config import load_config_file, new_flags, resolve, run_without_config
+from jft.config import (
+    define_process_flags,
+    load_config_file,
+    new_flags,
+    resolve,
+    run_without_config,
+)
 from jft.tables import format_table
 from jft.types import InputError
 
 FLAGS = new_flags()
 keep.define_model_flags(FLAGS)
+define_process_flags(FLAGS)
 CONFIG = flags.DEFINE_string("config", None, "Config of the data, with --model.", FLAGS)
 SPLIT = flags.DEFINE_string("split", "test", "train, validation or test.", FLAGS)
 

@@ -6,13 +6,16 @@
 Any key of the config can be overridden: ``--config.optim.learning_rate=1e-3``. The
 same command with the same ``--workdir`` goes on where it stopped. Ctrl-C and SIGTERM
 save first; the exit status is then 75.
+
+With ``--distributed`` it is one of several processes, which share the workdir: all run
+this file from top to bottom, and the main one alone writes and prints.
 """
 
 import functools
 import time
 
 from experiments import activations, build, feed, judge, keep, objective, outputs
-from jft import checkpoint, evals, partition, train
+from jft import checkpoint, evals, partition, processes, train
 from jft.config import Config, Invocation, Workdir, open_workdir, run
 from jft.types import Interrupted
 
@@ -25,7 +28,7 @@ def main(invocation: Invocation) -> int:
         invocation.workdir, config_name=invocation.config_name, config=config
     )
     with folder as workdir, checkpoint.StopSignal() as stop:
-        if workdir.summary_file.exists():
+        if processes.from_main(workdir.summary_file.exists):
             print(f"{workdir.path} is finished; give another --workdir to run again.")
         else:
             try:
@@ -43,7 +46,7 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
     began = time.perf_counter()
 
     # data → models → params → partition → optim
-    job = build.make_job(config)
+    job = processes.together(lambda: build.make_job(config))
     facts = feed.report(config.data, job.splits, job.tables)
     print(feed.describe(facts), build.describe(job), sep="\n\n", flush=True)
 
@@ -67,10 +70,10 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
         stream,
         place=place,
         folder=workdir.activations,
-        stop_requested=lambda: stop.requested,
+        stop_requested=stop.poll,
     )
     make_evaluator = functools.partial(
-        judge.Evaluator, config, place=place, stop_requested=lambda: stop.requested
+        judge.Evaluator, config, place=place, stop_requested=stop.poll
     )
     evaluate = make_evaluator(job.model)
     source = judge.load_source_task(config, make_evaluator)
@@ -79,13 +82,15 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
         return evaluate.seconds + (source.seconds if source else 0.0)
 
     manifest = keep.make_manifest(job)
+    keep.check_alike(job, manifest)
     with (
         keep.make_checkpoints(job, workdir.checkpoints) as checkpoints,
-        evals.MetricLog(workdir.path) as log,
+        outputs.open_log(workdir) as log,
     ):
         # checkpoint: go on where the last run stopped
         state, history = keep.resume(job, checkpoints, manifest=manifest, state=state)
-        log.rewrite(history)
+        if log is not None:
+            log.rewrite(history)
         record = functools.partial(outputs.record, log=log)
         save = keep.make_save(
             job, checkpoints, manifest=manifest, state=state, history=history
@@ -110,7 +115,9 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
         )
         evaluated_before = evaluating_seconds()
         with train.ProgressBar(
-            examples_per_step=config.data.global_batch_size, metric=config.evals.metric
+            examples_per_step=config.data.global_batch_size,
+            metric=config.evals.metric,
+            enabled=processes.is_main(),
         ) as bar:
             result = train.fit(
                 state,
@@ -121,7 +128,7 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
                 start_phase=kept.start_phase,
                 hooks=[*hooks, bar],
                 history=history,
-                stop_requested=lambda: stop.requested,
+                stop_requested=stop.poll,
             )
         stream.close()
         save(result.state, result.history)
@@ -144,8 +151,16 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
 
     # export: a Hugging Face folder, pictures, and the figures of the run
     if config.export.enabled:
-        outputs.write_export(workdir.export, job, params, test.scores)
-    outputs.write_plots(workdir.plots, job, result, test=test, best_step=int(best.step))
+        params = processes.whole_tree(params)
+        processes.from_main(
+            lambda: outputs.write_export(workdir.export, job, params, test.scores)
+        )
+    best_step = int(best.step)
+    processes.from_main(
+        lambda: outputs.write_plots(
+            workdir.plots, job, result, test=test, best_step=best_step
+        )
+    )
     in_phases = sum(phase.seconds for phase in result.phases)
     seconds = {
         "total": time.perf_counter() - began,
@@ -166,7 +181,7 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
         eval_programs=evaluate.num_programs,
         seconds=seconds,
     )
-    evals.write_summary(workdir.summary_file, summary)
+    processes.from_main(lambda: evals.write_summary(workdir.summary_file, summary))
     print(outputs.closing_table(summary, workdir))
 
 

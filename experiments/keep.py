@@ -11,7 +11,7 @@ from absl import flags
 
 import jft
 from experiments import build
-from jft import checkpoint, optim, partition, paths, train
+from jft import checkpoint, optim, partition, paths, processes, train
 from jft.config import Config, config_digest, read_config
 from jft.types import InputError, Params
 
@@ -36,6 +36,28 @@ def make_manifest(job: build.Job) -> checkpoint.Manifest:
         labels=paths.flatten(job.labels),
         config_digest=config_digest(job.config),
     )
+
+
+def check_alike(job: build.Job, manifest: checkpoint.Manifest) -> None:
+    """Refuse processes that were not started alike. Collective.
+
+    Raises:
+      InputError: naming a process, and what it has otherwise than the main one.
+    """
+    mine = {
+        "config": manifest.config_digest,
+        "model": manifest.base_digest,
+        "data": checkpoint.json_digest(job.loader.settings),
+        "length": (job.plan.num_steps, len(job.tables["validation"])),
+    }
+    first, *others = processes.gather(mine)
+    for index, other in enumerate(others, start=1):
+        if differ := [name for name in first if other[name] != first[name]]:
+            raise InputError(
+                f"process {index} has another {' and '.join(differ)} than process 0. "
+                "Start all processes with the same command, and give all hosts the "
+                "same files."
+            )
 
 
 SaveFn = Callable[[train.TrainState, train.History], None]
@@ -99,7 +121,7 @@ def resume(
         expect=manifest,
         on_corrupt=job.config.checkpoint.on_corrupt,
     )
-    for reason in restored.skipped:
+    for reason in restored.skipped if processes.is_main() else ():
         print(reason, file=sys.stderr)
     step = job.loader.check_state(restored.data_state)
     print(f"going on from step {step} in {checkpoints.directory}", flush=True)

@@ -15,8 +15,9 @@ import jax
 
 import jft
 from experiments import build
-from jft import evals, export, partition, paths, tasks, train
+from jft import evals, export, partition, paths, processes, tasks, train
 from jft.config import DataConfig, Workdir, to_dict
+from jft.evals import MetricLog
 from jft.tables import format_table
 from jft.types import FROZEN, Params
 
@@ -32,12 +33,25 @@ PACKAGES = (
 )
 
 
+def open_log(workdir: Workdir) -> contextlib.AbstractContextManager[MetricLog | None]:
+    """The records on the disk; None in all processes but the main one."""
+    if processes.is_main():
+        return evals.MetricLog(workdir.path)
+    return contextlib.nullcontext()
+
+
 def record(
-    history: train.History, entry: train.Record, *, log: evals.MetricLog
+    history: train.History, entry: train.Record, *, log: MetricLog | None
 ) -> None:
-    """Add a record to the history, metrics.jsonl and the TensorBoard events."""
-    history.append(entry)
-    log.write(entry)
+    """Add a record to the history, metrics.jsonl and the TensorBoard events.
+
+    What follows from the history is decided in each process, so all of them keep the
+    main one's numbers, whatever another processor may round otherwise.
+    """
+    kept = processes.from_main(lambda: entry)
+    history.append(kept)
+    if log is not None:
+        log.write(kept)
 
 
 def phases_of(job: build.Job, result: train.FitResult) -> list[train.Phase]:

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from jft import paths
+from jft import paths, processes
 from jft.checkpoint import arrays as array_files
 from jft.checkpoint import step_folder, sums
 from jft.checkpoint.manifest import (
@@ -44,6 +44,9 @@ class Checkpoints:
     the directory of a run that is still going. At most one save is under way: the
     next one waits for it. Use it as a context manager, or call ``close``: a save
     still under way when the interpreter exits may be lost (never half kept).
+
+    Several processes share the directory. All methods but ``manifest`` and ``close``
+    are collective: the main process writes and says what there is, and all read.
 
     Args:
       directory: where the step folders are.
@@ -106,26 +109,18 @@ class Checkpoints:
           CheckpointError: if this save cannot start or the one before it failed.
         """
         started = time.perf_counter()
-        if jax.process_count() > 1:  # each would write whole leaves to one folder
-            raise CheckpointError(
-                f"this run has {jax.process_count()} processes, and checkpoints are "
-                "written by a single one: use one process with all its devices."
-            )
         self.wait()
         host = array_files.to_host(arrays)
         run = json.dumps({"data_state": dict(data_state), "history": history})
         manifest = dataclasses.replace(manifest, step=step, best_value=best_value)
-        if self._executor is None:
-            step_folder.prepare(self.directory)
-            self._executor = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._writing = self._executor.submit(self._write, manifest, host, run)
+        processes.from_main(lambda: self._start_writing(manifest, host, run))
         if not self._asynchronous:
             self.wait()
         self.blocking_seconds.append(time.perf_counter() - started)
 
     def steps(self) -> list[int]:
         """Return the finished steps on the disk, ascending."""
-        return step_folder.list_steps(self.directory)
+        return processes.from_main(self._steps)
 
     def latest_step(self) -> int | None:
         """Return the newest finished step, or None."""
@@ -133,7 +128,8 @@ class Checkpoints:
 
     def best_step(self) -> int | None:
         """Return the kept step with the best value, or None if none has one."""
-        return next(iter(rank(self._values(), self._best_mode)), None)
+        ranked = processes.from_main(lambda: rank(self._values(), self._best_mode))
+        return next(iter(ranked), None)
 
     def manifest(self, step: int) -> Manifest:
         """Read what a step says about itself, without checking its files.
@@ -167,31 +163,26 @@ class Checkpoints:
           CheckpointError: if the base, the labels, the configuration or a leaf's
             shape is not the one expected; it says what differs.
         """
-        folder = step_folder.find(self.directory, step)
-        sums.verify(folder)
-        manifest = step_folder.read_manifest(folder)
-        if manifest.step != step:
-            raise CorruptError(f"{folder} was renamed: it holds step {manifest.step}.")
+        # the main process knows, where others' view of a shared disk may lag behind
+        folder = processes.from_main(lambda: step_folder.find(self.directory, step))
         prefix = "" if part is None else f"{part}/"
         abstract = {prefix + p: x for p, x in paths.flatten(abstract_arrays).items()}
-        leaves = {p: x for p, x in manifest.leaves.items() if p.startswith(prefix)}
-        reasons = differences(expect, manifest) if expect is not None else []
-        if reason := leaf_differences(abstract, leaves):
-            reasons.append(reason)
-        if reasons:
-            raise CheckpointError(
-                f"checkpoint {folder} does not fit this run: {'; '.join(reasons)}. Use "
-                "the settings and base it was made with, or another directory."
-            )
-        host = step_folder.read_arrays(folder, leaves)
+
+        def read() -> Restored:
+            manifest = _verify(folder, step)
+            leaves = {p: x for p, x in manifest.leaves.items() if p.startswith(prefix)}
+            _check_fit(folder, manifest, leaves, abstract=abstract, expect=expect)
+            host = step_folder.read_arrays(folder, leaves)
+            run = step_folder.read_run(folder)
+            return Restored(arrays=host, manifest=manifest, **run)
+
+        restored = processes.together(read)
         placed = [
-            array_files.place(host[path], like) for path, like in abstract.items()
+            array_files.place(restored.arrays[path], like)
+            for path, like in abstract.items()
         ]
-        return Restored(
-            arrays=jax.tree.unflatten(jax.tree.structure(abstract_arrays), placed),
-            manifest=manifest,
-            **step_folder.read_run(folder),
-        )
+        structure = jax.tree.structure(abstract_arrays)
+        return restored._replace(arrays=jax.tree.unflatten(structure, placed))
 
     def restore_latest(
         self,
@@ -229,23 +220,13 @@ class Checkpoints:
         Raises:
           CheckpointError: if it failed; the steps before it are untouched.
         """
-        writing, self._writing = self._writing, None
-        if writing is None:
-            return
-        try:
-            writing.result()
-        except Exception as error:
-            raise CheckpointError(
-                f"a checkpoint could not be written to {self.directory}: {error!r}. "
-                "Check the free space and the permissions there; "
-                f"the last finished step is {self.latest_step()}."
-            ) from error
+        processes.from_main(self._finish_writing)
 
     def close(self) -> None:
         """Wait for the save under way and end the thread; raises as ``wait`` does."""
         executor, self._executor = self._executor, None
         try:
-            self.wait()
+            self._finish_writing()
         finally:
             if executor is not None:
                 executor.shutdown()
@@ -261,6 +242,29 @@ class Checkpoints:
     ) -> None:
         self.close()
 
+    def _start_writing(
+        self, manifest: Manifest, host: Mapping[str, np.ndarray], run: str
+    ) -> None:
+        """Hand everything to the thread that writes."""
+        if self._executor is None:
+            step_folder.prepare(self.directory)
+            self._executor = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing = self._executor.submit(self._write, manifest, host, run)
+
+    def _finish_writing(self) -> None:
+        """Wait for the thread, in the process that has one."""
+        writing, self._writing = self._writing, None
+        if writing is None:
+            return
+        try:
+            writing.result()
+        except Exception as error:
+            raise CheckpointError(
+                f"a checkpoint could not be written to {self.directory}: {error!r}. "
+                "Check the free space and the permissions there; "
+                f"the last finished step is {max(self._steps(), default=None)}."
+            ) from error
+
     def _write(
         self, manifest: Manifest, host: Mapping[str, np.ndarray], run: str
     ) -> None:
@@ -273,15 +277,46 @@ class Checkpoints:
             keep_best=self._keep_best,
             best_mode=self._best_mode,
         )
-        for step in set(self.steps()) - keep:
+        for step in set(self._steps()) - keep:
             step_folder.delete(self.directory, step)
+
+    def _steps(self) -> list[int]:
+        return step_folder.list_steps(self.directory)
 
     def _values(self) -> dict[int, float | None]:
         """Return each finished step's value; None too where it cannot be read."""
         values: dict[int, float | None] = {}
-        for step in self.steps():
+        for step in self._steps():
             try:
                 values[step] = self.manifest(step).best_value
             except CheckpointError:
                 values[step] = None
         return values
+
+
+def _verify(folder: Path, step: int) -> Manifest:
+    """Check the files of a step, and return what it says about itself."""
+    sums.verify(folder)
+    manifest = step_folder.read_manifest(folder)
+    if manifest.step != step:
+        raise CorruptError(f"{folder} was renamed: it holds step {manifest.step}.")
+    return manifest
+
+
+def _check_fit(
+    folder: Path,
+    manifest: Manifest,
+    leaves: Mapping[str, Any],
+    *,
+    abstract: Mapping[str, Any],
+    expect: Manifest | None,
+) -> None:
+    """Refuse a step of another run, or with other leaves than are wanted."""
+    reasons = differences(expect, manifest) if expect is not None else []
+    if reason := leaf_differences(abstract, leaves):
+        reasons.append(reason)
+    if reasons:
+        raise CheckpointError(
+            f"checkpoint {folder} does not fit this run: {'; '.join(reasons)}. Use "
+            "the settings and base it was made with, or another directory."
+        )

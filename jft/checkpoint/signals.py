@@ -7,6 +7,8 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
+from jft import processes
+
 
 class StopSignal:
     """A context in which SIGINT and SIGTERM only set ``requested``.
@@ -26,12 +28,21 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.name: str | None = None  # of the first signal that came
+        self._vote = processes.Vote()
         self._previous: dict[int, Callable[..., Any] | int | None] = {}
 
     @property
     def requested(self) -> bool:
         """Whether a signal has asked to stop."""
         return self.name is not None
+
+    def poll(self) -> bool:
+        """Whether any process of the run was asked to stop. Collective.
+
+        All processes get the same answer, so that they stop at the same place. Of
+        several, it comes one call late: see `jft.processes.Vote`.
+        """
+        return self._vote(self.requested)
 
     def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():

@@ -6,12 +6,15 @@ hold (as ``ml_collections.config_flags`` does), so that None can replace a numbe
 duration can change its unit, and every fault is one sentence.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
 
+import jax
 from absl import flags
 
+from jft import processes
 from jft.config.files import load_config_file
 from jft.config.overrides import apply_overrides, split_overrides
 from jft.config.resolve import resolve
@@ -38,6 +41,29 @@ def new_flags() -> flags.FlagValues:
     return flags.FlagValues()
 
 
+def define_process_flags(values: flags.FlagValues) -> None:
+    """Define the flags of a script that may run as several processes."""
+    flags.DEFINE_boolean(
+        "distributed",
+        False,
+        "One of several processes; the cluster's environment says which.",
+        values,
+    )
+    flags.DEFINE_string(
+        "coordinator",
+        None,
+        "With --distributed: host:port of process 0, where the environment does not "
+        "say.",
+        values,
+    )
+    flags.DEFINE_integer(
+        "num_processes", None, "Likewise: of the run.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "process_id", None, "Likewise: of this one, from 0.", flag_values=values
+    )
+
+
 def run(
     main: Callable[[Invocation], int | None],
     *,
@@ -45,6 +71,9 @@ def run(
     argv: Sequence[str] | None = None,
 ) -> NoReturn:
     """Run a script that takes ``--config``, its overrides, ``--workdir``, ``--debug``.
+
+    It also takes the flags of `define_process_flags`. Of several processes, all but
+    the main one print only their errors.
 
     Args:
       main: the script; what it returns is the exit status, None is 0.
@@ -58,6 +87,8 @@ def run(
     values = new_flags() if flag_values is None else flag_values
     _define("config", "The config: file.py or file.py:argument,argument=value.", values)
     _define("workdir", "Folder of the run; runs/<config>/<time> if absent.", values)
+    if "distributed" not in values:
+        define_process_flags(values)
 
     def start(words: Sequence[str]) -> int | None:
         overrides, rest = split_overrides(words)
@@ -67,10 +98,10 @@ def run(
                 "no --config was given; name a config file, for example "
                 "--config=configs/digits.py."
             )
-        config_name, config = load_config_file(values["config"].value)
-        config = apply_overrides(config, overrides)
-        workdir = values["workdir"].value
-        return main(Invocation(resolve(config), config_name, workdir))
+        config_name, settings = load_config_file(values["config"].value)
+        config = resolve(apply_overrides(settings, overrides))
+        _start_processes(values)
+        return main(Invocation(config, config_name, values["workdir"].value))
 
     _run(start, values, argv)
 
@@ -81,10 +112,14 @@ def run_without_config(
     flag_values: flags.FlagValues,
     argv: Sequence[str] | None = None,
 ) -> NoReturn:
-    """Run a script that takes only its own flags and ``--debug``; else as ``run``."""
+    """Run a script that takes only its own flags and ``--debug``; else as ``run``.
+
+    Those of `define_process_flags` are its own, if it has them.
+    """
 
     def start(words: Sequence[str]) -> int | None:
         _parse_flags(flag_values, words)
+        _start_processes(flag_values)
         return main()
 
     _run(start, flag_values, argv)
@@ -108,14 +143,39 @@ def _run(
     except InputError as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"{_who()}error: {error}", file=sys.stderr)
         status = EXIT_INPUT
     except (Interrupted, KeyboardInterrupt) as error:
         if debug:
             raise
-        print(f"interrupted{f': {error}' if str(error) else ''}", file=sys.stderr)
+        told = f"interrupted{f': {error}' if str(error) else ''}"
+        print(f"{_who()}{told}", file=sys.stderr)
         status = EXIT_INTERRUPTED
     sys.exit(status)
+
+
+def _start_processes(values: flags.FlagValues) -> None:
+    """Join the other processes if asked to; only the main one goes on to print."""
+    if "distributed" not in values:
+        return
+    names = ("coordinator", "num_processes", "process_id")
+    given = {name: values[name].value for name in names}
+    if values["distributed"].value:
+        processes.start(**given)
+        if not processes.is_main():
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    elif named := [f"--{name}" for name, value in given.items() if value is not None]:
+        raise InputError(
+            f"{', '.join(named)} without --distributed; add it to run several "
+            "processes, or leave the rest out to run one."
+        )
+
+
+def _who() -> str:
+    """Say which of several processes speaks, but for the main one."""
+    if not jax.distributed.is_initialized() or processes.is_main():
+        return ""
+    return f"process {jax.process_index()}: "
 
 
 def _define(name: str, text: str, values: flags.FlagValues) -> None:

@@ -3,13 +3,16 @@
 
 import fcntl
 import os
+import secrets
+import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from jft import processes
 from jft.config.resolve import MAY_CHANGE, differences, from_json, to_json
 from jft.config.schema import Config
 from jft.files import write_text
@@ -17,15 +20,19 @@ from jft.types import InputError
 
 CONFIG_FILE = "config.json"
 LOCK_FILE = ".lock"
+SHARED_SECONDS = 20  # within which what one host writes is seen by the others
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workdir:
-    """A run's folder, locked until ``close`` or the end of the process."""
+    """A run's folder, locked until ``close`` or the end of the process.
+
+    Of several processes the main one holds the lock.
+    """
 
     path: Path
     resumed: bool  # whether the folder already belonged to this config
-    lock: IO[str]
+    lock: IO[str] | None
 
     @property
     def config_file(self) -> Path:
@@ -59,7 +66,8 @@ class Workdir:
 
     def close(self) -> None:
         """Let other processes have the folder."""
-        self.lock.close()
+        if self.lock is not None:
+            self.lock.close()
 
     def __enter__(self) -> "Workdir":
         return self
@@ -80,7 +88,9 @@ def open_workdir(
     config: Config,
     now: Callable[[], str] = lambda: time.strftime("%Y%m%d-%H%M%S"),
 ) -> Workdir:
-    """Make a run's folder, or open the one that this config began.
+    """Make a run's folder, or open the one that this config began. Collective.
+
+    The main process does so for all, and the others must see what it has written.
 
     Args:
       path: the folder; None makes a new ``runs/<config_name>/<time>``.
@@ -94,11 +104,33 @@ def open_workdir(
 
     Raises:
       InputError: if the folder belongs to another config or to something else, is in
-        use by another process, or cannot be written.
+        use by another process, cannot be written, or is not shared by all processes.
     """
+    token, locks = secrets.token_hex(8), []
+
+    def claim() -> tuple[Workdir, Path, str]:
+        workdir = _claim(path, config_name, config, now())
+        assert workdir.lock is not None
+        workdir.lock.truncate(0)
+        workdir.lock.write(token)
+        workdir.lock.flush()
+        locks.append(workdir.lock)
+        return replace(workdir, lock=None), workdir.path.absolute(), token
+
+    workdir, absolute, token = processes.from_main(claim)
+    _check_shared(absolute, token)
+    if processes.is_main():
+        return replace(workdir, lock=locks[0])
+    return replace(workdir, path=absolute)
+
+
+def _claim(
+    path: str | os.PathLike[str] | None, config_name: str, config: Config, name: str
+) -> Workdir:
+    """Make or open the folder and lock it, in one process."""
     try:
         if path is None:
-            folder = _new_folder(Path("runs", config_name), now())
+            folder = _new_folder(Path("runs", config_name), name)
         else:
             folder = Path(path)
             folder.mkdir(parents=True, exist_ok=True)
@@ -115,6 +147,34 @@ def open_workdir(
             f" ({error.filename}). Give a folder that you may write with --workdir."
         ) from error
     return Workdir(path=folder, resumed=resumed, lock=lock)
+
+
+def _check_shared(folder: Path, token: str) -> None:
+    """Refuse a folder in which a process does not see what the main one wrote."""
+    seen = processes.gather((socket.gethostname(), _sees(folder / LOCK_FILE, token)))
+    blind = [
+        f"process {i} on {host}" for i, (host, sees) in enumerate(seen) if not sees
+    ]
+    if blind:
+        raise InputError(
+            f"the workdir {folder} is not shared: {', '.join(blind[:3])} "
+            f"({len(blind)} of {len(seen)} processes) cannot read what process 0 wrote "
+            "there. Give a --workdir on a disk that all hosts have at the same path."
+        )
+
+
+def _sees(file: Path, token: str) -> bool:
+    """Wait until a file holds the token; a shared disk may take a while."""
+    until = time.monotonic() + SHARED_SECONDS
+    while True:
+        try:
+            if file.read_text(encoding="utf-8") == token:
+                return True
+        except OSError:  # not there, or not yet
+            pass
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.1)
 
 
 def read_config(path: str | os.PathLike[str]) -> Config:

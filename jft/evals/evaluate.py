@@ -7,9 +7,9 @@ from typing import Any, TypeAlias
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jaxtyping import Int
 
+from jft import processes
 from jft.types import Batch, InputError, Interrupted, Params
 
 EvalStep: TypeAlias = Callable[[Params, Batch], Mapping[str, Any]]
@@ -118,17 +118,13 @@ def _numpy_float(x: np.ndarray) -> np.ndarray:
 
 def _to_host(x: Any) -> np.ndarray:
     """Fetch a whole array, from the other processes too."""
-    if isinstance(x, jax.Array) and not (
-        x.is_fully_addressable or x.is_fully_replicated
-    ):
-        return np.asarray(multihost_utils.process_allgather(x, tiled=True))
     if not isinstance(x, jax.Array) and jax.process_count() > 1:
         raise InputError(
             f"with {jax.process_count()} processes evaluate needs global device "
             "arrays, but was given a host array, which may be one process's share. "
             "Put each batch on the mesh first."
         )
-    return np.asarray(jax.device_get(x))
+    return processes.whole(x)
 
 
 def _check_fields(batch: Batch) -> None:
