@@ -50,6 +50,9 @@ def start(
     _check(*given)
     # SIGTERM is ours to handle: see `jft.checkpoint.StopSignal`
     jax.config.update("jax_enable_preemption_service", False)
+    # CPUs may otherwise run two programs that exchange something in another order in
+    # each process, which then wait for each other for ever; other devices have queues
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     try:
         jax.distributed.initialize(
             *given,

@@ -2,9 +2,10 @@
 """Runs experiments.finetune again and again, paying for imports once.
 
 Each line on stdin is a JSON command: ``argv`` and ``log`` of a run, and ``strike``: the
-signals that it sends itself at the n-th call of a function. The run is a fork, made
-before JAX has started any thread. The worker answers with its process id and, when it
-has ended, with its status: negative, the signal that ended it.
+signals that it sends itself at the n-th call of a function; ``script`` names another
+script. The run is a fork, made before JAX has started any thread. The worker answers
+with its process id and, when it has ended, with its status: negative, the signal that
+ended it.
 """
 
 import functools
@@ -26,8 +27,8 @@ import tensorboardX  # noqa: F401
 import transformers  # noqa: F401
 from jax._src import xla_bridge
 
-from experiments import finetune
-from jft.config import run
+from experiments import evaluate, finetune
+from jft.config import run, run_without_config
 
 
 def arm(
@@ -68,7 +69,10 @@ def start(command: dict[str, Any]) -> None:
         os.dup2(target, number)
     if command["strike"] is not None:
         arm(**command["strike"])
-    run(finetune.main, argv=["finetune", *command["argv"]])
+    argv = ["script", *command["argv"]]
+    if command.get("script") == "evaluate":
+        run_without_config(evaluate.main, flag_values=evaluate.FLAGS, argv=argv)
+    run(finetune.main, argv=argv)
 
 
 def main() -> None:

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole runs in two processes, each with half of the devices, the rows and the state.
+
+They end as a run of one process does, and a stop or a fault of one is that of both.
+"""
+
+import json
+import os
+import select
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import jft
+from experiments import finetune
+from jft import data
+from tests.experiments.resume_test import (
+    MODEL,
+    PROCESSOR,
+    ROOT,
+    WORKER,
+    Ended,
+    assert_same_end,
+    steps_saved,
+    strike,
+)
+
+CONFIG = Path(__file__).with_name("processes_config.py")
+COUNT = 2
+SECONDS = 200  # that no run may take
+INTERRUPTED = 75
+STEP = "jft.train.step:CompiledStep.__call__"
+
+
+class Fleet:
+    """Starts each run in two workers, which have one device each."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.base = folder / "base"
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": "1"}
+        self._workers = [
+            subprocess.Popen(
+                [sys.executable, "-W", "ignore", str(WORKER)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,
+                cwd=ROOT,
+                env=env,
+            )
+            for _ in range(COUNT)
+        ]
+        for worker in self._workers:
+            assert worker.stdout.readline() == b"ready\n"
+
+    def argv(self, workdir: Path, *more: str) -> list[str]:
+        """The command line of a run; what is given in ``more`` wins."""
+        pretrained = f"--config.model.pretrained={self.base}"
+        return [f"--config={CONFIG}", f"--workdir={workdir}", pretrained, *more]
+
+    def run(
+        self,
+        argv: list[str],
+        *,
+        script: str = "finetune",
+        more: dict[int, str] | None = None,
+        strikes: dict[int, dict[str, Any]] | None = None,
+    ) -> list[Ended]:
+        """Run to the end; ``more`` and ``strikes`` are for the processes they name."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        logs = [self.folder / f"log{index}.txt" for index in range(COUNT)]
+        together = ["--distributed", f"--coordinator={address}"]
+        for index, worker in enumerate(self._workers):
+            logs[index].write_text("")
+            one = [f"--num_processes={COUNT}", f"--process_id={index}"]
+            own = [more[index]] if more and index in more else []
+            command = {
+                "script": script,
+                "argv": [*argv, *together, *one, *own],
+                "log": str(logs[index]),
+                "strike": (strikes or {}).get(index),
+            }
+            worker.stdin.write(json.dumps(command).encode() + b"\n")
+        started = [int(worker.stdout.readline()) for worker in self._workers]
+        ends = []
+        for index, worker in enumerate(self._workers):
+            if not select.select([worker.stdout], [], [], SECONDS)[0]:
+                os.kill(started[index], 9)  # not reaped yet, so it is the right one
+            ends.append(Ended(int(worker.stdout.readline()), logs[index].read_text()))
+        return ends
+
+    def close(self) -> None:
+        """End the workers."""
+        for worker in self._workers:
+            worker.stdin.close()
+            worker.stdout.close()
+            worker.wait()
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory):
+    fleet = Fleet(tmp_path_factory.mktemp("processes"))
+    letters = data.load_source("letters", None, num_per_class=1, seed=1)
+    wide = {"hidden_size": 32, "intermediate_size": 128}  # enough to be shared out
+    model = jft.init_model(
+        {**MODEL, **wide},
+        key=jax.random.key(0),
+        class_names=sorted(set(letters.column("targets"))),
+        processor=PROCESSOR,
+    )
+    jft.save(fleet.base, model)
+    yield fleet
+    fleet.close()
+
+
+@pytest.fixture(scope="module")
+def alone(fleet, call) -> Path:
+    """The workdir of a run of one process. Only read it."""
+    workdir = fleet.folder / "alone"
+    ended = call(finetune, *fleet.argv(workdir))
+    assert ended.status == 0, ended.err
+    return workdir
+
+
+class Shared:
+    """A finished run of two processes. Only read its workdir."""
+
+    def __init__(self, workdir: Path, ends: list[Ended]) -> None:
+        self.workdir = workdir
+        self.logs = [end.log for end in ends]
+
+
+@pytest.fixture(scope="module")
+def shared(fleet) -> Shared:
+    workdir = fleet.folder / "shared"
+    ends = fleet.run(fleet.argv(workdir))
+    assert [end.status for end in ends] == [0, 0], ends
+    return Shared(workdir, ends)
+
+
+def records_of(workdir: Path) -> list[dict[str, Any]]:
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def assert_like(workdir: Path, other: Path) -> None:
+    """The same records, weights and scores, to 1e-6."""
+    pairs = list(zip(records_of(workdir), records_of(other), strict=True))
+    assert {record["split"] for record, _ in pairs} == {"train", "validation", "source"}
+    for one, two in pairs:
+        assert one.keys() == two.keys()
+        assert (one["step"], one["split"]) == (two["step"], two["split"])
+        np.testing.assert_allclose(one["loss"], two["loss"], rtol=1e-6)
+        assert one["accuracy"] == two["accuracy"]
+    weights, others = (
+        load_file(x / "export" / "model.safetensors") for x in (workdir, other)
+    )
+    assert weights.keys() == others.keys()
+    for name, array in weights.items():
+        np.testing.assert_allclose(array, others[name], rtol=1e-5, atol=1e-6)
+    one, two = (json.loads((x / "summary.json").read_text()) for x in (workdir, other))
+    assert one["test"]["examples"] == two["test"]["examples"] == 40
+    for name in ("test", "best", "forgetting"):
+        numbers = {k: v for k, v in one[name].items() if not isinstance(v, str)}
+        assert numbers == pytest.approx({k: two[name][k] for k in numbers}, rel=1e-6)
+
+
+def test_two_processes_end_as_one_does(shared, alone):
+    assert_like(shared.workdir, alone)
+    files = [{p.name for p in x.iterdir()} for x in (shared.workdir, alone)]
+    assert files[0] == files[1]
+
+
+def test_the_main_process_alone_prints(shared):
+    assert "test accuracy" in shared.logs[0]
+    assert "examples/s" in shared.logs[0]
+    told = [line for line in shared.logs[1].splitlines() if "[Gloo]" not in line]
+    assert told == []
+
+
+def back_to(step: int, workdir: Path, copy: Path) -> None:
+    """A copy of a run's folder as it was after a step."""
+    shutil.copytree(workdir, copy)
+    for name in ("summary.json", "export", "plots"):
+        path = copy / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for later in steps_saved(copy):
+        if later > step:
+            shutil.rmtree(copy / "checkpoints" / f"{later:08d}")
+    assert steps_saved(copy)[-1] == step
+
+
+def test_one_process_goes_on_where_two_stopped(shared, alone, fleet, call):
+    workdir = fleet.folder / "two, then one"
+    back_to(3, shared.workdir, workdir)
+    ended = call(finetune, *fleet.argv(workdir))
+    assert ended.status == 0, ended.err
+    assert "going on from step 3" in ended.out
+    assert_like(workdir, alone)
+
+
+def test_two_processes_go_on_where_one_stopped(shared, alone, fleet):
+    workdir = fleet.folder / "one, then two"
+    back_to(3, alone, workdir)
+    ends = fleet.run(fleet.argv(workdir))
+    assert [end.status for end in ends] == [0, 0], ends
+    assert "going on from step 3" in ends[0].log
+    assert_like(workdir, shared.workdir)
+
+
+def test_a_stop_of_one_stops_both_and_a_kill_changes_nothing(shared, fleet):
+    workdir = fleet.folder / "stopped"
+    ends = fleet.run(fleet.argv(workdir), strikes={1: strike(STEP, 2, "SIGTERM")})
+    assert [end.status for end in ends] == [INTERRUPTED] * 2, ends
+    saved = steps_saved(workdir)[-1]
+    assert 2 <= saved <= 3
+    for end in ends:
+        assert f"interrupted: saved step {saved} of 6" in end.log
+    kill = strike(STEP, 2, "SIGKILL")
+    ends = fleet.run(fleet.argv(workdir), strikes={0: kill, 1: kill})
+    assert [end.status for end in ends] == [-9, -9], ends
+    ends = fleet.run(fleet.argv(workdir))
+    assert [end.status for end in ends] == [0, 0], ends
+    assert_same_end(workdir, shared.workdir)
+
+
+def test_evaluate_counts_every_example_once(shared, fleet):
+    ends = fleet.run([f"--workdir={shared.workdir}"], script="evaluate")
+    assert [end.status for end in ends] == [0, 0], ends
+    rows = [line.split() for line in ends[0].log.splitlines()]
+    told = {row[0]: row[1] for row in rows if len(row) == 2}
+    test = json.loads((shared.workdir / "summary.json").read_text())["test"]
+    assert int(told["examples"]) == test["examples"]
+    assert float(told["loss"]) == pytest.approx(test["loss"], abs=1e-4)
+    assert float(told["accuracy"]) == pytest.approx(test["accuracy"], abs=1e-4)
+
+
+def test_processes_that_were_not_started_alike_are_refused(fleet):
+    workdir = fleet.folder / "unlike"
+    ends = fleet.run(fleet.argv(workdir), more={1: "--config.seed=7"})
+    assert [end.status for end in ends] == [2, 2], ends
+    for end in ends:
+        assert "process 1 has another config and data than process 0" in end.log
+    assert "process 1: error: " in ends[1].log
