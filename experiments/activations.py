@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from experiments import build, feed, objective
-from jft import data, train
+from jft import data, processes, train
 from jft.types import Batch, InputError
 
 MIN_EVALUATIONS = 3  # in a phase, for a program of their own to be worth compiling
@@ -66,7 +65,10 @@ class Activations:
             )
             room = settings.max_gigabytes * 1e9
             if folder.parent.is_dir():  # the rest of the disk is others'
-                room = min(room, 0.9 * shutil.disk_usage(folder.parent).free)
+                free = processes.from_main(
+                    lambda: shutil.disk_usage(folder.parent).free
+                )
+                room = min(room, 0.9 * free)
             needed = self._cache.bytes_per_boundary(job.model.params)
             self._most = int(room // needed)
             if settings.use == "on" and not self._most:
@@ -174,8 +176,6 @@ def why_not(job: build.Job) -> str | None:
         return "several texts share a row"
     if config.train.teacher.model is not None:
         return "a teacher reads the same batches"
-    if jax.process_count() > 1:
-        return "each of several processes would have to keep all rows"
     model = job.model
     batches = feed.make_eval_batches(config.data, job.tables["train"], model)
     if not train.is_one_array(

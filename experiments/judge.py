@@ -5,9 +5,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 import jft
 from experiments import build, feed, keep, objective
-from jft import data, evals, tasks, train
+from jft import data, evals, processes, tasks, train
 from jft.config import Config
 from jft.tasks import get_task
 from jft.types import Batch, InputError, Interrupted, Params
@@ -106,13 +109,21 @@ def write_all(
     *,
     stop_requested: Callable[[], bool] = lambda: False,
 ) -> list[str]:
-    """The text that the model writes for every row, in the order of ``index``."""
+    """The text that the model writes for every row, in the order of ``index``.
+
+    Each of several processes writes its own rows' on its first device.
+    """
+    if jax.process_count() > 1:
+        params = jax.tree.map(jnp.asarray, processes.whole_tree(model.params))
+        model = model._replace(params=params)
     written: dict[int, str] = {}
     for batch in batches:
         if stop_requested():
             raise Interrupted("a stop was requested during evaluation")
         texts = write_texts(model, batch, config)
         written |= dict(zip(batch["index"].tolist(), texts, strict=True))
+    for others in processes.gather(written):
+        written |= others
     return [written[index] for index in sorted(written) if index >= 0]
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+import jax
+
 from jft import processes
 from jft.config.resolve import MAY_CHANGE, differences, from_json, to_json
 from jft.config.schema import Config
@@ -106,22 +108,16 @@ def open_workdir(
       InputError: if the folder belongs to another config or to something else, is in
         use by another process, cannot be written, or is not shared by all processes.
     """
-    token, locks = secrets.token_hex(8), []
+    claimed: list[Workdir] = []  # in the main process
 
-    def claim() -> tuple[Workdir, Path, str]:
-        workdir = _claim(path, config_name, config, now())
-        assert workdir.lock is not None
-        workdir.lock.truncate(0)
-        workdir.lock.write(token)
-        workdir.lock.flush()
-        locks.append(workdir.lock)
-        return replace(workdir, lock=None), workdir.path.absolute(), token
+    def claim() -> tuple[Workdir, Path]:
+        claimed.append(_claim(path, config_name, config, now()))
+        return replace(claimed[0], lock=None), claimed[0].path.absolute()
 
-    workdir, absolute, token = processes.from_main(claim)
-    _check_shared(absolute, token)
-    if processes.is_main():
-        return replace(workdir, lock=locks[0])
-    return replace(workdir, path=absolute)
+    workdir, absolute = processes.from_main(claim)
+    if jax.process_count() > 1:
+        _check_shared(absolute, claimed[0].lock if claimed else None)
+    return claimed[0] if claimed else replace(workdir, path=absolute)
 
 
 def _claim(
@@ -149,18 +145,29 @@ def _claim(
     return Workdir(path=folder, resumed=resumed, lock=lock)
 
 
-def _check_shared(folder: Path, token: str) -> None:
+def _check_shared(folder: Path, lock: IO[str] | None) -> None:
     """Refuse a folder in which a process does not see what the main one wrote."""
+    token = processes.from_main(lambda: _write_token(lock))
     seen = processes.gather((socket.gethostname(), _sees(folder / LOCK_FILE, token)))
-    blind = [
-        f"process {i} on {host}" for i, (host, sees) in enumerate(seen) if not sees
-    ]
+    blind = [f"process {i} on {host}" for i, (host, ok) in enumerate(seen) if not ok]
     if blind:
         raise InputError(
             f"the workdir {folder} is not shared: {', '.join(blind[:3])} "
             f"({len(blind)} of {len(seen)} processes) cannot read what process 0 wrote "
             "there. Give a --workdir on a disk that all hosts have at the same path."
         )
+    if lock is not None:
+        lock.truncate(0)
+
+
+def _write_token(lock: IO[str] | None) -> str:
+    """Write something new into the lock file, for the others to find."""
+    assert lock is not None
+    token = secrets.token_hex(8)
+    lock.truncate(0)
+    lock.write(token)
+    lock.flush()
+    return token
 
 
 def _sees(file: Path, token: str) -> bool:

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jft import paths
+from jft import paths, processes
 from jft.data import Pad, RowFiller, TokenTable, digest, open_rows
 from jft.train.state import cast_floating
 from jft.types import (
     HIDDEN,
     Batch,
+    InputError,
     Interrupted,
     LayerIndex,
     Params,
@@ -44,6 +45,10 @@ class Rows(NamedTuple):
 
 class ActivationCache:
     """Keeps what the layers below a boundary say of the rows of splits.
+
+    Several processes share the folder: each computes its part of every batch, the main
+    one writes the files, and each reads those rows that it trains on. All methods but
+    ``boundary`` and ``table`` are then collective.
 
     Args:
       prefix_fn: from `jft.models.make_prefix_fn`.
@@ -109,7 +114,7 @@ class ActivationCache:
         for split, tables in self._tables.items():
             for b in [b for b in tables if b not in boundaries[split]]:
                 del tables[b]
-                shutil.rmtree(self._place(split, b), ignore_errors=True)
+                _remove(self._place(split, b))
             if missing := [b for b in boundaries[split] if b not in tables]:
                 self._fill(params, split, missing)
         self.seconds += time.perf_counter() - began
@@ -128,7 +133,7 @@ class ActivationCache:
         """Remove the files, when the run is over."""
         for tables in self._tables.values():
             tables.clear()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        _remove(self.folder)
 
     def _bytes(self, split: str, boundary: int, params: Params) -> float:
         tokens = float(self._splits[split].num_rows)
@@ -145,15 +150,20 @@ class ActivationCache:
         num_rows, tables = self._splits[split].num_rows, self._tables[split]
         leaves = self._leaf_digests(params, below=max(boundaries))
         keys = {b: self._key(leaves, split, b) for b in boundaries}
-        opened = {b: self._open(split, b, key, params) for b, key in keys.items()}
-        missing = {b: key for b, key in keys.items() if opened[b] is None}
+        # the main process looks first, so that no other remembers what was not there
+        missing = processes.from_main(
+            lambda: {
+                b: key
+                for b, key in keys.items()
+                if open_rows(self._place(split, b) / key) is None
+            }
+        )
         if missing:
             self._compute(params, split, missing)
             self.layers_run += num_rows * max(missing)
-            opened |= {
-                b: self._open(split, b, key, params) for b, key in missing.items()
-            }
-        tables |= {b: table for b, table in opened.items() if table is not None}
+        tables |= processes.together(
+            lambda: {b: self._open(split, b, key, params) for b, key in keys.items()}
+        )
         self.num_computed += num_rows * len(missing)
         self.num_found += num_rows * (len(keys) - len(missing))
 
@@ -162,46 +172,51 @@ class ActivationCache:
         from tqdm.auto import tqdm
 
         rows = self._splits[split]
-        lengths = self._lengths(split, params)
         for b in keys:  # what was computed from something else
-            shutil.rmtree(self._place(split, b), ignore_errors=True)
-        fillers = {
-            b: RowFiller(
-                self._place(split, b) / key,
-                lengths=lengths,
-                padding=self._padding(split, b, params),
-                padding_side=rows.padding_side,
-                columns={"@example": np.arange(rows.num_rows)},
-            )
-            for b, key in keys.items()
-        }
+            _remove(self._place(split, b))
+        fillers = self._fillers(split, keys, params) if processes.is_main() else {}
         compute = jax.jit(self._hidden_at(tuple(sorted(keys))))
         bar = tqdm(
             total=rows.num_rows,
             desc=f"activations of {split}",
             unit=" rows",
+            disable=not processes.is_main(),
             delay=QUIET_SECONDS,
             dynamic_ncols=True,
         )
         try:
             with bar:
                 for batch, hidden in self._run(compute, params, rows.batches):
-                    index = np.asarray(batch["index"])
+                    index = processes.whole(batch["index"])
                     fields = {
-                        name: np.asarray(x)
+                        name: processes.whole(x)
                         for name, x in batch.items()
                         if name not in (*NOT_KEPT, *rows.only_embedded)
                     }
+                    said = {b: processes.whole(x) for b, x in sorted(hidden.items())}
                     for b, filler in fillers.items():
-                        filler.write(
-                            index, {**fields, f"{HIDDEN}{b}": np.asarray(hidden[b])}
-                        )
+                        filler.write(index, {**fields, f"{HIDDEN}{b}": said[b]})
                     bar.update(int((index >= 0).sum()))
-            for filler in fillers.values():
-                filler.finish()
+            processes.from_main(lambda: _finish(fillers.values()))
         finally:
             for filler in fillers.values():
                 filler.discard()
+
+    def _fillers(
+        self, split: str, keys: Mapping[int, str], params: Params
+    ) -> dict[int, RowFiller]:
+        """The files to write, by boundary."""
+        rows = self._splits[split]
+        return {
+            b: RowFiller(
+                self._place(split, b) / key,
+                lengths=self._lengths(split, params),
+                padding=self._padding(split, b, params),
+                padding_side=rows.padding_side,
+                columns={"@example": np.arange(rows.num_rows)},
+            )
+            for b, key in keys.items()
+        }
 
     def _run(
         self, compute: Any, params: Params, batches: Iterable[Batch]
@@ -259,13 +274,15 @@ class ActivationCache:
             return dict(rows.lengths)
         return {"input": np.full(rows.num_rows, self._shape(split, 1, params)[1])}
 
-    def _open(
-        self, split: str, boundary: int, key: str, params: Params
-    ) -> TokenTable | None:
-        """The table, if it was computed from the same."""
-        kept = open_rows(self._place(split, boundary) / key)
+    def _open(self, split: str, boundary: int, key: str, params: Params) -> TokenTable:
+        """The table of files that are there."""
+        place = self._place(split, boundary) / key
+        kept = open_rows(place)
         if kept is None:
-            return None
+            raise InputError(
+                f"the activations in {place} cannot be read where they were just "
+                'written. Look at the disk, or set train.cache.use to "off".'
+            )
         rows = self._splits[split]
         return TokenTable(
             kept,
@@ -284,7 +301,7 @@ class ActivationCache:
     def _leaf_digests(self, params: Params, *, below: int) -> dict[str, str]:
         """A digest of each parameter of the layers below a boundary, by path."""
         return {
-            path: digest([np.asarray(leaf)])
+            path: digest([processes.whole(leaf)])
             for path, leaf in paths.flatten(params).items()
             if self._layer_index(path) < below
         }
@@ -297,6 +314,18 @@ class ActivationCache:
             if self._layer_index(path) < boundary:
                 parts += [path, leaf]
         return digest(parts)
+
+
+def _finish(fillers: Iterable[RowFiller]) -> None:
+    """Close the files, which are then opened to read."""
+    for filler in fillers:
+        filler.finish()
+
+
+def _remove(folder: Path) -> None:
+    """Remove files, in the process that wrote them."""
+    if processes.is_main():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_one_array(

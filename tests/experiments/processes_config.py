@@ -11,6 +11,6 @@ def get_config() -> Any:
     config = resume_config.get_config()
     config.train.mesh.fsdp = 2
     set_duration(config.train, num_steps=6)
-    set_duration(config.optim.unfreeze, every_steps=2)
+    set_duration(config.optim.unfreeze, every_steps=3)
     config.checkpoint.keep_last = 10
     return config
