@@ -47,6 +47,8 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
 
     # data → models → params → partition → optim
     job = processes.together(lambda: build.make_job(config))
+    manifest = keep.make_manifest(job)
+    keep.check_alike(job, manifest)
     facts = feed.report(config.data, job.splits, job.tables)
     print(feed.describe(facts), build.describe(job), sep="\n\n", flush=True)
 
@@ -81,8 +83,6 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
     def evaluating_seconds() -> float:
         return evaluate.seconds + (source.seconds if source else 0.0)
 
-    manifest = keep.make_manifest(job)
-    keep.check_alike(job, manifest)
     with (
         keep.make_checkpoints(job, workdir.checkpoints) as checkpoints,
         outputs.open_log(workdir) as log,

@@ -54,7 +54,7 @@ def check_alike(job: build.Job, manifest: checkpoint.Manifest) -> None:
     for index, other in enumerate(others, start=1):
         if differ := [name for name in first if other[name] != first[name]]:
             raise InputError(
-                f"process {index} has another {' and '.join(differ)} than process 0. "
+                f"process {index} has another {', '.join(differ)} than process 0. "
                 "Start all processes with the same command, and give all hosts the "
                 "same files."
             )

@@ -7,6 +7,8 @@ in the same order and from the main thread; in a single process they are plain c
 """
 
 import pickle
+import socket
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -48,6 +50,8 @@ def start(
     """
     given = (coordinator, num_processes, process_id)
     _check(*given)
+    if coordinator is not None and process_id:
+        _wait_for(coordinator)  # where jax would abort
     # SIGTERM is ours to handle: see `jft.checkpoint.StopSignal`
     jax.config.update("jax_enable_preemption_service", False)
     # CPUs may otherwise run two programs that exchange something in another order in
@@ -69,8 +73,8 @@ def start(
         ) from error
     except (RuntimeError, OSError) as error:
         raise InputError(
-            f"the processes did not find each other ({error}). Start all of them, with "
-            "one --num_processes and one --coordinator, which all hosts must reach."
+            f"this process cannot join the others ({error}). Start all of them with "
+            "the same command, in an environment that says which is which."
         ) from error
 
 
@@ -202,6 +206,24 @@ def _any(mine: bool) -> jax.Array:
         votes
     )
     return answer
+
+
+def _wait_for(coordinator: str) -> None:
+    """Wait until process 0 listens."""
+    host, _, port = coordinator.rpartition(":")
+    until = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+            return
+        except OSError as error:  # not started yet, or its name not known yet
+            if time.monotonic() > until:
+                raise InputError(
+                    f"process 0 does not answer at {coordinator} ({error}) since "
+                    f"{START_SECONDS} seconds. Start it, with the same --coordinator, "
+                    "and see that all hosts reach that address and port."
+                ) from error
+        time.sleep(0.5)
 
 
 def _check(

@@ -114,10 +114,15 @@ def open_workdir(
         claimed.append(_claim(path, config_name, config, now()))
         return replace(claimed[0], lock=None), claimed[0].path.absolute()
 
-    workdir, absolute = processes.from_main(claim)
+    told, absolute = processes.from_main(claim)
+    workdir = claimed[0] if claimed else replace(told, path=absolute)
     if jax.process_count() > 1:
-        _check_shared(absolute, claimed[0].lock if claimed else None)
-    return claimed[0] if claimed else replace(workdir, path=absolute)
+        try:
+            _check_shared(absolute, workdir.lock)
+        except BaseException:
+            workdir.close()
+            raise
+    return workdir
 
 
 def _claim(

@@ -230,15 +230,6 @@ def test_other_bad_input(tmp_path, example):
         example.save(Checkpoints(tmp_path / "file"), 1)
 
 
-def test_several_processes_are_refused_before_they_collide(
-    tmp_path, example, monkeypatch
-):
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(CheckpointError, match="2 processes"):
-        example.save(Checkpoints(tmp_path), 1)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_float64_is_never_rounded_in_silence(tmp_path, example):
     state = {"w": np.ones(2)}
     with Checkpoints(tmp_path) as checkpoints:

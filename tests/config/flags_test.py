@@ -129,3 +129,17 @@ def test_a_real_process_prints_one_line_and_no_traceback():
     assert done.stderr == (
         "error: seed is 'x' (str); expected a whole number at least 0.\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--coordinator=h:1"], "--coordinator without --distributed; add it"),
+        (["--num_processes=2", "--process_id=0"], "--num_processes, --process_id with"),
+        (["--distributed", "--coordinator=h"], "--coordinator is 'h'; expected the"),
+        (["--num_processes=x"], "--num_processes"),
+    ],
+)
+def test_flags_of_processes_that_say_too_little_are_refused(words, sentence, capsys):
+    assert status_of(lambda _: 0, DIGITS, *words) == 2
+    assert sentence in capsys.readouterr().err

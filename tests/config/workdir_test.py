@@ -3,10 +3,13 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from configs import common
+from jft import processes
 from jft.config import open_workdir, read_config, resolve, to_json
+from jft.config import workdir as workdir_module
 from jft.types import InputError
 
 
@@ -135,3 +138,26 @@ def test_its_files_have_fixed_names(tmp_path):
         found = [w.config_file, w.checkpoints, w.export, w.plots, w.summary_file]
     names = ["config.json", "checkpoints", "export", "plots", "summary.json"]
     assert found == [tmp_path / name for name in names]
+
+
+def test_a_folder_that_not_all_processes_see_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(processes, "from_main", lambda fn: fn())
+    seen = []
+
+    def gather(mine):
+        seen.append(mine[1])
+        return [mine, ("node7", False)]
+
+    monkeypatch.setattr(processes, "gather", gather)
+    with pytest.raises(InputError, match=r"is not shared: process 1 on node7 \(1 of 2"):
+        open_workdir(tmp_path, config_name="x", config=make_config())
+    assert seen == [True]
+
+
+def test_what_is_not_there_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(workdir_module, "SHARED_SECONDS", 0.3)
+    assert not workdir_module._sees(tmp_path / ".lock", "token")
+    (tmp_path / ".lock").write_text("token")
+    assert workdir_module._sees(tmp_path / ".lock", "token")
+    assert not workdir_module._sees(tmp_path / ".lock", "another")

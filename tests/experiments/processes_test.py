@@ -280,5 +280,5 @@ def test_processes_that_were_not_started_alike_are_refused(fleet):
     ends = fleet.run(fleet.argv(workdir), more={1: "--config.seed=7"})
     assert [end.status for end in ends] == [2, 2], ends
     for end in ends:
-        assert "process 1 has another config and data than process 0" in end.log
+        assert "process 1 has another config, model, data than process 0" in end.log
     assert "process 1: error: " in ends[1].log
