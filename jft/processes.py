@@ -6,6 +6,7 @@ alone writes and prints. Functions marked collective must be called by every pro
 in the same order and from the main thread; in a single process they are plain calls.
 """
 
+import functools
 import pickle
 import socket
 import time
@@ -198,14 +199,17 @@ def _try(fn: Callable[[], Any]) -> _Outcome:
 
 def _any(mine: bool) -> jax.Array:
     """Start to count the processes that say yes."""
+    votes, count = _ballot()
+    flags = np.full(jax.local_device_count(), mine)
+    return count(jax.make_array_from_process_local_data(votes, flags))
+
+
+@functools.cache
+def _ballot() -> tuple[NamedSharding, Callable[[jax.Array], jax.Array]]:
+    """Where votes are, one a device, and the program that counts them."""
     mesh = Mesh(np.asarray(jax.devices()), ("all",))
-    votes = jax.make_array_from_process_local_data(
-        NamedSharding(mesh, P("all")), np.full(jax.local_device_count(), mine)
-    )
-    answer: jax.Array = jax.jit(jax.numpy.any, out_shardings=NamedSharding(mesh, P()))(
-        votes
-    )
-    return answer
+    count = jax.jit(jax.numpy.any, out_shardings=NamedSharding(mesh, P()))
+    return NamedSharding(mesh, P("all")), count
 
 
 def _wait_for(coordinator: str) -> None:

@@ -79,7 +79,8 @@ def fit(
         phase; True asks for ``batches`` anew.
       hooks: called with a `Moment`; the first reason returned stops the run.
       history: records of the run so far; continued in a new list.
-      stop_requested: polled between steps; hooks may raise `Interrupted` instead.
+      stop_requested: polled between steps; hooks may raise `Interrupted` instead. In
+        several processes all must answer alike.
 
     Returns:
       The final state, the history, a report a phase, and why the run stopped.
