@@ -3,9 +3,9 @@
 
 Each line on stdin is a JSON command: ``argv`` and ``log`` of a run, and ``strike``: the
 signals that it sends itself at the n-th call of a function; ``script`` names another
-script. The run is a fork, made before JAX has started any thread. The worker answers
-with its process id and, when it has ended, with its status: negative, the signal that
-ended it.
+script, ``env`` adds to the environment. The run is a fork, made before JAX has started
+any thread. The worker answers with its process id and, when it has ended, with its
+status: negative, the signal that ended it.
 """
 
 import functools
@@ -69,6 +69,7 @@ def start(command: dict[str, Any]) -> None:
         os.dup2(target, number)
     if command["strike"] is not None:
         arm(**command["strike"])
+    os.environ.update(command.get("env", {}))
     argv = ["script", *command["argv"]]
     if command.get("script") == "evaluate":
         run_without_config(evaluate.main, flag_values=evaluate.FLAGS, argv=argv)

@@ -4,6 +4,7 @@
 They end as a run of one process does, and a stop or a fault of one is that of both.
 """
 
+import contextlib
 import json
 import os
 import select
@@ -20,8 +21,8 @@ import pytest
 from safetensors.numpy import load_file
 
 import jft
-from experiments import finetune
-from jft import data
+from experiments import finetune, judge
+from jft import data, processes
 from tests.experiments.resume_test import (
     MODEL,
     PROCESSOR,
@@ -37,7 +38,36 @@ CONFIG = Path(__file__).with_name("processes_config.py")
 COUNT = 2
 SECONDS = 200  # that no run may take
 INTERRUPTED = 75
+SLURM_PORTS = 2**16 - 2**12
 STEP = "jft.train.step:CompiledStep.__call__"
+
+
+def free_port() -> int:
+    """A port that jax could choose under SLURM."""
+    for port in range(SLURM_PORTS + os.getpid() % 4000, SLURM_PORTS + 4096):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
+
+
+def explicit_flags(port: int, index: int) -> list[str]:
+    return [
+        f"--coordinator=127.0.0.1:{port}",
+        f"--num_processes={COUNT}",
+        f"--process_id={index}",
+    ]
+
+
+def slurm_environment(port: int, index: int) -> dict[str, str]:
+    """What srun tells each task; jax makes a port of the job's number."""
+    return {
+        "SLURM_JOB_ID": str(port - SLURM_PORTS),
+        "SLURM_STEP_NODELIST": "127.0.0.1",
+        "SLURM_NTASKS": str(COUNT),
+        "SLURM_PROCID": str(index),
+        "SLURM_LOCALID": str(index),
+    }
 
 
 class Fleet:
@@ -79,20 +109,19 @@ class Fleet:
         script: str = "finetune",
         more: dict[int, str] | None = None,
         strikes: dict[int, dict[str, Any]] | None = None,
+        by_slurm: bool = False,
     ) -> list[Ended]:
         """Run to the end; ``more`` and ``strikes`` are for the processes they name."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        port = free_port()
         logs = [self.folder / f"log{index}.txt" for index in range(COUNT)]
-        together = ["--distributed", f"--coordinator={address}"]
         for index, worker in enumerate(self._workers):
             logs[index].write_text("")
-            one = [f"--num_processes={COUNT}", f"--process_id={index}"]
             own = [more[index]] if more and index in more else []
+            place = [] if by_slurm else explicit_flags(port, index)
             command = {
                 "script": script,
-                "argv": [*argv, *together, *one, *own],
+                "argv": [*argv, "--distributed", *place, *own],
+                "env": slurm_environment(port, index) if by_slurm else {},
                 "log": str(logs[index]),
                 "strike": (strikes or {}).get(index),
             }
@@ -265,7 +294,8 @@ def test_activations_are_kept_once_for_both(fleet, call):
 
 
 def test_evaluate_counts_every_example_once(shared, fleet):
-    ends = fleet.run([f"--workdir={shared.workdir}"], script="evaluate")
+    argv = [f"--workdir={shared.workdir}"]
+    ends = fleet.run(argv, script="evaluate", by_slurm=True)
     assert [end.status for end in ends] == [0, 0], ends
     rows = [line.split() for line in ends[0].log.splitlines()]
     told = {row[0]: row[1] for row in rows if len(row) == 2}
@@ -273,6 +303,22 @@ def test_evaluate_counts_every_example_once(shared, fleet):
     assert int(told["examples"]) == test["examples"]
     assert float(told["loss"]) == pytest.approx(test["loss"], abs=1e-3)
     assert float(told["accuracy"]) == pytest.approx(test["accuracy"], abs=1e-3)
+
+
+def test_each_process_writes_its_rows_texts(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(
+        judge,
+        "write_texts",
+        lambda model, batch, _: [f"text {i}" for i in batch["index"]],
+    )
+    monkeypatch.setattr(
+        processes, "gather", lambda mine: [mine, {1: "text 1", 3: "text 3", -1: "-"}]
+    )
+    model = jft.Pretrained(*[None] * len(jft.Pretrained._fields))
+    batches = [{"index": np.array([4, 0])}, {"index": np.array([2, -1])}]
+    texts = judge.write_all(model, batches, None)
+    assert texts == [f"text {i}" for i in range(5)]
 
 
 def test_processes_that_were_not_started_alike_are_refused(fleet):
