@@ -170,14 +170,16 @@ def why_not(job: build.Job) -> str | None:
         return "the lowest layer moves from the start"
     if config.data.augment is not None or job.task.make_augment is not None:
         return "each epoch changes its examples at random"
-    if job.task.reads == "text" and config.data.batching == "pack":
-        return "several texts share a row"
+    if config.data.batching == "pack" and job.task.packs:
+        return "several texts share a row for good"
     if config.train.teacher.model is not None:
         return "a teacher reads the same batches"
     if jax.process_count() > 1:
         return "each of several processes would have to keep all rows"
     model = job.model
-    batches = feed.make_eval_batches(config.data, job.tables["train"], model)
+    batches = feed.make_eval_batches(
+        config.data, job.tables["train"], model, pack=False
+    )
     if not train.is_one_array(
         model.prefix_fn, model.params, batches.batch_fn(0), num_layers=model.num_layers
     ):
@@ -193,7 +195,7 @@ def lowest_moving(job: build.Job) -> int:
 def rows_of(job: build.Job, split: str, place: Callable[[Batch], Batch]) -> train.Rows:
     """The rows of a split, for the cache."""
     table = job.tables[split]
-    batches = feed.make_eval_batches(job.config.data, table, job.model)
+    batches = feed.make_eval_batches(job.config.data, table, job.model, pack=False)
     of_tokens = {}
     if isinstance(table, data.TokenTable):
         of_tokens = {
@@ -238,5 +240,6 @@ def make_loader(job: build.Job, kept: data.TokenTable) -> data.TrainLoader:
         batching=settings.batching,
         num_lengths=settings.num_lengths,
         max_lengths=feed.max_lengths(settings, job.tables["train"]),
+        rows_multiple=jax.local_device_count(),
         **options,
     )

@@ -65,6 +65,35 @@ def test_a_run_learns_and_leaves_a_model_with_its_tokenizer(text_run):
     }
 
 
+def test_examples_that_share_rows_train_as_alone(call, tiny_bert, reviews, tmp_path):
+    """The same batches, losses and scores; dropout apart, whose draws differ."""
+    quiet = tmp_path / "no_dropout"
+    shutil.copytree(tiny_bert, quiet)
+    config = json.loads((quiet / "config.json").read_text())
+    rates = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    (quiet / "config.json").write_text(json.dumps(config | dict.fromkeys(rates, 0.0)))
+    found = {}
+    for batching in ("pad", "pack"):
+        result = call(
+            finetune,
+            *config_flags(quiet, reviews),
+            f"--workdir={tmp_path / batching}",
+            f"--config.data.batching={batching}",
+            "--config.train.num_steps=12",
+            "--config.export.enabled=False",
+        )
+        assert result.status == 0, result.err
+        found[batching] = read_summary(tmp_path / batching)
+        found[f"{batching} losses"] = [
+            record["loss"] for record in read_records(tmp_path / batching, "train")
+        ]
+    np.testing.assert_allclose(found["pack losses"], found["pad losses"], rtol=1e-5)
+    packed, padded = found["pack"], found["pad"]
+    assert packed["test"]["loss"] == pytest.approx(padded["test"]["loss"], rel=1e-5)
+    assert packed["test"]["accuracy"] == padded["test"]["accuracy"]
+    assert packed["test"]["examples"] == padded["test"]["examples"]
+
+
 def test_the_card_is_of_a_classifier_of_texts(text_run, tiny_bert):
     card = ModelCard((text_run / "export" / "README.md").read_text())
     assert card.data.pipeline_tag == "text-classification"
