@@ -48,7 +48,8 @@ def dropout(x: jax.Array, rate: float, *, deterministic: bool) -> jax.Array:
 def hashed_key(key: jax.Array) -> jax.Array:
     """Make a key whose descendants are hashes of it, for ``rngs={"dropout": …}``."""
     words = jax.random.bits(key, (2,), jnp.uint32)
-    return jax.random.wrap_key_data(words, impl=HASHED)
+    hashed: jax.Array = jax.random.wrap_key_data(words, impl=HASHED)
+    return hashed
 
 
 def random_words(key: jax.Array) -> jax.Array:
