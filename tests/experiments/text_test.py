@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The scripts on texts, end to end: a small BERT learns small reviews."""
 
+import functools
 import io
 import json
 import shutil
@@ -12,7 +13,8 @@ import pytest
 from huggingface_hub import ModelCard
 
 import jft
-from experiments import evaluate, export, finetune, predict
+from experiments import build, evaluate, export, feed, finetune, predict
+from jft.data.batches.collate import pad_rows
 from tests.experiments.bad_input_test import assert_refused, assert_untrained
 from tests.experiments.finetune_test import read_records, read_summary, read_table
 
@@ -36,7 +38,8 @@ def text_run(call, tiny_bert, reviews, tmp_path_factory):
         *config_flags(tiny_bert, reviews),
         f"--workdir={workdir}",
         "--config.optim.learning_rate=3e-2",
-        "--config.train.num_steps=40",
+        "--config.train.num_steps=60",
+        "--config.seed=1",
     )
     assert result.status == 0, result.err
     return workdir
@@ -65,33 +68,44 @@ def test_a_run_learns_and_leaves_a_model_with_its_tokenizer(text_run):
     }
 
 
-def test_examples_that_share_rows_train_as_alone(call, tiny_bert, reviews, tmp_path):
-    """The same batches, losses and scores; dropout apart, whose draws differ."""
-    quiet = tmp_path / "no_dropout"
-    shutil.copytree(tiny_bert, quiet)
-    config = json.loads((quiet / "config.json").read_text())
-    rates = ("hidden_dropout_prob", "attention_probs_dropout_prob")
-    (quiet / "config.json").write_text(json.dumps(config | dict.fromkeys(rates, 0.0)))
-    found = {}
-    for batching in ("pad", "pack"):
-        result = call(
-            finetune,
-            *config_flags(quiet, reviews),
-            f"--workdir={tmp_path / batching}",
-            f"--config.data.batching={batching}",
-            "--config.train.num_steps=12",
-            "--config.export.enabled=False",
-        )
-        assert result.status == 0, result.err
-        found[batching] = read_summary(tmp_path / batching)
-        found[f"{batching} losses"] = [
-            record["loss"] for record in read_records(tmp_path / batching, "train")
-        ]
-    np.testing.assert_allclose(found["pack losses"], found["pad losses"], rtol=1e-5)
-    packed, padded = found["pack"], found["pad"]
-    assert packed["test"]["loss"] == pytest.approx(padded["test"]["loss"], rel=1e-5)
-    assert packed["test"]["accuracy"] == padded["test"]["accuracy"]
-    assert packed["test"]["examples"] == padded["test"]["examples"]
+def test_examples_that_share_rows_are_answered_as_alone(tiny_bert, reviews):
+    """Logits of training batches and of whole evaluations."""
+    config = build.read_config(
+        SST2,
+        {
+            "data.path": str(reviews),
+            "data.global_batch_size": 16,
+            "data.batching": "pack",
+            "model.pretrained": str(tiny_bert),
+        },
+    )
+    job = build.make_job(config)
+    assert any("rows" in shape for shape in job.loader.shapes)
+    table = job.tables["validation"]
+    apply_fn = jax.jit(functools.partial(job.model.apply_fn, key=None))
+
+    def answers(batches):
+        found = {}
+        for batch in batches:
+            logits = apply_fn(job.model.params, batch)
+            for index, row in zip(batch["index"], logits, strict=True):
+                found[int(index)] = row
+        return np.stack([found[i] for i in range(len(table))])
+
+    shared, alone = (
+        list(feed.make_eval_batches(config.data, table, job.model, pack=pack))
+        for pack in (True, False)
+    )
+    assert "first_tokens" in shared[0]
+    assert shared[0]["input_ids"].size < alone[0]["input_ids"].size
+    np.testing.assert_allclose(answers(shared), answers(alone), atol=1e-5)
+
+    batch = job.loader.pipeline[3]
+    rows = [job.tables["train"].read(int(i)) for i in batch["index"]]
+    padded = pad_rows(rows, {"input": 64}, padding=job.tables["train"].padding)
+    logits = apply_fn(job.model.params, batch)
+    expected = apply_fn(job.model.params, padded)
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
 def test_the_card_is_of_a_classifier_of_texts(text_run, tiny_bert):

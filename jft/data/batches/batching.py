@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jft.data.batches.layouts import choose_num_rows
-from jft.data.batches.lengths import choose_lengths, sample_batches
+from jft.data.batches.lengths import choose_lengths, sample_batches, total_lengths
 from jft.data.batches.loader import TrainLoader, make_train_loader
 from jft.data.batches.order import RowOrder
 from jft.data.batches.packing import fields_alone, pack
@@ -36,8 +36,8 @@ def make_token_loader(
       ``num_lengths`` lengths, chosen to leave the least padding.
     - ``"pack"``: rows share rows of ``max_lengths``. With a value a token in every
       field they are put together once, and the batch size counts packed rows; examples
-      with one answer each share the rows of their batch, of which there are at most
-      ``num_lengths`` numbers.
+      with one answer each share the rows of their batch, which has examples of all
+      lengths, so that it takes one of at most ``num_lengths`` numbers of rows.
 
     Args:
       table: the rows.
@@ -77,7 +77,13 @@ def make_token_loader(
         length = max_lengths[next(iter(table.lengths))]
         if not fields_alone(table):
             return make_train_loader(pack(table, length=length, seed=seed), **options)
-        order = RowOrder(len(table), seed=0, batch_size=global_batch_size)
+        order = RowOrder(
+            len(table),
+            seed=0,
+            batch_size=global_batch_size,
+            lengths=total_lengths(table.lengths),
+            mixed=True,
+        )
         share = share_of(
             table, global_batch_size, process_index=process_index, count=process_count
         )

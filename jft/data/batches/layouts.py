@@ -2,7 +2,8 @@
 """How rows of a table lie in a batch: each padded, or several in a shared row.
 
 Both layouts make arrays of a few ``shapes``, ascending, the last of which holds any
-batch.
+batch. ``mixes_lengths`` says whether they are good where every batch has rows of all
+lengths.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,7 @@ class PaddedRows:
     table: Table
     row_lengths: Mapping[str, np.ndarray]  # by group, int [N]
     shapes: tuple[Lengths, ...]
+    mixes_lengths = False
 
     @property
     def facts(self) -> tuple[Lengths, ...]:
@@ -75,8 +77,7 @@ class PaddedRows:
 class SharedRows:
     """The rows of the table several in one, packed anew in each batch.
 
-    For examples with one answer each: a batch has the examples that it would have with
-    each alone in its row.
+    For examples with one answer each, which stay together in their batch.
     """
 
     table: Table
@@ -84,6 +85,7 @@ class SharedRows:
     group: str  # of the fields of tokens
     shapes: tuple[Lengths, ...]  # {group: tokens of a row, ROWS: rows of a process}
     share: Share
+    mixes_lengths = True
 
     @property
     def facts(self) -> tuple[Lengths, ...]:

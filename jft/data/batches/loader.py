@@ -139,7 +139,8 @@ def make_train_loader(
       group_by_length: put rows of about one length into a batch; rows of tokens only.
       shapes: ``({group: tokens}, …)``, ascending, as `choose_lengths` gives them, for
         a `TokenTable`; or as `choose_num_rows` does: then the examples of a batch
-        share rows. None is one shape, that of the longest row.
+        share rows, and every batch has examples of all lengths. None is one shape,
+        that of the longest row.
       num_workers: processes that prepare batches; 0 uses threads. Each worker is a
         fresh Python, and everything given here must be picklable.
       process_index: of this process; None asks jax.
@@ -163,13 +164,15 @@ def make_train_loader(
     check_fields_fn(source, fields_fn)
     places, plan = grain.MapDataset.range(sys.maxsize), None
     if isinstance(source, TokenTable | PackedTable):
+        layout = make_layout(source, shapes, share)
+        arranged = group_by_length or layout.mixes_lengths
         order = RowOrder(
             len(source),
             seed=seed,
             batch_size=global_batch_size,
-            lengths=total_lengths(source.lengths) if group_by_length else None,
+            lengths=total_lengths(source.lengths) if arranged else None,
+            mixed=layout.mixes_lengths,
         )
-        layout = make_layout(source, shapes, share)
         plan = TrainPlan(order=order, layout=layout, row_lengths=source.lengths)
         batch_fn = TrainBatch(
             table=source, plan=plan, seed=seed, augment=augment, share=share

@@ -73,14 +73,8 @@ class TrainBatch:
 class EvalPlan:
     """Every row once, and how each global batch lies."""
 
-    order: np.ndarray  # rows, int [N]
+    batches: tuple[np.ndarray, ...]  # rows of each global batch, int [B] or fewer
     layout: Layout
-    batch_size: int  # global
-
-    def rows(self, number: int) -> np.ndarray:
-        """Return the rows of a global batch, fewer in the last."""
-        start = number * self.batch_size
-        return self.order[start : start + self.batch_size]
 
 
 def make_eval_plan(
@@ -103,7 +97,7 @@ def make_eval_plan(
     }
     shapes = fit_lengths(maxima, num_lengths=num_lengths, max_lengths=max_lengths)
     layout = PaddedRows(table=table, row_lengths=row_lengths, shapes=shapes)
-    return EvalPlan(order=order, layout=layout, batch_size=global_batch_size)
+    return EvalPlan(batches=tuple(np.split(order, starts[1:])), layout=layout)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +111,7 @@ class EvalBatch:
 
     def __call__(self, number: int) -> Batch:
         """Make it."""
-        rows = self.plan.rows(number)
+        rows = self.plan.batches[number]
         index = rows[self.share.block]
         fields = [read_row(self.table, int(i), self.augment, 0, int(i)) for i in index]
         missing = self.share.block_size - len(index)
@@ -142,19 +136,21 @@ def read_row(
 def make_shared_eval_plan(
     table: Table, share: Share, *, most: int, num_shapes: int, multiple: int
 ) -> EvalPlan:
-    """Mix short and long rows, which pack well."""
-    order = np.random.default_rng(0).permutation(len(table))
-    starts = range(share.global_batch_size, len(order), share.global_batch_size)
+    """Give each batch rows of all lengths, so that all take about as much room."""
+    ascending = np.argsort(total_lengths(table.lengths), kind="stable")
+    count = -(-len(table) // share.global_batch_size)
+    generator = np.random.default_rng(0)  # no process has the longest rows of all
+    batches = [generator.permutation(ascending[i::count]) for i in range(count)]
     shapes = choose_num_rows(
         table,
-        np.split(order, starts),
+        batches,
         most=most,
         block_size=share.block_size,
         num_shapes=num_shapes,
         multiple=multiple,
     )
     layout = make_shared_rows(table, shapes, share)
-    return EvalPlan(order=order, layout=layout, batch_size=share.global_batch_size)
+    return EvalPlan(batches=tuple(batches), layout=layout)
 
 
 def make_layout(
