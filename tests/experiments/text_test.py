@@ -14,6 +14,7 @@ from huggingface_hub import ModelCard
 
 import jft
 from experiments import build, evaluate, export, feed, finetune, predict
+from jft import train
 from jft.data.batches.collate import pad_rows
 from tests.experiments.bad_input_test import assert_refused, assert_untrained
 from tests.experiments.finetune_test import read_records, read_summary, read_table
@@ -106,6 +107,9 @@ def test_examples_that_share_rows_are_answered_as_alone(tiny_bert, reviews):
     logits = apply_fn(job.model.params, batch)
     expected = apply_fn(job.model.params, padded)
     np.testing.assert_allclose(logits, expected, atol=1e-5)
+    assert jax.device_count() > 1
+    spread = train.shard_batch(batch, train.make_mesh())
+    np.testing.assert_allclose(apply_fn(job.model.params, spread), expected, atol=1e-5)
 
 
 def test_the_card_is_of_a_classifier_of_texts(text_run, tiny_bert):
