@@ -177,9 +177,7 @@ def why_not(job: build.Job) -> str | None:
     if jax.process_count() > 1:
         return "each of several processes would have to keep all rows"
     model = job.model
-    batches = feed.make_eval_batches(
-        config.data, job.tables["train"], model, pack=False
-    )
+    batches = feed.make_eval_batches(config.data, job.tables["train"], model)
     if not train.is_one_array(
         model.prefix_fn, model.params, batches.batch_fn(0), num_layers=model.num_layers
     ):
@@ -195,7 +193,7 @@ def lowest_moving(job: build.Job) -> int:
 def rows_of(job: build.Job, split: str, place: Callable[[Batch], Batch]) -> train.Rows:
     """The rows of a split, for the cache."""
     table = job.tables[split]
-    batches = feed.make_eval_batches(job.config.data, table, job.model, pack=False)
+    batches = feed.make_eval_batches(job.config.data, table, job.model)
     of_tokens = {}
     if isinstance(table, data.TokenTable):
         of_tokens = {

@@ -264,9 +264,9 @@ def max_lengths(config: DataConfig, table: data.TokenTable) -> dict[str, int]:
 
 
 def make_eval_batches(
-    config: DataConfig, table: Table, model: jft.Pretrained, *, pack: bool = True
+    config: DataConfig, table: Table, model: jft.Pretrained
 ) -> data.EvalBatches:
-    """Every row of a split once; ``pack=False`` gives each a row of its own."""
+    """Every row of a split once."""
     size = config.global_batch_size
     if get_task(config.task).reads == "image":
         if isinstance(table, data.TokenTable):  # activations of images
@@ -280,7 +280,7 @@ def make_eval_batches(
         augment=make_augment(config, model),
         num_lengths=config.num_lengths,
         max_lengths=max_lengths(config, table),
-        pack_length=config.max_length if pack and shares_rows(config) else None,
+        pack_length=config.max_length if shares_rows(config) else None,
         rows_multiple=jax.local_device_count(),
     )
 

@@ -79,31 +79,11 @@ def make_rows(job: build.Job, split: str) -> list[Row]:
     return [_named(row, task) for row in rows]
 
 
-def one_a_row(batch: Batch) -> Batch:
-    """The same examples, each padded in a row of its own, where several share one."""
-    if "first_tokens" not in batch:
-        return batch
-    batch = {name: np.asarray(x) for name, x in batch.items()}
-    segments = batch["segment_ids"].ravel()
-    sizes = np.bincount(segments, minlength=len(batch["first_tokens"]) + 1)[1:]
-    places = batch["first_tokens"][:, None] + np.arange(sizes.max())
-    real = np.arange(sizes.max()) < sizes[:, None]
-    packing = ("first_tokens", "segment_ids", "position_ids")
-    rows = {
-        name: x
-        if x.shape != batch["segment_ids"].shape
-        else np.where(real, x.ravel().take(places, mode="clip"), 0)
-        for name, x in batch.items()
-        if name not in packing
-    }
-    return rows | {"attention_mask": real.astype(np.int32)}
-
-
 def make_batch(batch: Batch, task: str) -> dict[str, Any]:
     """A batch of jft's loader as tensors."""
     import torch
 
-    batch = one_a_row(batch)
+    batch = data.unpack_batch(batch)
     targets = np.asarray(batch["targets"])
     if task == "question_answering":
         targets = targets.T

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from jft import paths
-from jft.data import Pad, RowFiller, TokenTable, digest, open_rows
+from jft.data import Pad, RowFiller, TokenTable, digest, open_rows, unpack_batch
 from jft.train.state import cast_floating
 from jft.types import (
     HIDDEN,
@@ -190,12 +190,11 @@ class ActivationCache:
                     fields = {
                         name: np.asarray(x)
                         for name, x in batch.items()
-                        if name not in (*NOT_KEPT, *rows.only_embedded)
+                        if name not in rows.only_embedded
                     }
                     for b, filler in fillers.items():
-                        filler.write(
-                            index, {**fields, f"{HIDDEN}{b}": np.asarray(hidden[b])}
-                        )
+                        said = {**fields, f"{HIDDEN}{b}": np.asarray(hidden[b])}
+                        filler.write(index, _kept_fields(said))
                     bar.update(int((index >= 0).sum()))
             for filler in fillers.values():
                 filler.finish()
@@ -297,6 +296,12 @@ class ActivationCache:
             if self._layer_index(path) < boundary:
                 parts += [path, leaf]
         return digest(parts)
+
+
+def _kept_fields(batch: Batch) -> dict[str, Any]:
+    """The fields to keep of a batch, each example in a row of its own."""
+    alone = unpack_batch(batch)
+    return {name: x for name, x in alone.items() if name not in NOT_KEPT}
 
 
 def is_one_array(

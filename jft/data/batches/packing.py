@@ -17,6 +17,7 @@ from jft.data.sources.source import digest
 from jft.types import InputError
 
 REPLACED = "attention_mask"  # segment_ids say what is padding
+PACKING = ("segment_ids", "position_ids", "first_tokens")  # fields that packing adds
 
 
 class PackedTable:
@@ -194,6 +195,39 @@ def pack_batch(
         if name not in padding:
             batch[name] = np.stack([example[name] for example in examples])
     return batch | {"first_tokens": places.astype(np.int32)}
+
+
+def unpack_batch(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Give each example of a batch of `pack_batch` a row of its own again.
+
+    Args:
+      batch: of all processes, with ``index``; one without ``first_tokens`` comes back
+        as it is. It may have more fields of tokens than it was packed with, such as
+        activations.
+
+    Returns:
+      Fields of tokens ``[B, L, …]``, zeros where padded to the longest example, with
+      ``attention_mask``; the other fields as they are.
+    """
+    if "first_tokens" not in batch:
+        return dict(batch)
+    segments = np.asarray(batch["segment_ids"])
+    flat, length = segments.ravel(), segments.shape[1]
+    first = np.asarray(batch["first_tokens"])[:, None]
+    steps = np.arange(length)
+    places = np.minimum(first + steps, flat.size - 1)
+    real = (first % length + steps < length) & (flat[places] == flat[first])
+    real &= np.asarray(batch["index"])[:, None] >= 0
+    longest = int(real.sum(axis=1).max())
+    places, real = places[:, :longest], real[:, :longest]
+    unpacked: dict[str, Any] = {"attention_mask": real.astype(np.int32)}
+    for name in [name for name in batch if name not in PACKING]:
+        x = np.asarray(batch[name])
+        if name != "targets" and x.shape[:2] == segments.shape:
+            x = x.reshape(flat.size, *x.shape[2:])[places]
+            x[~real] = 0
+        unpacked[name] = x
+    return unpacked
 
 
 def num_rows_of(sizes: np.ndarray, *, length: int, block_size: int) -> int:
