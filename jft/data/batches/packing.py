@@ -223,6 +223,7 @@ def unpack_batch(batch: Mapping[str, Any]) -> dict[str, Any]:
     unpacked: dict[str, Any] = {"attention_mask": real.astype(np.int32)}
     for name in [name for name in batch if name not in PACKING]:
         x = np.asarray(batch[name])
+        # targets are one an example, even where the classes are as many as the tokens
         if name != "targets" and x.shape[:2] == segments.shape:
             x = x.reshape(flat.size, *x.shape[2:])[places]
             x[~real] = 0
