@@ -46,6 +46,8 @@ def get_config(arg: str | None = None) -> Any:
     }
     config.data.split_sizes = {}
     config.data.max_length = 64
+    config.data.batching = "pack"  # reviews of a batch share rows, without padding
+    config.data.num_lengths = 1  # number of rows to compile for: batches are alike
 
     config.model.pretrained = args.pretrained
 

@@ -172,8 +172,8 @@ def why_not(job: build.Job) -> str | None:
         return "the lowest layer moves from the start"
     if config.data.augment is not None or job.task.make_augment is not None:
         return "each epoch changes its examples at random"
-    if job.task.reads == "text" and config.data.batching == "pack":
-        return "several texts share a row"
+    if config.data.batching == "pack" and job.task.packs:
+        return "several texts share a row for good"
     if config.train.teacher.model is not None:
         return "a teacher reads the same batches"
     model = job.model
@@ -238,5 +238,6 @@ def make_loader(job: build.Job, kept: data.TokenTable) -> data.TrainLoader:
         batching=settings.batching,
         num_lengths=settings.num_lengths,
         max_lengths=feed.max_lengths(settings, job.tables["train"]),
+        rows_multiple=jax.local_device_count(),
         **options,
     )

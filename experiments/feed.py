@@ -4,6 +4,8 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import jax
+
 import jft
 from jft import data, tasks
 from jft.config import Config, DataConfig
@@ -234,13 +236,14 @@ def make_train_loader(
         )
     else:
         if settings.batching == "pack":
-            check_packing(task, model)
+            check_packing(config, model)
         loader = data.make_token_loader(
             table,
             augment=make_augment(settings, model),
             batching=settings.batching,
             num_lengths=settings.num_lengths,
             max_lengths=max_lengths(settings, table),
+            rows_multiple=jax.local_device_count(),
             **common,
         )
     if loader.steps_per_epoch < 1:
@@ -277,20 +280,31 @@ def make_eval_batches(
         augment=make_augment(config, model),
         num_lengths=config.num_lengths,
         max_lengths=max_lengths(config, table),
+        pack_length=config.max_length if shares_rows(config) else None,
+        rows_multiple=jax.local_device_count(),
     )
 
 
-def check_packing(task: Task, model: jft.Pretrained) -> None:
+def shares_rows(config: DataConfig) -> bool:
+    """Whether examples with one answer each share the rows of their batch."""
+    return config.batching == "pack" and not get_task(config.task).packs
+
+
+def check_packing(config: Config, model: jft.Pretrained) -> None:
     """Refuse to put several examples into a row where that is not exact."""
-    if not task.packs:
+    task = get_task(config.data.task)
+    if shares_rows(config.data) and config.train.grad_accum_steps > 1:
         raise InputError(
-            f'data.batching is "pack", but the task {task.name!r} has one answer a '
-            'row; set it to "length".'
+            'data.batching is "pack" and train.grad_accum_steps '
+            f"{config.train.grad_accum_steps}, but examples with one answer each share "
+            'rows with others of their batch; set batching to "length", or '
+            "grad_accum_steps to 1."
         )
     if task.head not in model.family.packed_heads(model.module.config):
         raise InputError(
             f'data.batching is "pack", but {model.family.model_type} models cannot '
-            'keep the examples of a row apart; set it to "length".'
+            f"keep the examples of a row apart for the task {task.name!r}; set it to "
+            '"length".'
         )
 
 

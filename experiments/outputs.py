@@ -105,7 +105,7 @@ def write_plots(
         drawn.append(
             evals.plot_lengths(
                 job.tables["train"].lengths[group],
-                [lengths[group] for lengths in shapes],
+                sorted({lengths[group] for lengths in shapes}),
                 folder / "lengths.png",
             )
         )

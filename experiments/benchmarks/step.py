@@ -70,6 +70,7 @@ def measure_one(name: str, job: build.Job, settings: Settings) -> dict[str, Any]
 
 def filled(batch: Batch, rows: int, length: int) -> dict[str, np.ndarray]:
     """A batch of that shape without padding: the real tokens, over and over."""
+    batch = data.unpack_batch(batch)
     if "attention_mask" not in batch:
         raise InputError(
             "--shape is given, but the config reads no tokens; leave it out."

@@ -83,6 +83,7 @@ def make_batch(batch: Batch, task: str) -> dict[str, Any]:
     """A batch of jft's loader as tensors."""
     import torch
 
+    batch = data.unpack_batch(batch)
     targets = np.asarray(batch["targets"])
     if task == "question_answering":
         targets = targets.T

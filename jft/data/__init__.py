@@ -6,7 +6,7 @@ from jft.data.batches.collate import pad_rows
 from jft.data.batches.eval_batches import EvalBatches, make_eval_batches
 from jft.data.batches.lengths import Lengths, choose_lengths
 from jft.data.batches.loader import TrainLoader, make_train_loader
-from jft.data.batches.packing import PackedTable, pack
+from jft.data.batches.packing import PackedTable, pack, unpack_batch
 from jft.data.batches.prefetch import Prefetch, prefetch_to_device
 from jft.data.batches.ragged import open_rows
 from jft.data.batches.reading import Augment, FieldsFn
@@ -158,4 +158,5 @@ __all__ = [
     "target_fields",
     "tokenize",
     "train_tokenizer",
+    "unpack_batch",
 ]

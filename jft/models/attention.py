@@ -32,7 +32,13 @@ from flax import linen as nn
 from jft.models.dropout import Dropout
 from jft.models.layers import Init, at_least_float32, dense
 from jft.models.mixing import mix_values
-from jft.models.packing import is_packed, same_text
+from jft.models.packing import (
+    is_packed,
+    mask_read,
+    rows_read,
+    same_text,
+    tokens_read,
+)
 from jft.types import InputError
 
 
@@ -152,6 +158,7 @@ def self_attention(
     dropout_rate: float,
     deterministic: bool,
     num_read: int | None = None,
+    first: jax.Array | None = None,
 ) -> jax.Array:
     """Let an encoder's tokens look at each other; without the output product.
 
@@ -163,16 +170,20 @@ def self_attention(
       init: how their matrices are drawn.
       dropout_rate: of the probabilities.
       deterministic: False drops out.
-      num_read: how many tokens look, the first ones; None: all. Not in packed rows.
+      num_read: how many tokens look, the first ones; None: all.
+      first: which these are in packed rows, see `jft.models.packing`.
 
     Returns:
       ``[B, L or num_read, D]``.
     """
-    width = x.shape[-1]
+    length, width = x.shape[1:]
     query, key, value = (
         split_heads(dense(of, width, name=name, init=init), num_heads)
-        for of, name in zip((x[:, :num_read], x, x), names, strict=True)
+        for of, name in zip((tokens_read(x, num_read, first), x, x), names, strict=True)
     )
+    if num_read is not None and mask is not None:
+        mask = mask_read(mask, length, first)
+        key, value = (rows_read(of, length, first) for of in (key, value))
     mixed = attend(
         query,
         key,

@@ -30,7 +30,7 @@ from jft.models.layers import (
     ids_or,
 )
 from jft.models.model import TextModel
-from jft.models.packing import heads_of_tokens
+from jft.models.packing import first_tokens, heads_of_encoders, tokens_read
 from jft.models.positions import check_length
 from jft.models.stages import Stages
 from jft.types import Batch, LayerIndex
@@ -71,7 +71,12 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, mask: jax.Array | None, *, deterministic: bool
+        self,
+        x: jax.Array,
+        mask: jax.Array | None,
+        first: jax.Array | None,
+        *,
+        deterministic: bool,
     ) -> jax.Array:
         """Map ``[B, L, D]`` to the first ``num_read`` tokens, ``[B, num_read, D]``."""
         cfg = self.config
@@ -83,6 +88,7 @@ class SelfAttention(nn.Module):
             dropout_rate=cfg.attention_probs_dropout_prob,
             deterministic=deterministic,
             num_read=self.num_read,
+            first=first,
         )
 
 
@@ -111,13 +117,18 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, mask: jax.Array | None, *, deterministic: bool
+        self,
+        x: jax.Array,
+        mask: jax.Array | None,
+        first: jax.Array | None,
+        *,
+        deterministic: bool,
     ) -> jax.Array:
         """Map ``[B, L, D]`` to the first ``num_read`` tokens, ``[B, num_read, D]``."""
         attention = SelfAttention(self.config, self.num_read, name="self")
-        mixed = attention(x, mask, deterministic=deterministic)
+        mixed = attention(x, mask, first, deterministic=deterministic)
         output = Output(self.config, name="output")
-        residual = x[:, : self.num_read]
+        residual = tokens_read(x, self.num_read, first)
         y: jax.Array = output(mixed, residual, deterministic=deterministic)
         return y
 
@@ -143,11 +154,16 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, mask: jax.Array | None, *, deterministic: bool
+        self,
+        x: jax.Array,
+        mask: jax.Array | None,
+        first: jax.Array | None,
+        *,
+        deterministic: bool,
     ) -> jax.Array:
         """Map ``[B, L, D]`` to the first ``num_read`` tokens, ``[B, num_read, D]``."""
         attention = Attention(self.config, self.num_read, name="attention")
-        x = attention(x, mask, deterministic=deterministic)
+        x = attention(x, mask, first, deterministic=deterministic)
         wide = Intermediate(self.config, name="intermediate")(x)
         output = Output(self.config, name="output")
         y: jax.Array = output(wide, x, deterministic=deterministic)
@@ -161,13 +177,21 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, mask: Any, stages: Stages, *, deterministic: bool
+        self,
+        x: jax.Array,
+        mask: jax.Array | None,
+        first: jax.Array | None,
+        stages: Stages,
+        *,
+        deterministic: bool,
     ) -> jax.Array:
         """Run the blocks of the stages."""
         layers = Blocks(
             lambda i: Block(self.config, stages.read_of(i), name=str(i)), name="layer"
         )
-        y: jax.Array = layers(x, stages.blocks, mask, deterministic=deterministic)
+        y: jax.Array = layers(
+            x, stages.blocks, mask, first, deterministic=deterministic
+        )
         return y
 
 
@@ -205,7 +229,9 @@ class Backbone(nn.Module):
         if stages.embed:
             hidden = self.embeddings(batch, deterministic=deterministic)
         mask = padding_mask(batch)
-        x: jax.Array = self.encoder(hidden, mask, stages, deterministic=deterministic)
+        x: jax.Array = self.encoder(
+            hidden, mask, first_tokens(batch), stages, deterministic=deterministic
+        )
         return x
 
     def pool(self, hidden: jax.Array) -> jax.Array:
@@ -361,6 +387,6 @@ FAMILY = Family(
     column_parallel=r"query|key|value|intermediate/dense",
     row_parallel=r"output/dense",
     max_positions=lambda config: config.max_position_embeddings,
-    packed_heads=heads_of_tokens,
+    packed_heads=heads_of_encoders,
     variants=VARIANTS,
 )

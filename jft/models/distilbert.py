@@ -30,7 +30,7 @@ from jft.models.layers import (
     normal,
 )
 from jft.models.model import TextModel
-from jft.models.packing import heads_of_tokens
+from jft.models.packing import first_tokens, heads_of_encoders, tokens_read
 from jft.models.positions import check_length
 from jft.models.stages import Stages
 from jft.types import Batch, LayerIndex
@@ -130,7 +130,12 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, mask: jax.Array | None, *, deterministic: bool
+        self,
+        x: jax.Array,
+        mask: jax.Array | None,
+        first: jax.Array | None,
+        *,
+        deterministic: bool,
     ) -> jax.Array:
         """Map ``[B, L, D]`` to the first ``num_read`` tokens, ``[B, num_read, D]``."""
         cfg = self.config
@@ -143,6 +148,7 @@ class SelfAttention(nn.Module):
             dropout_rate=cfg.attention_dropout,
             deterministic=deterministic,
             num_read=self.num_read,
+            first=first,
         )
         return dense(mixed, cfg.dim, name="out_lin", init=cfg.init)
 
@@ -170,12 +176,19 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, mask: jax.Array | None, *, deterministic: bool
+        self,
+        x: jax.Array,
+        mask: jax.Array | None,
+        first: jax.Array | None,
+        *,
+        deterministic: bool,
     ) -> jax.Array:
         """Map ``[B, L, D]`` to the first ``num_read`` tokens, ``[B, num_read, D]``."""
         attention = SelfAttention(self.config, self.num_read, name="attention")
-        mixed = attention(x, mask, deterministic=deterministic)
-        x = LayerNorm(EPS, name="sa_layer_norm")(mixed + x[:, : self.num_read])
+        mixed = attention(x, mask, first, deterministic=deterministic)
+        x = LayerNorm(EPS, name="sa_layer_norm")(
+            mixed + tokens_read(x, self.num_read, first)
+        )
         wide = FFN(self.config, name="ffn")(x, deterministic=deterministic)
         y: jax.Array = LayerNorm(EPS, name="output_layer_norm")(wide + x)
         return y
@@ -188,13 +201,21 @@ class Transformer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, mask: Any, stages: Stages, *, deterministic: bool
+        self,
+        x: jax.Array,
+        mask: jax.Array | None,
+        first: jax.Array | None,
+        stages: Stages,
+        *,
+        deterministic: bool,
     ) -> jax.Array:
         """Run the blocks of the stages."""
         layers = Blocks(
             lambda i: Block(self.config, stages.read_of(i), name=str(i)), name="layer"
         )
-        y: jax.Array = layers(x, stages.blocks, mask, deterministic=deterministic)
+        y: jax.Array = layers(
+            x, stages.blocks, mask, first, deterministic=deterministic
+        )
         return y
 
 
@@ -216,7 +237,7 @@ class Backbone(nn.Module):
             hidden = self.embeddings(batch, deterministic=deterministic)
         mask = padding_mask(batch)
         x: jax.Array = self.transformer(
-            hidden, mask, stages, deterministic=deterministic
+            hidden, mask, first_tokens(batch), stages, deterministic=deterministic
         )
         return x
 
@@ -321,7 +342,7 @@ FAMILY = Family(
     column_parallel=r"[qkv]_lin|lin1",
     row_parallel=r"out_lin|lin2",
     max_positions=lambda config: config.max_position_embeddings,
-    packed_heads=heads_of_tokens,
+    packed_heads=heads_of_encoders,
     variants={
         "distilbert-base-uncased": DistilBertConfig(),
         "distilbert-base-cased": DistilBertConfig(vocab_size=28996),

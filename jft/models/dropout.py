@@ -4,7 +4,9 @@
 A mask needs no cryptography: jax's generator takes some forty times as long on a CPU,
 a fifth of a training step of BERT. Here each element's 32 bits are a function of its
 index and the key alone. They do not depend on devices or sharding, and XLA fuses them
-into whatever reads the mask; nothing need be stored for the backward pass.
+into whatever reads the mask; nothing need be stored for the backward pass. The keys of
+the modules are hashes of that of the step: jax's own way from one to the other is a
+loop of its own in the program, one a module, which takes longer to compile than to run.
 
 Srivastava et al. 2014, "Dropout: A Simple Way to Prevent Neural Networks from
 Overfitting". The hash is that of Wellons, "Prospecting for Hash Functions" (2018),
@@ -15,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.extend.random import define_prng_impl
 
 from jft.types import InputError
 
@@ -42,8 +45,18 @@ def dropout(x: jax.Array, rate: float, *, deterministic: bool) -> jax.Array:
     return y
 
 
+def hashed_key(key: jax.Array) -> jax.Array:
+    """Make a key whose descendants are hashes of it, for ``rngs={"dropout": …}``."""
+    words = jax.random.bits(key, (2,), jnp.uint32)
+    hashed: jax.Array = jax.random.wrap_key_data(words, impl=HASHED)
+    return hashed
+
+
 def random_words(key: jax.Array) -> jax.Array:
     """The two words of a key that a mask is drawn with: ``uint32 [2]``."""
+    if jax.random.key_impl(key) == HASHED:
+        words: jax.Array = jax.random.key_data(key)
+        return words
     return jax.random.bits(key, (2,), jnp.uint32)
 
 
@@ -76,18 +89,53 @@ def keep_mask(words: jax.Array, shape: tuple[int, ...], *, rate: float) -> jax.A
     """
     if not 0.0 <= rate < 1.0:
         raise InputError(f"the dropout rate is {rate}; expected 0 <= rate < 1.")
+    kept: jax.Array = _bits(words, shape) >= jnp.uint32(
+        min(round(rate * 2**32), 2**32 - 1)
+    )
+    return kept
+
+
+def _bits(words: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """A hash of each position and the words: ``uint32``."""
     index = jnp.zeros(shape, jnp.uint32)
     stride = 1
     for axis in reversed(range(len(shape))):
         along = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
         index = index + along * jnp.asarray(np.uint32(stride % 2**32))
         stride *= shape[axis]
-    bits = _hash(_hash(index ^ words[0]) ^ words[1])
-    kept: jax.Array = bits >= jnp.uint32(min(round(rate * 2**32), 2**32 - 1))
-    return kept
+    return _hash(_hash(index ^ words[0]) ^ words[1])
+
+
+def _fold_in(words: jax.Array, data: int | jax.Array) -> jax.Array:
+    """Two words of two words and a number, such as the digest of a module's path."""
+    spread = jnp.uint32(data) * jnp.asarray([1, 0x9E3779B9], jnp.uint32)
+    return _hash(_hash(words ^ spread) ^ words[::-1])
+
+
+def _split(words: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    first = _bits(words, shape)
+    return jnp.stack([first, _hash(first ^ words[0])], axis=-1)
+
+
+def _random_bits(words: jax.Array, bit_width: int, shape: tuple[int, ...]) -> jax.Array:
+    if bit_width == 64:
+        raise InputError("keys of dropout draw at most 32 bits a number; asked for 64.")
+    return _bits(words, shape).astype(f"uint{bit_width}")
 
 
 def _hash(x: jax.Array) -> jax.Array:
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
     return x ^ (x >> 16)
+
+
+# a kind of key for jax.random, whose fold_in is a few operations
+HASHED = define_prng_impl(
+    key_shape=(2,),
+    seed=lambda seed: _fold_in(jnp.zeros(2, jnp.uint32), seed),
+    split=_split,
+    random_bits=_random_bits,
+    fold_in=_fold_in,
+    name="hashed",
+    tag="hsh",
+)

@@ -23,7 +23,7 @@ from jft.models.family import Family, make_layer_index
 from jft.models.fields import check_heads, check_token_id, read_fields
 from jft.models.layers import LayerNorm, activate, dense
 from jft.models.model import TextModel
-from jft.models.packing import heads_of_tokens
+from jft.models.packing import first_tokens, heads_of_encoders
 from jft.models.roberta import ClassificationHead
 from jft.models.stages import Stages
 from jft.types import Batch, LayerIndex
@@ -75,7 +75,9 @@ class Backbone(nn.Module):
             if cfg.embedding_size != cfg.hidden_size:
                 hidden = self.embeddings_project(hidden)
         mask = padding_mask(batch)
-        x: jax.Array = self.encoder(hidden, mask, stages, deterministic=deterministic)
+        x: jax.Array = self.encoder(
+            hidden, mask, first_tokens(batch), stages, deterministic=deterministic
+        )
         return x
 
     def score_words(self, x: jax.Array) -> jax.Array:
@@ -205,7 +207,7 @@ FAMILY = Family(
     column_parallel=r"query|key|value|intermediate/dense",
     row_parallel=r"output/dense",
     max_positions=lambda config: config.max_position_embeddings,
-    packed_heads=heads_of_tokens,
+    packed_heads=heads_of_encoders,
     variants={
         "electra-small-discriminator": _variant(128, 256),
         "electra-base-discriminator": _variant(768, 768),

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jft.models.dropout import hashed_key
 from jft.types import (
     HIDDEN,
     ApplyFn,
@@ -233,7 +234,7 @@ def _run(
         {"params": params},
         batch,
         deterministic=key is None,
-        rngs=None if key is None else {"dropout": key},
+        rngs=None if key is None else {"dropout": hashed_key(key)},
         **stages,
     )
 

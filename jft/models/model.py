@@ -63,7 +63,7 @@ class TextModel(nn.Module):
           Hidden states ``[B, L, D]`` at boundary ``stop``, of the tokens that the head
           reads at the last one; or what the head answers.
         """
-        check_packed(batch, self.task)
+        check_packed(batch, self.task, num_read=self.num_read())
         stages = make_stages(
             start, stop, num_layers=self.num_layers(), num_read=self.num_read()
         )

@@ -7,8 +7,11 @@ family adds to it. They take the place of ``attention_mask``. A token looks only
 tokens of its own text, so that every token's answer, and every gradient, is what it
 would be were its text alone in its row.
 
-Only heads that answer for each token can say something of such a row. Krell et al.
-2021, "Efficient Sequence Packing without Cross-contamination", arXiv 2107.02027.
+Heads that answer for each token answer such a row as any other. Heads that read the
+first token of a text need a third field: ``first_tokens [B]`` numbers those tokens
+among all of the batch, row after row, and the answers ``[B, …]`` are in its order.
+Other fields of an example, such as its target, are ``[B]`` then too. Krell et al. 2021,
+"Efficient Sequence Packing without Cross-contamination", arXiv 2107.02027.
 """
 
 from collections.abc import Mapping
@@ -27,6 +30,11 @@ def heads_of_tokens(config: Any) -> tuple[str, ...]:
     return HEADS_OF_TOKENS
 
 
+def heads_of_encoders(config: Any) -> tuple[str, ...]:
+    """The same where the classifier of texts reads their first token."""
+    return (*HEADS_OF_TOKENS, "sequence_classification")
+
+
 def is_packed(batch: Mapping[str, Any]) -> bool:
     """Whether the batch's rows hold several texts."""
     return "segment_ids" in batch
@@ -43,15 +51,61 @@ def same_text(batch: Batch) -> jax.Array:
     return segments[:, None, :, None] == segments[:, None, None, :]
 
 
-def check_packed(batch: Batch, task: str) -> None:
-    """Refuse packed rows that lack their positions, or that the head cannot answer.
+def first_tokens(batch: Mapping[str, Any]) -> jax.Array | None:
+    """Where the first token of each text is among all tokens, ``[B]``; None: not said.
+
+    Without it each row is one text.
+    """
+    if "first_tokens" not in batch:
+        return None
+    return jnp.asarray(batch["first_tokens"], jnp.int32)
+
+
+def tokens_read(x: jax.Array, num_read: int | None, first: jax.Array | None) -> Any:
+    """Keep the tokens that a head reads, the first ``num_read``; None: all.
+
+    Args:
+      x: ``[R, L, …]``.
+      num_read: 1 where ``first`` is given.
+      first: of packed rows, as `first_tokens` gives it.
+
+    Returns:
+      ``[R, num_read, …]``, or ``[B, 1, …]`` of packed rows.
+    """
+    if num_read is None:
+        return x
+    if first is None:
+        return x[:, :num_read]
+    return x.reshape(-1, *x.shape[2:])[first][:, None]
+
+
+def rows_read(x: jax.Array, length: int, first: jax.Array | None) -> jax.Array:
+    """The row that each first token is in: ``[R, …] -> [B, …]``."""
+    return x if first is None else x[first // length]
+
+
+def mask_read(mask: jax.Array, length: int, first: jax.Array | None) -> jax.Array:
+    """What each first token may look at: ``[R, 1, L, L] -> [B, 1, 1, L]``."""
+    if first is None:
+        return mask
+    return mask[first // length, :, first % length][:, :, None]
+
+
+def check_packed(batch: Batch, task: str, *, num_read: int | None) -> None:
+    """Refuse packed rows that lack a field, or that the head cannot answer.
 
     Raises:
       InputError: when the forward is traced.
     """
     if not is_packed(batch):
         return
-    if task not in HEADS_OF_TOKENS:
+    if num_read is not None and "first_tokens" not in batch:
+        raise InputError(
+            f"the batch has segment_ids, so its rows hold several texts, and the head "
+            f"{task!r} reads the first token of each; give first_tokens [B], their "
+            f"places among all tokens. Its fields are {sorted(batch)}."
+        )
+    if num_read is None and task not in HEADS_OF_TOKENS:
         refuse_packed(batch, f"the head {task!r} answers once a row, not once a token")
     if "cache_mask" in batch:
         refuse_packed(batch, "texts are written one a row")

@@ -34,7 +34,7 @@ from jft.models.layers import (
     ids_or,
 )
 from jft.models.model import TextModel
-from jft.models.packing import heads_of_tokens, is_packed
+from jft.models.packing import heads_of_encoders, is_packed
 from jft.models.positions import check_length
 from jft.types import Batch, LayerIndex
 
@@ -260,7 +260,7 @@ FAMILY = Family(
     num_layers=lambda config: config.num_hidden_layers,
     # the norm of the last block belongs to that block; there is none behind it
     max_positions=num_positions,
-    packed_heads=heads_of_tokens,
+    packed_heads=heads_of_encoders,
     final_norm=r"(?!)",
     head_rules=HEAD_RULES.__getitem__,
     optional_rules=lambda task: (r"roberta/pooler/.*",) if task == "base" else (),

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from jft import paths, processes
-from jft.data import Pad, RowFiller, TokenTable, digest, open_rows
+from jft.data import Pad, RowFiller, TokenTable, digest, open_rows, unpack_batch
 from jft.train.state import cast_floating
 from jft.types import (
     HIDDEN,
@@ -191,11 +191,12 @@ class ActivationCache:
                     fields = {
                         name: processes.whole(x)
                         for name, x in batch.items()
-                        if name not in (*NOT_KEPT, *rows.only_embedded)
+                        if name not in rows.only_embedded
                     }
                     said = {b: processes.whole(x) for b, x in sorted(hidden.items())}
                     for b, filler in fillers.items():
-                        filler.write(index, {**fields, f"{HIDDEN}{b}": said[b]})
+                        of_rows = _kept_fields({**fields, f"{HIDDEN}{b}": said[b]})
+                        filler.write(index, of_rows)
                     bar.update(int((index >= 0).sum()))
             processes.from_main(lambda: _finish(fillers.values()))
         finally:
@@ -326,6 +327,12 @@ def _remove(folder: Path) -> None:
     """Remove files, in the process that wrote them."""
     if processes.is_main():
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kept_fields(batch: Batch) -> dict[str, Any]:
+    """The fields to keep of a batch, each example in a row of its own."""
+    alone = unpack_batch(batch)
+    return {name: x for name, x in alone.items() if name not in NOT_KEPT}
 
 
 def is_one_array(

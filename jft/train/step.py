@@ -275,6 +275,13 @@ def step_core(
 ) -> tuple[TrainState, Metrics]:
     """The step itself, before jit or pmap."""
     _check_labels(moving.trainable, param_labels)
+    if "first_tokens" in batch and (grad_accum_steps > 1 or axis_name is not None):
+        raise InputError(
+            "the batch has first_tokens, so its examples share rows and cannot be "
+            f"divided: grad_accum_steps is {grad_accum_steps} and the axis "
+            f"{axis_name!r}. Give each example a row, or take the batch at once with "
+            "make_train_step."
+        )
     open_, closed = split_open(moving.trainable, open_groups, group_of)
     key = jax.random.fold_in(moving.key, moving.step)
 

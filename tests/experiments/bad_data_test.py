@@ -315,10 +315,21 @@ REQUESTS = {
         ["evals.metrics=['accuracy']"],
         ["['accuracy']", "'pearson'"],
     ),
-    "packed classes": (
+    "packed classes in microbatches": (
         "text_classification",
-        ["data.batching=pack"],
-        ["data.batching", "'text_classification'", '"length"'],
+        ["data.batching=pack", "train.grad_accum_steps=2"],
+        ["data.batching", "train.grad_accum_steps 2", '"length"'],
+    ),
+    "packed classes of a model that reads the last token": (
+        "text_classification",
+        [
+            "data.batching=pack",
+            "model.pretrained=None",
+            "model.model_type=gpt2",
+            "model.model_config={'n_embd': 16, 'n_layer': 1, 'n_head': 2}",
+            "model.tokenizer={bert}",
+        ],
+        ["data.batching", "gpt2", "'text_classification'", '"length"'],
     ),
     "packed by a model that mixes texts": (
         "masked_lm",

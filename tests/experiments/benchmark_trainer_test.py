@@ -12,7 +12,7 @@ import pytest
 import jft
 from experiments import benchmark, build
 from experiments.benchmarks import trainer
-from jft import params, paths, train
+from jft import data, params, paths, train
 from jft.config import apply_overrides, load_config_file, resolve
 from tests.experiments import tiny_data
 from tests.experiments.conftest import BERT
@@ -66,6 +66,7 @@ def train_with_torch(folder, batches, config):
     losses, norms = [], []
     for batch in batches:
         names = ("input_ids", "attention_mask", "token_type_ids")
+        batch = data.unpack_batch(batch)  # as Trainer pads them
         inputs = {name: torch.tensor(batch[name]).long() for name in names}
         targets = torch.tensor(batch["targets"]).long()
         loss = model(**inputs, labels=targets).loss

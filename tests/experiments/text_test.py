@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The scripts on texts, end to end: a small BERT learns small reviews."""
 
+import functools
 import io
 import json
 import shutil
@@ -12,7 +13,9 @@ import pytest
 from huggingface_hub import ModelCard
 
 import jft
-from experiments import evaluate, export, finetune, predict
+from experiments import build, evaluate, export, feed, finetune, predict
+from jft import data, train
+from jft.data.batches.collate import pad_rows
 from tests.experiments.bad_input_test import assert_refused, assert_untrained
 from tests.experiments.finetune_test import read_records, read_summary, read_table
 
@@ -36,7 +39,8 @@ def text_run(call, tiny_bert, reviews, tmp_path_factory):
         *config_flags(tiny_bert, reviews),
         f"--workdir={workdir}",
         "--config.optim.learning_rate=3e-2",
-        "--config.train.num_steps=40",
+        "--config.train.num_steps=60",
+        "--config.seed=1",
     )
     assert result.status == 0, result.err
     return workdir
@@ -63,6 +67,47 @@ def test_a_run_learns_and_leaves_a_model_with_its_tokenizer(text_run):
         "learning_rates.png",
         "lengths.png",
     }
+
+
+def test_examples_that_share_rows_are_answered_as_alone(tiny_bert, reviews):
+    """Logits of training batches and of whole evaluations."""
+    config = build.read_config(
+        SST2,
+        {
+            "data.path": str(reviews),
+            "data.global_batch_size": 16,
+            "data.batching": "pack",
+            "model.pretrained": str(tiny_bert),
+        },
+    )
+    job = build.make_job(config)
+    assert any("rows" in shape for shape in job.loader.shapes)
+    table = job.tables["validation"]
+    apply_fn = jax.jit(functools.partial(job.model.apply_fn, key=None))
+
+    def answers(batches):
+        found = {}
+        for batch in batches:
+            logits = apply_fn(job.model.params, batch)
+            for index, row in zip(batch["index"], logits, strict=True):
+                found[int(index)] = row
+        return np.stack([found[i] for i in range(len(table))])
+
+    shared = list(feed.make_eval_batches(config.data, table, job.model))
+    alone = list(data.make_eval_batches(table, global_batch_size=16))
+    assert "first_tokens" in shared[0]
+    assert shared[0]["input_ids"].size < alone[0]["input_ids"].size
+    np.testing.assert_allclose(answers(shared), answers(alone), atol=1e-5)
+
+    batch = job.loader.pipeline[3]
+    rows = [job.tables["train"].read(int(i)) for i in batch["index"]]
+    padded = pad_rows(rows, {"input": 64}, padding=job.tables["train"].padding)
+    logits = apply_fn(job.model.params, batch)
+    expected = apply_fn(job.model.params, padded)
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+    assert jax.device_count() > 1
+    spread = train.shard_batch(batch, train.make_mesh())
+    np.testing.assert_allclose(apply_fn(job.model.params, spread), expected, atol=1e-5)
 
 
 def test_the_card_is_of_a_classifier_of_texts(text_run, tiny_bert):

@@ -2,14 +2,16 @@
 """A hashed mask is as good as independent draws, and the same on any devices."""
 
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jft.models.dropout import Dropout, drop, keep_mask, random_words
+from jft.models.dropout import Dropout, drop, hashed_key, keep_mask, random_words
 from jft.types import InputError
 
 SHAPE = (16, 12, 64, 64)
@@ -55,10 +57,45 @@ def test_patterns_of_eight_are_equally_frequent():
     assert abs(chi_squared - 255) < 5 * np.sqrt(2 * 255)
 
 
+def hashed_family(key):
+    """What modules and blocks make of a step's key: children and theirs."""
+    children = [jax.random.fold_in(key, i) for i in (0, 1, 2, 2**31)]
+    grandchildren = [jax.random.fold_in(child, 0) for child in children[:2]]
+    return [*children, *grandchildren, *jax.random.split(key, 3)]
+
+
+def test_hashed_keys_draw_as_other_keys_do():
+    key = hashed_key(jax.random.key(5))
+    drawn = np.asarray(jax.random.uniform(key, (100_000,)))
+    counts = np.histogram(drawn, bins=64, range=(0, 1))[0]
+    expected = drawn.size / 64
+    assert abs(((counts - expected) ** 2 / expected).sum() - 63) < 5 * np.sqrt(2 * 63)
+    many = jnp.stack([random_words(k) for k in jax.random.split(key, 1000)])
+    assert len(np.unique(np.asarray(many), axis=0)) == 1000
+
+
+def test_no_key_of_a_module_is_a_loop_in_the_program():
+    """One for the step's key, and none for each of four modules."""
+
+    class Four(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            for _ in range(4):
+                x = Dropout(0.5)(x, False)
+            return x
+
+    def run(key):
+        return Four().apply({}, jnp.ones((8, 8)), rngs={"dropout": hashed_key(key)})
+
+    text = jax.jit(run).lower(jax.random.key(0)).as_text()
+    assert len(re.findall(r"call @threefry2x32", text)) <= 1
+
+
 def test_keys_are_independent():
     """Neighbouring keys and keys of a split; also words that differ in one bit."""
     keys = [jax.random.key(i) for i in range(4)]
     keys += list(jax.random.split(jax.random.key(0), 4))
+    keys += hashed_family(hashed_key(jax.random.key(0)))
     words = [random_words(key) for key in keys]
     words += [words[0] ^ jnp.array([1, 0], jnp.uint32)]
     words += [words[0] ^ jnp.array([0, 1], jnp.uint32)]

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several texts in a row are answered as if each were alone, in every family."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +20,7 @@ ROWS = ((4, 3, 3), (6, 2))  # lengths of the texts in each packed row
 WIDTH = 12  # of a row, padding included: all the positions of the shortest table
 LENGTHS = [length for row in ROWS for length in row]
 TOLERANCE = 1e-5
+TEXTS = "sequence_classification"
 # windows, positions behind another padding id, frequencies by the longest position
 VARIANTS = [
     ("deberta-v2", "p2c alone, the newer head, large eps"),
@@ -40,6 +43,7 @@ CASES = [
     *((name, packed_heads(name)[0], {}) for name in PACKING),
     *((name, *TABLE[name].variants[label]) for name, label in VARIANTS),
     *((name, "token_classification", {}) for name in ("bert", "llama")),
+    *((name, TEXTS, {}) for name in PACKING if TEXTS in packed_heads(name)),
 ]
 
 
@@ -78,6 +82,21 @@ def make_batches(row, config, *, seed=0):
     return alone, packed
 
 
+def ask_once_a_text(alone, packed, *, seed=0):
+    """The same with one target a text, for a head that reads its first token."""
+    targets = np.random.default_rng(seed).integers(0, 3, len(LENGTHS)).astype(np.int32)
+    starts = [
+        row * WIDTH + sum(lengths[:i])
+        for row, lengths in enumerate(ROWS)
+        for i in range(len(lengths))
+    ]
+    first = np.asarray(starts, np.int32)
+    return (
+        alone | {"targets": targets},
+        packed | {"targets": targets, "first_tokens": first},
+    )
+
+
 def lay_out(rows, width, fill):
     """One behind the other in each row, then the filler: ``[B, width]``."""
     joined = [np.concatenate(parts) for parts in rows]
@@ -86,9 +105,11 @@ def lay_out(rows, width, fill):
 
 
 def answers(module, params, batch):
-    """Outputs at real tokens, text after text, the loss's sum, and every gradient."""
+    """Outputs where there are targets, text after text, the loss, every gradient."""
     fields = {name: x for name, x in batch.items() if name != "targets"}
     real = batch.get("attention_mask", batch.get("segment_ids")) > 0
+    if batch["targets"].ndim == 1:  # one a text
+        real = np.ones(len(LENGTHS), bool)
 
     def loss_of(params):
         outputs = module.apply({"params": params}, fields)
@@ -106,6 +127,8 @@ def answers(module, params, batch):
 @pytest.mark.parametrize(("name", "task", "changes"), CASES)
 def test_packed_texts_are_what_they_are_alone(name, task, changes):
     module, params, (alone, packed) = make(name, task, changes)
+    if task == TEXTS:
+        alone, packed = ask_once_a_text(alone, packed)
     outputs, loss, grads = answers(module, params, packed)
     expected, expected_loss, expected_grads = answers(module, params, alone)
     assert 0.3 < expected.std() < 3
@@ -132,8 +155,20 @@ def trace(name, task, batch, changes=None):
     jax.eval_shape(lambda p: module.apply({"params": p}, fields), params)
 
 
+def test_last_block_of_packed_rows_asks_for_the_first_tokens_alone():
+    module, params, batches = make("bert", TEXTS)
+    _, packed = ask_once_a_text(*batches)
+    run = functools.partial(module.apply, {"params": params}, packed)
+    below = run(stop=module.num_layers())
+    assert below.shape[:2] == (len(ROWS), WIDTH)
+    last = run(hidden=below, start=module.num_layers(), stop=module.num_layers() + 1)
+    assert last.shape[:2] == (len(LENGTHS), 1)
+    again = run(hidden=last, start=module.num_layers() + 1)
+    np.testing.assert_allclose(again, run(), atol=1e-6)
+
+
 @pytest.mark.parametrize(
-    "task", sorted(set(MODELS["bert"].heads) - set(HEADS_OF_TOKENS))
+    "task", sorted(set(MODELS["bert"].heads) - {*HEADS_OF_TOKENS, TEXTS})
 )
 def test_head_that_answers_once_a_row_refuses_packed_rows(task):
     packed = make("bert", "masked_lm")[2][1]
@@ -148,6 +183,8 @@ def test_packed_rows_that_cannot_be_exact_are_refused():
     bare = {name: x for name, x in packed.items() if name != "position_ids"}
     with pytest.raises(InputError, match=r"no position_ids.*count from 0"):
         trace("bert", "masked_lm", bare)
+    with pytest.raises(InputError, match=r"reads the first token.*first_tokens"):
+        trace("bert", TEXTS, packed)
     decoding = {
         **packed, "cache_mask": np.ones(packed["segment_ids"].shape), "cache_index": 0,
     }  # fmt: skip

@@ -18,7 +18,11 @@ from jft.data.batches.reading import (
     read_batches,
     share_of,
 )
-from jft.data.batches.token_batches import EvalBatch, make_eval_plan
+from jft.data.batches.token_batches import (
+    EvalBatch,
+    make_eval_plan,
+    make_shared_eval_plan,
+)
 from jft.data.batches.token_table import Readable, TokenTable
 from jft.types import Batch
 
@@ -47,6 +51,8 @@ def make_eval_batches(
     augment: Augment | None = None,
     num_lengths: int = 4,
     max_lengths: Mapping[str, int] | None = None,
+    pack_length: int | None = None,
+    rows_multiple: int = 1,
     process_index: int | None = None,
     process_count: int | None = None,
 ) -> EvalBatches:
@@ -66,6 +72,10 @@ def make_eval_batches(
         draws depend on the index alone.
       num_lengths: the most lengths that rows of tokens are padded to.
       max_lengths: what no such length exceeds, by group; None is no limit.
+      pack_length: let the examples of a batch share rows of at most so many tokens, in
+        at most ``num_lengths`` numbers of rows; for a `TokenTable` of examples with one
+        answer each. None gives each a row of its own.
+      rows_multiple: of the numbers of shared rows: the devices of a process.
       process_index: of this process; None asks jax.
       process_count: likewise.
 
@@ -73,20 +83,28 @@ def make_eval_batches(
       InputError: if the source is empty, the batch size does not divide over the
         processes, or an option is not one of such a source.
     """
-    rows, process, _ = share_of(
+    share = share_of(
         source, global_batch_size, process_index=process_index, count=process_count
     )
     check_fields_fn(source, fields_fn)
-    block = slice(process * rows, (process + 1) * rows)
     batch_fn: Callable[[int], Batch]
     if isinstance(source, TokenTable | PackedTable):
-        plan = make_eval_plan(
-            source,
-            global_batch_size=global_batch_size,
-            num_lengths=num_lengths,
-            max_lengths=max_lengths,
-        )
-        batch_fn = EvalBatch(table=source, plan=plan, augment=augment, block=block)
+        if pack_length is None:
+            plan = make_eval_plan(
+                source,
+                global_batch_size=global_batch_size,
+                num_lengths=num_lengths,
+                max_lengths=max_lengths,
+            )
+        else:
+            plan = make_shared_eval_plan(
+                source,
+                share,
+                most=pack_length,
+                num_shapes=num_lengths,
+                multiple=rows_multiple,
+            )
+        batch_fn = EvalBatch(table=source, plan=plan, augment=augment, share=share)
     else:
         assert fields_fn is not None
         batch_fn = _ExampleBatch(
@@ -94,7 +112,7 @@ def make_eval_batches(
             fields_fn=fields_fn,
             augment=augment,
             batch_size=global_batch_size,
-            block=block,
+            block=share.block,
         )
     return EvalBatches(
         num_batches=-(-len(source) // global_batch_size), batch_fn=batch_fn

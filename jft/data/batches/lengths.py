@@ -52,15 +52,21 @@ def choose_lengths(
     """
     total = total_lengths(lengths)
     order = RowOrder(len(total), seed=0, batch_size=global_batch_size, lengths=total)
-    epochs = min(SAMPLED_EPOCHS, SAMPLED_BATCHES * global_batch_size // len(total) + 1)
-    steps = -(-epochs * len(total) // global_batch_size)
+    batches = sample_batches(order)
     maxima = {
-        group: np.array([of_rows[order.rows(step)].max() for step in range(steps)])
+        group: np.array([of_rows[rows].max() for rows in batches])
         for group, of_rows in lengths.items()
     }
     return fit_lengths(
         maxima, num_lengths=num_lengths, multiple=multiple, max_lengths=max_lengths
     )
+
+
+def sample_batches(order: RowOrder) -> list[np.ndarray]:
+    """Return the rows of the global batches of some epochs, at least of one."""
+    num_rows, size = order.num_rows, order.batch_size
+    epochs = min(SAMPLED_EPOCHS, SAMPLED_BATCHES * size // num_rows + 1)
+    return [order.rows(step) for step in range(-(-epochs * num_rows // size))]
 
 
 def fit_lengths(

@@ -25,7 +25,7 @@ from jft.data.batches.reading import (
     read_batches,
     share_of,
 )
-from jft.data.batches.token_batches import TrainBatch, TrainPlan, table_shapes
+from jft.data.batches.token_batches import TrainBatch, TrainPlan, make_layout
 from jft.data.batches.token_table import Readable, TokenTable
 from jft.data.sources.source import Example
 from jft.types import Batch, InputError
@@ -44,7 +44,7 @@ class TrainLoader:
     @property
     def shapes(self) -> tuple[Lengths, ...]:
         """The lengths that batches of tokens have, ascending; none for images."""
-        return self.plan.shapes if self.plan else ()
+        return self.plan.layout.shapes if self.plan else ()
 
     def batches(self, start_step: int = 0) -> Generator[Batch, None, None]:
         """Yield the batch of every step from ``start_step`` on, without end.
@@ -57,12 +57,9 @@ class TrainLoader:
         """A batch of the most tokens that any has; of images, the first."""
         step = 0
         if self.plan is not None:
-            lengths = (
-                self.plan.lengths(self.plan.order.rows(step))
-                for step in range(int(np.ceil(self.steps_per_epoch)))
-            )
-            places = (i for i, shape in enumerate(lengths) if shape == self.shapes[-1])
-            step = next(places, 0)
+            steps = range(int(np.ceil(self.steps_per_epoch)))
+            sizes = [self.shapes.index(self.plan.shape(step)) for step in steps]
+            step = int(np.argmax(sizes))
         batch: Batch = self.pipeline[step]
         return batch
 
@@ -141,7 +138,9 @@ def make_train_loader(
         stream. It must not write into the arrays that it is given.
       group_by_length: put rows of about one length into a batch; rows of tokens only.
       shapes: ``({group: tokens}, …)``, ascending, as `choose_lengths` gives them, for
-        a `TokenTable`; None is one shape, that of the longest row.
+        a `TokenTable`; or as `choose_num_rows` does: then the examples of a batch
+        share rows, and every batch has examples of all lengths. None is one shape,
+        that of the longest row.
       num_workers: processes that prepare batches; 0 uses threads. Each worker is a
         fresh Python, and everything given here must be picklable.
       process_index: of this process; None asks jax.
@@ -157,7 +156,7 @@ def make_train_loader(
     """
     import grain
 
-    rows, process, count = share_of(
+    share = share_of(
         source, global_batch_size, process_index=process_index, count=process_count
     )
     if not 0 <= seed < 2**32:
@@ -165,31 +164,31 @@ def make_train_loader(
     check_fields_fn(source, fields_fn)
     places, plan = grain.MapDataset.range(sys.maxsize), None
     if isinstance(source, TokenTable | PackedTable):
+        layout = make_layout(source, shapes, share)
+        arranged = group_by_length or layout.mixes_lengths
         order = RowOrder(
             len(source),
             seed=seed,
             batch_size=global_batch_size,
-            lengths=total_lengths(source.lengths) if group_by_length else None,
+            lengths=total_lengths(source.lengths) if arranged else None,
+            mixed=layout.mixes_lengths,
         )
-        plan = TrainPlan(
-            order=order,
-            row_lengths=source.lengths,
-            shapes=table_shapes(source, shapes),
-        )
-        block = slice(process * rows, (process + 1) * rows)
+        plan = TrainPlan(order=order, layout=layout, row_lengths=source.lengths)
         batch_fn = TrainBatch(
-            table=source, plan=plan, seed=seed, augment=augment, block=block
+            table=source, plan=plan, seed=seed, augment=augment, share=share
         )
         pipeline = places.map(batch_fn)
-        settings = {"group_by_length": group_by_length, "shapes": plan.shapes}
+        settings = {"group_by_length": group_by_length, "shapes": layout.facts}
         settings |= source.settings
     else:
         _check_examples(group_by_length, shapes)
         assert fields_fn is not None  # as checked
         prepare = _Prepare(Indexed(source), seed, fields_fn, augment)
         examples = places.seed(seed).random_map(prepare)
-        batched = examples.batch(rows, drop_remainder=True, batch_fn=_collate)
-        pipeline = batched[process::count]
+        batched = examples.batch(
+            share.block_size, drop_remainder=True, batch_fn=_collate
+        )
+        pipeline = batched[share.process_index :: share.process_count]
         settings = dict(getattr(fields_fn, "settings", {}))
     settings |= {
         "source": repr(source),

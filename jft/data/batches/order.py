@@ -24,13 +24,15 @@ def row_generator(seed: int, place: int) -> np.random.Generator:
 class RowOrder:
     """The rows of every global batch, a pure function of what it is made of.
 
-    With ``lengths``, rows of about one length come together: see `grouped_order`.
+    With ``lengths``, rows of about one length come together, see `grouped_order`, or
+    rows of all lengths in each batch, see `mixed_order`.
 
     Args:
       num_rows: in an epoch.
       seed: of the order.
       batch_size: rows of a global batch.
       lengths: tokens of each row, int [N]; None is a plain permutation.
+      mixed: give each batch rows of all lengths, not of one.
     """
 
     def __init__(
@@ -40,11 +42,13 @@ class RowOrder:
         seed: int,
         batch_size: int,
         lengths: np.ndarray | None = None,
+        mixed: bool = False,
     ) -> None:
         self.num_rows = num_rows
         self.batch_size = batch_size
         self._seed = seed
         self._lengths = lengths
+        self._arrange = mixed_order if mixed else grouped_order
         self._open_cache()
 
     def rows(self, step: int) -> np.ndarray:
@@ -60,7 +64,7 @@ class RowOrder:
     def _make_epoch(self, epoch: int) -> np.ndarray:
         if self._lengths is None:
             return epoch_order(self.num_rows, self._seed, epoch)
-        return grouped_order(
+        return self._arrange(
             self._lengths,
             np.random.default_rng((self._seed, epoch)),
             batch_size=self.batch_size,
@@ -118,11 +122,57 @@ def grouped_order(
         rows = order[start : start + size]
         up = rows[np.argsort(lengths[rows], kind="stable")]
         order[start : start + size] = up[::-1] if number % 2 else up
-    first = min(first, num_rows)
-    whole, last = divmod(num_rows - first, batch_size)
-    sizes = np.array([first, *[batch_size] * whole, last])
+    sizes = _piece_sizes(num_rows, batch_size, first)
     layout = generator.permutation(len(sizes))  # the piece at each place of `order`
     starts = np.empty_like(sizes)
     starts[layout] = np.cumsum(sizes[layout]) - sizes[layout]
     moved = np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
     return np.asarray(order[moved + np.arange(num_rows)])
+
+
+def mixed_order(
+    lengths: np.ndarray,
+    generator: np.random.Generator,
+    *,
+    batch_size: int,
+    first: int = 0,
+) -> np.ndarray:
+    """Permute rows so that every batch has about equally many tokens.
+
+    The shortest rows, as many as there are batches, are spread over the batches at
+    random, then the next ones, and so on: a batch has a row of each quantile.
+
+    Args:
+      lengths: tokens of each row, int [N].
+      generator: consumed.
+      batch_size: rows of a batch.
+      first: rows that the batch shared with the epoch before still takes; they are of
+        all lengths too, and so are those that are left for the next epoch.
+
+    Returns:
+      The rows in their order, int64 [N].
+
+    Example:
+      >>> lengths = np.array([9, 1, 8, 2, 7, 3])
+      >>> order = mixed_order(lengths, np.random.default_rng(0), batch_size=2)
+      >>> np.sort(lengths[order].reshape(3, 2)).max(axis=0)
+      array([3, 9])
+    """
+    num_rows = len(lengths)
+    sizes = _piece_sizes(num_rows, batch_size, first)
+    piece = np.repeat(np.arange(len(sizes)), sizes)
+    place = np.arange(num_rows) - (np.cumsum(sizes) - sizes)[piece]
+    quantile = (place + generator.random(num_rows)) / sizes[piece]
+    shuffled = generator.permutation(num_rows)
+    ascending = shuffled[np.argsort(lengths[shuffled], kind="stable")]
+    order = np.empty(num_rows, np.int64)
+    order[np.argsort(quantile)] = ascending
+    within = np.lexsort((generator.random(num_rows), piece))  # no longer by length
+    return np.asarray(order[within])
+
+
+def _piece_sizes(num_rows: int, batch_size: int, first: int) -> np.ndarray:
+    """Rows of an epoch in the batch it shares, in its own, and for the next epoch."""
+    first = min(first, num_rows)
+    whole, last = divmod(num_rows - first, batch_size)
+    return np.array([first, *[batch_size] * whole, last])

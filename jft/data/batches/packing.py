@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several rows of tokens in one, so that hardly anything is padding."""
+"""Several rows of tokens in one, so that hardly anything is padding.
 
-from collections.abc import Iterable
+Rows with a value a token in every field are packed once, for good: `pack`. Examples
+with one answer each stay together in their batch, and each batch is packed as it is
+made: `pack_batch`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +17,7 @@ from jft.data.sources.source import digest
 from jft.types import InputError
 
 REPLACED = "attention_mask"  # segment_ids say what is padding
+PACKING = ("segment_ids", "position_ids", "first_tokens")  # fields that packing adds
 
 
 class PackedTable:
@@ -99,14 +105,34 @@ def pack(table: TokenTable, *, length: int, seed: int) -> PackedTable:
     Source: D. S. Johnson et al., "Worst-case performance bounds for simple
     one-dimensional packing algorithms", 1974.
     """
-    alone = [n for n in table.model_fields if n not in table.padding]
-    if alone or len(table.lengths) != 1:
+    if alone := fields_alone(table):
         raise InputError(
-            f"rows with the groups of lengths {sorted(table.lengths)} and the fields "
-            f"{alone} without a length cannot be packed; it takes one group and a "
-            'value a token in every field. Set batching to "length" or "pad".'
+            f"rows with the fields {alone}, which have one value a row, cannot be "
+            "packed for good; pack_batch packs those of a batch."
         )
-    (lengths,) = table.lengths.values()
+    _, lengths = check_packable(table, length=length)
+    order = np.random.default_rng(seed).permutation(len(table))
+    bins = best_fit(lengths[order].tolist(), capacity=length)
+    return PackedTable(table, bins, order, length=length)
+
+
+def fields_alone(table: Any) -> list[str]:
+    """Return the model's fields with one value a row, such as a class."""
+    return [name for name in table.model_fields if name not in table.padding]
+
+
+def check_packable(table: Any, *, length: int) -> tuple[str, np.ndarray]:
+    """Return the group of a table's fields and the tokens of each row, int [N].
+
+    Raises:
+      InputError: if there are several groups, or a row is longer than ``length``.
+    """
+    if len(table.lengths) != 1:
+        raise InputError(
+            f"rows with the groups of lengths {sorted(table.lengths)} cannot be "
+            'packed; it takes one group. Set batching to "length" or "pad".'
+        )
+    ((group, lengths),) = table.lengths.items()
     longest = int(lengths.argmax())
     if lengths[longest] > length:
         raise InputError(
@@ -114,9 +140,124 @@ def pack(table: TokenTable, *, length: int, seed: int) -> PackedTable:
             f"which cannot be packed into {length}. Cut the rows to {length} tokens "
             "when tokenizing, or pack into longer ones."
         )
-    order = np.random.default_rng(seed).permutation(len(table))
-    bins = best_fit(lengths[order].tolist(), capacity=length)
-    return PackedTable(table, bins, order, length=length)
+    return group, lengths
+
+
+def pack_batch(
+    examples: Sequence[Mapping[str, Any]],
+    *,
+    num_rows: int,
+    length: int,
+    padding: Mapping[str, Pad],
+) -> dict[str, np.ndarray]:
+    """Put the tokens of a batch's examples into few rows, best fit, longest first.
+
+    Args:
+      examples: B of them, ``{field: array [n, …] or scalar}``, n at most ``length``; 0
+        for what only fills the batch up.
+      num_rows: R, at least what `num_rows_of` returns.
+      length: L, tokens of a row.
+      padding: of the fields of tokens, one group of them.
+
+    Returns:
+      Fields of tokens ``[R, L, …]``, ``segment_ids``, the place of a token's example in
+      the batch from 1 on, and ``position_ids``, int32 [R, L]; other fields ``[B, …]``,
+      and ``first_tokens`` int32 [B], where each example starts among all tokens (0 if
+      it has none). There is no ``attention_mask``.
+
+    Example:
+      >>> examples = [{"input_ids": np.array(x)} for x in ([7, 8], [9], [5, 6])]
+      >>> batch = pack_batch(
+      ...     examples, num_rows=2, length=3, padding={"input_ids": Pad(0)}
+      ... )
+      >>> batch["input_ids"], batch["first_tokens"]
+      (array([[7, 8, 9],
+             [5, 6, 0]]), array([0, 2, 3], dtype=int32))
+    """
+    names = [name for name in examples[0] if name in padding and name != REPLACED]
+    sizes = np.array([len(example[names[0]]) for example in examples])
+    places = _places(sizes, length)
+    spans = [slice(p, p + n) for p, n in zip(places, sizes, strict=True)]
+    own = {
+        "segment_ids": [np.full(n, i, np.int32) for i, n in enumerate(sizes, 1)],
+        "position_ids": [np.arange(n, dtype=np.int32) for n in sizes],
+    }
+    batch = {}
+    for name in (*names, *own):
+        values = own.get(name) or [example[name] for example in examples]
+        first = np.asarray(values[0])
+        shape, fill = first.shape[1:], padding[name].value if name in padding else 0
+        flat = np.full((num_rows * length, *shape), fill, first.dtype)
+        for span, value in zip(spans, values, strict=True):
+            flat[span] = value
+        batch[name] = flat.reshape(num_rows, length, *shape)
+    for name in examples[0]:
+        if name not in padding:
+            batch[name] = np.stack([example[name] for example in examples])
+    return batch | {"first_tokens": places.astype(np.int32)}
+
+
+def unpack_batch(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Give each example of a batch of `pack_batch` a row of its own again.
+
+    Args:
+      batch: of all processes, with ``index``; one without ``first_tokens`` comes back
+        as it is. It may have more fields of tokens than it was packed with, such as
+        activations.
+
+    Returns:
+      Fields of tokens ``[B, L, …]``, zeros where padded to the longest example, with
+      ``attention_mask``; the other fields as they are.
+    """
+    if "first_tokens" not in batch:
+        return dict(batch)
+    segments = np.asarray(batch["segment_ids"])
+    flat, length = segments.ravel(), segments.shape[1]
+    first = np.asarray(batch["first_tokens"])[:, None]
+    steps = np.arange(length)
+    places = np.minimum(first + steps, flat.size - 1)
+    real = (first % length + steps < length) & (flat[places] == flat[first])
+    real &= np.asarray(batch["index"])[:, None] >= 0
+    longest = int(real.sum(axis=1).max())
+    places, real = places[:, :longest], real[:, :longest]
+    unpacked: dict[str, Any] = {"attention_mask": real.astype(np.int32)}
+    for name in [name for name in batch if name not in PACKING]:
+        x = np.asarray(batch[name])
+        # targets are one an example, even where the classes are as many as the tokens
+        if name != "targets" and x.shape[:2] == segments.shape:
+            x = x.reshape(flat.size, *x.shape[2:])[places]
+            x[~real] = 0
+        unpacked[name] = x
+    return unpacked
+
+
+def num_rows_of(sizes: np.ndarray, *, length: int, block_size: int) -> int:
+    """Return how many rows of ``length`` each block of examples gets, int [B] of sizes.
+
+    As many as the neediest of the blocks needs when `pack_batch` packs it.
+
+    >>> num_rows_of(np.array([2, 1, 2, 3, 3, 1]), length=3, block_size=3)
+    3
+    """
+    blocks = np.split(sizes, range(block_size, len(sizes), block_size))
+    return max(int(_bins(block, length)[1].max()) + 1 for block in blocks)
+
+
+def _places(sizes: np.ndarray, length: int) -> np.ndarray:
+    """Where each of some sizes starts in rows of ``length``, counted over all rows."""
+    order, bins = _bins(sizes, length)
+    places, used = np.zeros(len(sizes), np.int64), np.zeros(len(sizes), np.int64)
+    for number, row in zip(order, bins, strict=True):
+        if sizes[number]:
+            places[number] = row * length + used[row]
+            used[row] += sizes[number]
+    return places
+
+
+def _bins(sizes: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """The sizes' numbers, the largest first, and the row of each."""
+    order = np.argsort(-sizes, kind="stable")
+    return order, best_fit(sizes[order].tolist(), capacity=length)
 
 
 def best_fit(sizes: Iterable[int], *, capacity: int) -> np.ndarray:

@@ -4,7 +4,7 @@
 import os
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -36,14 +36,37 @@ class Indexed:
         return {**self.source[index], "index": index}
 
 
+class Share(NamedTuple):
+    """The part of each global batch that this process makes."""
+
+    block_size: int  # its examples
+    process_index: int
+    process_count: int
+
+    @property
+    def block(self) -> slice:
+        """Its examples among those of the global batch."""
+        start = self.process_index * self.block_size
+        return slice(start, start + self.block_size)
+
+    @property
+    def global_batch_size(self) -> int:
+        """Examples of all processes."""
+        return self.process_count * self.block_size
+
+
 def share_of(
     source: Readable,
     global_batch_size: int,
     *,
     process_index: int | None,
     count: int | None,
-) -> tuple[int, int, int]:
-    """Return rows a process, this process, and the number of processes."""
+) -> Share:
+    """Return the part of this process; None asks jax.
+
+    Raises:
+      InputError: if there is no example, or the batch does not divide over processes.
+    """
     process_index = jax.process_index() if process_index is None else process_index
     count = jax.process_count() if count is None else count
     if not len(source):
@@ -53,7 +76,7 @@ def share_of(
             f"the global batch size {global_batch_size} does not divide over {count} "
             f"processes. Choose a multiple of {count}."
         )
-    return global_batch_size // count, process_index, count
+    return Share(global_batch_size // count, process_index, count)
 
 
 def check_fields_fn(source: Readable, fields_fn: FieldsFn | None) -> None:

@@ -7,54 +7,44 @@ from typing import Any
 
 import numpy as np
 
-from jft.data.batches.collate import blank_like, loss_mask, pad_rows
+from jft.data.batches.collate import blank_like
+from jft.data.batches.layouts import (
+    ROWS,
+    Layout,
+    PaddedRows,
+    Table,
+    choose_num_rows,
+    count_padding,
+    make_shared_rows,
+)
 from jft.data.batches.lengths import (
     Lengths,
     check_shapes,
-    first_holding,
     fit_lengths,
     total_lengths,
 )
 from jft.data.batches.order import RowOrder, row_generator
 from jft.data.batches.packing import PackedTable
-from jft.data.batches.reading import Augment
-from jft.data.batches.token_table import TokenTable
+from jft.data.batches.reading import Augment, Share
 from jft.types import Batch, InputError
-
-Table = TokenTable | PackedTable
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainPlan:
-    """Which rows each global batch has, and the lengths that it is padded to."""
+    """Which rows each global batch has, and how they lie in it."""
 
     order: RowOrder
+    layout: Layout
     row_lengths: Mapping[str, np.ndarray]  # by group, int [N]
-    shapes: tuple[Lengths, ...]  # ascending, the last holds every row
 
-    def lengths(self, rows: np.ndarray) -> Lengths:
-        """Return the first of the shapes that holds all of a global batch's rows."""
-        longest = {g: int(x[rows].max()) for g, x in self.row_lengths.items()}
-        return first_holding(self.shapes, longest)
+    def shape(self, step: int) -> Lengths:
+        """Return the shape of a step's batch."""
+        return self.layout.shape_of(self.order.rows(step))
 
     def padding(self, num_steps: int) -> dict[str, Any]:
         """Count the tokens of the first steps; see `TrainLoader.padding`."""
-        per_row = total_lengths(self.row_lengths)
-        batches = [0] * len(self.shapes)
-        real, total = 0, 0
-        for step in range(num_steps):
-            rows = self.order.rows(step)
-            shape = self.lengths(rows)
-            batches[self.shapes.index(shape)] += 1
-            real += int(per_row[rows].sum())
-            total += len(rows) * sum(shape.values())
-        counted = zip(self.shapes, batches, strict=True)
-        return {
-            "share": 1 - real / total if total else 0.0,
-            "real_tokens": real,
-            "all_tokens": total,
-            "shapes": [{"lengths": dict(s), "batches": n} for s, n in counted],
-        }
+        batches = [self.order.rows(step) for step in range(num_steps)]
+        return count_padding(self.layout, batches, self.row_lengths)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,27 +55,26 @@ class TrainBatch:
     plan: TrainPlan
     seed: int
     augment: Augment | None
-    block: slice  # this process's rows of each global batch
+    share: Share
 
     def __call__(self, step: int) -> Batch:
         """Make it."""
         rows = self.plan.order.rows(step)
-        mine = rows[self.block]
-        first = step * len(rows) + self.block.start
+        mine = rows[self.share.block]
+        first = step * len(rows) + self.share.block.start
         fields = [
             read_row(self.table, int(row), self.augment, self.seed, first + i)
             for i, row in enumerate(mine)
         ]
-        return _pad(self.table, fields, mine, self.plan.lengths(rows))
+        return self.plan.layout.collate(fields, mine, self.plan.shape(step))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EvalPlan:
-    """Every row once, the longest first: what does not fit memory fails at once."""
+    """Every row once, and how each global batch lies."""
 
-    order: np.ndarray  # rows, int [N]
-    lengths: tuple[Lengths, ...]  # of each global batch
-    batch_size: int  # global
+    batches: tuple[np.ndarray, ...]  # rows of each global batch, int [B] or fewer
+    layout: Layout
 
 
 def make_eval_plan(
@@ -95,19 +84,20 @@ def make_eval_plan(
     num_lengths: int,
     max_lengths: Mapping[str, int] | None,
 ) -> EvalPlan:
-    """Sort by length, and choose the lengths with the least padding."""
-    order = np.argsort(-total_lengths(table.lengths), kind="stable")
+    """Sort by length, and choose the lengths with the least padding.
+
+    The longest rows come first: what does not fit memory fails at once.
+    """
+    row_lengths = table.lengths
+    order = np.argsort(-total_lengths(row_lengths), kind="stable")
     starts = np.arange(0, len(order), global_batch_size)
     maxima = {
         group: np.maximum.reduceat(of_rows[order], starts)
-        for group, of_rows in table.lengths.items()
+        for group, of_rows in row_lengths.items()
     }
     shapes = fit_lengths(maxima, num_lengths=num_lengths, max_lengths=max_lengths)
-    lengths = [
-        first_holding(shapes, {group: int(x[i]) for group, x in maxima.items()})
-        for i in range(len(starts))
-    ]
-    return EvalPlan(order=order, lengths=tuple(lengths), batch_size=global_batch_size)
+    layout = PaddedRows(table=table, row_lengths=row_lengths, shapes=shapes)
+    return EvalPlan(batches=tuple(np.split(order, starts[1:])), layout=layout)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,19 +107,20 @@ class EvalBatch:
     table: Table
     plan: EvalPlan
     augment: Augment | None
-    block: slice  # this process's rows of each global batch
+    share: Share
 
     def __call__(self, number: int) -> Batch:
         """Make it."""
-        start = number * self.plan.batch_size
-        index = self.plan.order[start : start + self.plan.batch_size][self.block]
+        rows = self.plan.batches[number]
+        index = rows[self.share.block]
         fields = [read_row(self.table, int(i), self.augment, 0, int(i)) for i in index]
-        missing = self.block.stop - self.block.start - len(index)
+        missing = self.share.block_size - len(index)
         if missing:
             real = fields[0] if fields else read_row(self.table, 0, self.augment, 0, 0)
             fields += [blank_like(real, self.table.padding)] * missing
             index = np.pad(index, (0, missing), constant_values=-1)
-        return _pad(self.table, fields, index, self.plan.lengths[number])
+        layout = self.plan.layout
+        return layout.collate(fields, index, layout.shape_of(rows))
 
 
 def read_row(
@@ -142,7 +133,40 @@ def read_row(
     return table.read(index, lambda row: augment(row, generator))
 
 
-def table_shapes(
+def make_shared_eval_plan(
+    table: Table, share: Share, *, most: int, num_shapes: int, multiple: int
+) -> EvalPlan:
+    """Give each batch rows of all lengths, so that all take about as much room."""
+    ascending = np.argsort(total_lengths(table.lengths), kind="stable")
+    count = -(-len(table) // share.global_batch_size)
+    generator = np.random.default_rng(0)  # no process has the longest rows of all
+    batches = [generator.permutation(ascending[i::count]) for i in range(count)]
+    shapes = choose_num_rows(
+        table,
+        batches,
+        most=most,
+        block_size=share.block_size,
+        num_shapes=num_shapes,
+        multiple=multiple,
+    )
+    layout = make_shared_rows(table, shapes, share)
+    return EvalPlan(batches=tuple(batches), layout=layout)
+
+
+def make_layout(
+    table: Table, shapes: Sequence[Mapping[str, int]] | None, share: Share
+) -> Layout:
+    """Lay rows out in the shapes given, checked; None: the one that holds every row."""
+    if shapes is not None and any(ROWS in shape for shape in shapes):
+        return make_shared_rows(table, shapes, share)
+    return PaddedRows(
+        table=table,
+        row_lengths=table.lengths,
+        shapes=padded_shapes(table, shapes),
+    )
+
+
+def padded_shapes(
     table: Table, shapes: Sequence[Mapping[str, int]] | None
 ) -> tuple[Lengths, ...]:
     """Return the shapes given, checked, or the one that just holds every row."""
@@ -156,14 +180,3 @@ def table_shapes(
     if shapes is None:
         return ({group: int(x.max()) for group, x in table.lengths.items()},)
     return check_shapes(shapes, table.lengths)
-
-
-def _pad(
-    table: Table, rows: Sequence[dict[str, Any]], index: np.ndarray, lengths: Lengths
-) -> Batch:
-    """Pad rows to a batch; those whose index is -1 come last and are blank."""
-    padded = pad_rows(
-        rows, lengths, padding=table.padding, padding_side=table.padding_side
-    )
-    mask = loss_mask(int((index >= 0).sum()), len(index))
-    return {**padded, "index": index.astype(np.int32), "loss_mask": mask}

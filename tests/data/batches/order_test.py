@@ -5,24 +5,29 @@ import pickle
 import numpy as np
 import pytest
 
-from jft.data.batches.order import RowOrder, grouped_order
+from jft.data.batches.order import RowOrder, grouped_order, mixed_order
 
 
 def make_lengths(num, seed=0):
     return np.random.default_rng(seed).integers(1, 200, num)
 
 
-def make_order(num, batch_size, *, grouped, seed=3):
-    lengths = make_lengths(num) if grouped else None
-    return RowOrder(num, seed=seed, batch_size=batch_size, lengths=lengths)
+def make_order(num, batch_size, *, arranged, seed=3):
+    return RowOrder(
+        num,
+        seed=seed,
+        batch_size=batch_size,
+        lengths=None if arranged == "plain" else make_lengths(num),
+        mixed=arranged == "mixed",
+    )
 
 
-@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("arranged", ["plain", "grouped", "mixed"])
 @pytest.mark.parametrize(
     ("num", "batch_size"), [(100, 10), (103, 10), (7, 10), (1, 4), (3, 10), (999, 7)]
 )
-def test_every_epoch_has_every_row_once(num, batch_size, grouped):
-    order = make_order(num, batch_size, grouped=grouped)
+def test_every_epoch_has_every_row_once(num, batch_size, arranged):
+    order = make_order(num, batch_size, arranged=arranged)
     batches = [order.rows(step) for step in range(-(-4 * num // batch_size))]
     assert {len(rows) for rows in batches} == {batch_size}
     stream = np.concatenate(batches)
@@ -33,14 +38,14 @@ def test_every_epoch_has_every_row_once(num, batch_size, grouped):
         assert len({tuple(epoch) for epoch in epochs}) == 4
 
 
-@pytest.mark.parametrize("grouped", [False, True])
-def test_a_step_does_not_depend_on_the_steps_before(grouped):
-    forth, back = (make_order(103, 10, grouped=grouped) for _ in range(2))
+@pytest.mark.parametrize("arranged", ["plain", "grouped", "mixed"])
+def test_a_step_does_not_depend_on_the_steps_before(arranged):
+    forth, back = (make_order(103, 10, arranged=arranged) for _ in range(2))
     expected = [forth.rows(step) for step in range(60)]
     back = pickle.loads(pickle.dumps(back))
     for step in reversed(range(60)):
         np.testing.assert_array_equal(back.rows(step), expected[step])
-    other = make_order(103, 10, grouped=grouped, seed=4)
+    other = make_order(103, 10, arranged=arranged, seed=4)
     assert any((other.rows(i) != expected[i]).any() for i in range(10))
 
 
@@ -78,7 +83,7 @@ def test_rows_of_one_length_come_in_a_random_order():
 def test_grouping_follows_the_borders_of_the_batches_in_every_epoch():
     """An epoch of 103 rows in batches of 10 begins at another place each time."""
     lengths = make_lengths(103)
-    order = make_order(103, 10, grouped=True)
+    order = make_order(103, 10, arranged="grouped")
     spreads = [np.ptp(lengths[order.rows(step)]) for step in range(103)]
     inside = [
         spread
@@ -87,3 +92,32 @@ def test_grouping_follows_the_borders_of_the_batches_in_every_epoch():
     ]
     assert np.mean(inside) < 25  # of 200; a tenth of the rows, sorted
     assert max(inside) < 80
+
+
+@pytest.mark.parametrize("first", [0, 3, 7])
+def test_mixed_batches_have_a_row_of_every_quantile(first):
+    num, size = 407, 8
+    lengths = make_lengths(num)
+    order = mixed_order(lengths, np.random.default_rng(0), batch_size=size, first=first)
+    rank = np.argsort(np.argsort(lengths[order], kind="stable"), kind="stable")
+    whole = (num - first) // size
+    batches = np.sort(rank[first : first + whole * size].reshape(whole, size), axis=1)
+    expected = (np.arange(size) + 0.5) * num / size
+    assert np.abs(batches - expected).max() < 0.75 * num / size
+    totals = lengths[order][first : first + whole * size].reshape(whole, size).sum(1)
+    plain = lengths[: whole * size].reshape(whole, size).sum(1)
+    assert totals.std() < 0.5 * plain.std()
+
+
+def test_mixed_batches_are_drawn_anew_and_do_not_ascend():
+    lengths = np.sort(make_lengths(400))
+    one, other = (
+        mixed_order(lengths, np.random.default_rng(seed), batch_size=8)
+        for seed in (0, 1)
+    )
+    together = [set(one[i : i + 8]) for i in range(0, 400, 8)]
+    again = [set(other[i : i + 8]) for i in range(0, 400, 8)]
+    assert np.mean([max(len(a & b) for b in again) for a in together]) < 4
+    within = one.reshape(-1, 8)
+    assert (np.diff(within, axis=1) > 0).mean() == pytest.approx(0.5, abs=0.1)
+    assert abs(np.corrcoef(one, np.arange(400))[0, 1]) < 0.1

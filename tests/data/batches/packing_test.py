@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pytest
 
-from jft.data import pack, tokenize
+from jft.data import make_eval_batches, pack, tokenize, unpack_batch
 from jft.data.batches.packing import best_fit
 from jft.types import InputError
 from tests.data.batches.token_rows import (
@@ -113,11 +113,52 @@ def test_several_rows_of_an_example_may_go_anywhere(tmp_path):
 
 def test_rows_without_a_value_a_token_are_refused(tmp_path):
     table = tokenize(Lines(5), ClassFields(), cache_dir=tmp_path)
-    with pytest.raises(InputError, match=r"fields \['targets'\] without a length"):
+    with pytest.raises(InputError, match=r"fields \['targets'\].*one value a row"):
         pack(table, length=LENGTH, seed=0)
     table = tokenize(Lines(5), PairFields(), cache_dir=tmp_path)
     with pytest.raises(InputError, match=r"groups of lengths \['input', 'target'\]"):
         pack(table, length=LENGTH, seed=0)
+
+
+@pytest.mark.parametrize("process_count", [1, 2])
+def test_a_packed_batch_is_unpacked_again(tmp_path, process_count):
+    """With fields it was not packed with, of tokens and of examples."""
+    table = tokenize(Lines(21), ClassFields(), cache_dir=tmp_path)
+    options = {"pack_length": 41, "process_count": process_count}
+    parts = [
+        list(make_eval_batches(table, global_batch_size=8, process_index=p, **options))
+        for p in range(process_count)
+    ]
+    seen = []
+    for blocks in zip(*parts, strict=True):
+        batch = {n: np.concatenate([b[n] for b in blocks]) for n in blocks[0]}
+        batch["hidden"] = batch["input_ids"][..., None] * np.ones(3)
+        batch["pooled"] = batch["targets"][:, None, None] * np.ones((1, 1, 3))
+        alone = unpack_batch(batch)
+        assert not {"segment_ids", "position_ids", "first_tokens"} & set(alone)
+        for i, row in enumerate(batch["index"]):
+            size = alone["attention_mask"][i].sum()
+            if row < 0:
+                assert size == 0
+                continue
+            seen.append(int(row))
+            expected = table[int(row)]
+            assert size == len(expected["input_ids"])
+            np.testing.assert_array_equal(
+                alone["input_ids"][i, :size], expected["input_ids"]
+            )
+            np.testing.assert_array_equal(
+                alone["hidden"][i, :size, 2], expected["input_ids"]
+            )
+            assert not alone["hidden"][i, size:].any()
+            assert alone["targets"][i] == expected["targets"]
+            assert alone["pooled"][i, 0, 0] == expected["targets"]
+    assert sorted(seen) == list(range(21))
+
+
+def test_what_is_not_packed_is_unpacked_as_it_is():
+    batch = {"input_ids": np.ones((2, 3))}
+    assert unpack_batch(batch) == batch
 
 
 @pytest.mark.parametrize("seed", range(3))

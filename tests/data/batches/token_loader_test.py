@@ -35,6 +35,7 @@ KINDS = {  # fields, batching, augment
     "length": ("class", "length", None),
     "pairs by length": ("pair", "length", None),
     "pack": ("token", "pack", None),
+    "pack classes": ("class", "pack", None),
     "pad, masked": ("token", "pad", mask_tokens),
     "length, masked": ("token", "length", mask_tokens),
     "pack, masked": ("token", "pack", mask_tokens),
@@ -158,6 +159,62 @@ def test_packed_batches_hold_the_tokens_and_targets_of_the_table(make, tables):
     np.testing.assert_array_equal(found, np.sort(expected))
 
 
+@pytest.mark.parametrize("process_count", [1, 3])
+def test_examples_that_share_rows_are_those_of_the_table(make, tables, process_count):
+    options = {"process_count": process_count, "rows_multiple": 2}
+    loaders = [
+        make("pack classes", process_index=p, **options) for p in range(process_count)
+    ]
+    targets = tables["class"].column("targets")
+    for step in (0, 1, steps(loaders[0], 3)):
+        parts = [loader.pipeline[step] for loader in loaders]
+        whole = {n: np.concatenate([part[n] for part in parts]) for n in parts[0]}
+        index = loaders[0].plan.order.rows(step)
+        np.testing.assert_array_equal(whole["index"], index)
+        np.testing.assert_array_equal(whole["targets"], targets[index])
+        assert whole["loss_mask"].tolist() == [1] * BATCH
+        flat = {
+            n: whole[n].ravel() for n in ("input_ids", "segment_ids", "position_ids")
+        }
+        used = np.zeros(flat["input_ids"].shape, bool)
+        rows, length = whole["input_ids"].shape
+        assert {part["input_ids"].shape for part in parts} == {
+            (rows // process_count, length)
+        }
+        assert rows // process_count % 2 == 0
+        for row, first in zip(whole["index"], whole["first_tokens"], strict=True):
+            ids = tables["class"][int(row)]["input_ids"]
+            span = slice(first, first + len(ids))
+            np.testing.assert_array_equal(flat["input_ids"][span], ids)
+            np.testing.assert_array_equal(flat["position_ids"][span], range(len(ids)))
+            assert first // length == (first + len(ids) - 1) // length
+            here = whole["segment_ids"][first // length] == flat["segment_ids"][first]
+            assert here.sum() == len(ids)  # no other example of the row has its number
+            assert flat["segment_ids"][first] > 0
+            used[span] = True
+        assert (flat["input_ids"][~used] == 1).all()
+        assert not flat["segment_ids"][~used].any()
+
+
+def test_shared_rows_hold_any_batch_and_leave_little_padding(make, tables):
+    loader, padded = make("pack classes"), make("length")
+    sizes = tables["class"].lengths["input"]
+    length = loader.shapes[0]["input"]
+    assert length == 40  # the longest has 40
+    most = np.sort(sizes)[-BATCH:]
+    assert loader.shapes[-1]["rows"] * length >= most.sum()
+    assert len(loader.shapes) <= 4  # three chosen, and the one that holds any batch
+    share, of_lengths = (made.padding(40)["share"] for made in (loader, padded))
+    assert share < 0.6 * of_lengths
+    one = make("pack classes", num_lengths=1)  # all batches are about as long
+    assert one.padding(40)["share"] < share + 0.1
+    counts = [shape["batches"] for shape in loader.padding(40)["shapes"]]
+    assert sum(counts) == 40
+    assert max(loader.largest()["input_ids"].shape[0], 0) == max(
+        len(loader.pipeline[step]["input_ids"]) for step in range(steps(loader, 1))
+    )
+
+
 class Texts:
     """Sentences of 1 to 12 words, and pairs of them."""
 
@@ -248,7 +305,7 @@ def test_workers_do_not_change_the_stream(make, kind):
     assert_same(take(make(kind), 3, 8), take(make(kind, num_workers=2), 3, 8))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "pack classes"])
 @pytest.mark.parametrize("process_count", [2, 4])
 def test_processes_share_each_global_batch_and_agree_on_its_shape(
     make, kind, process_count
@@ -283,7 +340,10 @@ def test_padding_is_counted_as_it_comes(make, tables, kind):
             names = [name for name in table.padding if name in batch]
             found = {table.padding[n].group: batch[n].shape[1] for n in names}
             shapes.append(found)
-            total += BATCH * sum(found.values())
+            rows = len(batch["input_ids"])
+            total += rows * sum(found.values())
+            if "first_tokens" in batch:
+                shapes[-1] = found | {"rows": rows}
             if "segment_ids" in batch:
                 real += int((batch["segment_ids"] > 0).sum())
             else:
