@@ -48,7 +48,7 @@ def check_alike(job: build.Job, manifest: checkpoint.Manifest) -> None:
         "config": manifest.config_digest,
         "model": manifest.base_digest,
         "data": checkpoint.json_digest(job.loader.settings),
-        "length": (job.plan.num_steps, len(job.tables["validation"])),
+        "number of rows": [len(table) for table in job.tables.values()],
     }
     first, *others = processes.gather(mine)
     for index, other in enumerate(others, start=1):

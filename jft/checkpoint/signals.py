@@ -33,7 +33,7 @@ class StopSignal:
 
     @property
     def requested(self) -> bool:
-        """Whether a signal has asked to stop."""
+        """Whether a signal has asked this process to stop."""
         return self.name is not None
 
     def poll(self) -> bool:
