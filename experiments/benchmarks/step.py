@@ -24,7 +24,7 @@ from experiments.benchmarks.measure import (
     peak_bytes,
     ratios,
 )
-from jft import train
+from jft import data, train
 from jft.tables import format_table
 from jft.types import Batch, InputError
 
