@@ -40,9 +40,8 @@ def to_host(tree: Any) -> dict[str, np.ndarray]:
             raise CheckpointError(
                 f"{path} is a typed key: give its jax.random.key_data."
             )
-        if isinstance(leaf, jax.Array):
-            leaf.copy_to_host_async()
-    return {path: np.array(leaf, order="C") for path, leaf in flat.items()}
+    fetched = jax.device_get(flat)
+    return {path: np.array(leaf, order="C") for path, leaf in fetched.items()}
 
 
 def write(folder: Path, host: Mapping[str, np.ndarray]) -> dict[str, Leaf]:
