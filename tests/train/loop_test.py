@@ -241,7 +241,7 @@ def test_the_loop_moves_only_what_it_asks_for(run, tiny_vit, no_implicit_transfe
         assert len(saved) == 3
         with pytest.raises(Exception, match="Disallowed host-to-device"):
             run(state=states[1])  # nobody has placed the batches
-        with pytest.raises(AssertionError, match="without jax.device_get"):
+        with pytest.raises(AssertionError, match="without jax"):
             run(
                 lambda moment: moment.metrics and str(float(moment.metrics["loss"])),
                 state=states[2],
