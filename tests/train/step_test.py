@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import functools
+import gc
 import warnings
 
 import jax
@@ -126,6 +127,21 @@ def test_every_result_takes_the_place_of_what_it_replaces(
     assert not any(leaf.donated for leaf in jax.tree.leaves((frozen, data)))
     aliased = program.memory_analysis().alias_size_in_bytes
     assert aliased == bytes_on_a_device(moving)
+
+
+def test_no_garbage_is_collected_while_a_step_is_traced(tiny_vit):
+    labels, tx, make_state = setup(tiny_vit, HEAD_ONLY)
+    collects = []
+
+    def apply_fn(params, batch, *, key):
+        collects.append(gc.isenabled())
+        return tiny_vit.apply_fn(params, batch, key=key)
+
+    step = make_train_step(apply_fn, make_loss(), tx, labels)
+    step.lower(make_state(), tiny_vit.batch(8))
+    assert collects
+    assert not any(collects)
+    assert gc.isenabled()
 
 
 def test_head_only_costs_a_forward(make_tiny_vit):
