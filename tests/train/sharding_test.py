@@ -123,11 +123,24 @@ def train(
     return Trained(losses, host, traces)
 
 
+@pytest.fixture(scope="module")
+def one_step(tiny_vit):
+    return train(tiny_vit, "one", num_steps=1, optimizer=optax.trace(decay=0.9))
+
+
+@pytest.fixture(scope="module")
+def twenty_steps(tiny_vit):
+    with jax.enable_x64(True):
+        return train(tiny_vit, "one", dtype=jnp.float64, num_steps=20)
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("grad_accum_steps", [1, 2])
-def test_one_step_in_float32(tiny_vit, way, grad_accum_steps, small_leaves_are_sharded):
+def test_one_step_in_float32(
+    tiny_vit, one_step, way, grad_accum_steps, small_leaves_are_sharded
+):
     """The loss, and the gradients, which a fresh trace keeps as they are."""
-    one = train(tiny_vit, "one", num_steps=1, optimizer=optax.trace(decay=0.9))
+    one = one_step
     other = train(
         tiny_vit,
         way,
@@ -163,9 +176,9 @@ def test_a_batch_over_any_number_of_devices_is_the_same_batch(tmp_path):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_twenty_steps_in_float64(tiny_vit, way, small_leaves_are_sharded):
+def test_twenty_steps_in_float64(tiny_vit, twenty_steps, way, small_leaves_are_sharded):
+    one = twenty_steps
     with jax.enable_x64(True):
-        one = train(tiny_vit, "one", dtype=jnp.float64, num_steps=20)
         other = train(tiny_vit, way, dtype=jnp.float64, num_steps=20)
         np.testing.assert_allclose(one.losses, other.losses, rtol=0, atol=1e-10)
         for path, value in one.params.items():
