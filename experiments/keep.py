@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 from absl import flags
 
 import jft
@@ -82,7 +83,7 @@ def make_save(
 
     def save(state: train.TrainState, history: train.History) -> None:
         nonlocal saved
-        step = int(state.step)
+        step = int(jax.device_get(state.step))
         if saved == (step, len(history)):
             return
         scores = [

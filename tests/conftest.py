@@ -2,11 +2,14 @@
 """Strict JAX, four CPU devices, no network, and the fixtures many tests share."""
 
 import atexit
+import contextlib
+import importlib.metadata
 import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,10 +22,17 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and their children share 
 # most time goes into compiling: what one test has compiled another need not compile
 # again, and few programs run for long enough to be worth LLVM's slower passes
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones may end at
+    # a flag that they no longer know; a third of the time that compiling takes else
+    os.environ.setdefault(
+        "XLA_FLAGS",
+        "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+    )
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", f"{os.environ['JFT_CACHE']}/jax")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -58,6 +68,39 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data sets are absent: {folder} (set JFT_DATA)")
     return folder
+
+
+@pytest.fixture
+def no_implicit_transfer(monkeypatch) -> Callable[[], AbstractContextManager[None]]:
+    """A context in which only ``device_put`` and ``device_get`` move arrays.
+
+    jax's own guard lets a CPU's arrays be read, so reading is guarded here.
+    """
+    array, device_get, asked = type(jnp.zeros(())), jax.device_get, []
+
+    def explicit(tree: Any) -> Any:
+        asked.append(tree)
+        try:
+            return device_get(tree)
+        finally:
+            asked.pop()
+
+    def checked(read: Callable[..., Any]) -> Callable[..., Any]:
+        def reading(self: Any, *args: Any, **options: Any) -> Any:
+            assert asked, "an array was read without jax.device_get"
+            return read(self, *args, **options)
+
+        return reading
+
+    @contextlib.contextmanager
+    def guard() -> Iterator[None]:
+        with jax.transfer_guard("disallow"), monkeypatch.context() as patch:
+            patch.setattr(jax, "device_get", explicit)
+            for name in ("__array__", "__bool__", "__float__", "__index__", "__int__"):
+                patch.setattr(array, name, checked(getattr(array, name)))
+            yield
+
+    return guard
 
 
 class TinyModel(NamedTuple):

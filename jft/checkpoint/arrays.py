@@ -48,10 +48,11 @@ def to_host(tree: Any) -> dict[str, np.ndarray]:
             if not processes.is_here(leaf):
                 processes.whole(leaf)  # the main process needs this one's part
         return {}
-    for leaf in flat.values():
-        if isinstance(leaf, jax.Array) and processes.is_here(leaf):
-            leaf.copy_to_host_async()
-    return {p: np.array(processes.whole(x), order="C") for p, x in flat.items()}
+    here = jax.device_get({p: x for p, x in flat.items() if processes.is_here(x)})
+    return {
+        path: np.array(here[path] if path in here else processes.whole(leaf), order="C")
+        for path, leaf in flat.items()
+    }
 
 
 def write(folder: Path, host: Mapping[str, np.ndarray]) -> dict[str, Leaf]:

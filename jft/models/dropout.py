@@ -13,6 +13,8 @@ Overfitting". The hash is that of Wellons, "Prospecting for Hash Functions" (201
 https://nullprogram.com/blog/2018/07/31/, taken twice, each time with a word of the key.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,6 +62,7 @@ def random_words(key: jax.Array) -> jax.Array:
     return jax.random.bits(key, (2,), jnp.uint32)
 
 
+@functools.partial(jax.jit, static_argnames="rate")  # traced once a shape
 def drop(x: jax.Array, words: jax.Array, *, rate: float) -> jax.Array:
     """Zero each value with probability ``rate``; divide the rest by ``1 - rate``."""
     if rate >= 1.0:

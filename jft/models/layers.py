@@ -7,6 +7,7 @@ parameters, norms and softmax in at least float32; no dtype or rank is promoted 
 silence.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -72,16 +73,26 @@ class LayerNorm(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map ``[..., D] -> [..., D]``."""
         shape = (x.shape[-1],)
-        scale = at_least_float32(self.param("scale", nn.initializers.ones, shape))
-        wide = at_least_float32(x)
-        centred = wide - wide.mean(axis=-1, keepdims=True)
-        variance = jnp.square(centred).mean(axis=-1, keepdims=True)
-        normed = centred * jax.lax.rsqrt(variance + self.eps) * along_last(scale, x)
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = None
         if self.use_bias:
-            bias = at_least_float32(self.param("bias", nn.initializers.zeros, shape))
-            normed = normed + along_last(bias, x)
-        y: jax.Array = normed.astype(x.dtype)
+            bias = self.param("bias", nn.initializers.zeros, shape)
+        y: jax.Array = _layer_norm(x, scale, bias, eps=self.eps)
         return y
+
+
+@functools.partial(jax.jit, static_argnames="eps")  # traced once for all layers
+def _layer_norm(
+    x: jax.Array, scale: jax.Array, bias: jax.Array | None, *, eps: float
+) -> jax.Array:
+    wide = at_least_float32(x)
+    centred = wide - wide.mean(axis=-1, keepdims=True)
+    variance = jnp.square(centred).mean(axis=-1, keepdims=True)
+    scale = along_last(at_least_float32(scale), x)
+    normed = centred * jax.lax.rsqrt(variance + eps) * scale
+    if bias is not None:
+        normed = normed + along_last(at_least_float32(bias), x)
+    return normed.astype(x.dtype)
 
 
 class RMSNorm(nn.Module):

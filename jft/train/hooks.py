@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
+
 from jft.train.loop import History, Hook, Moment, Record
 from jft.types import Metrics
 
@@ -44,7 +46,8 @@ def log_metrics(every: int, *, record: RecordFn = list.append) -> Hook:
 
     def hook(moment: Moment) -> None:
         if moment.metrics is not None and _due(moment, every):
-            values = {name: float(value) for name, value in moment.metrics.items()}
+            fetched = jax.device_get(moment.metrics)  # all at once
+            values = {name: float(value) for name, value in fetched.items()}
             record(moment.history, {"step": moment.step, "split": "train", **values})
 
     return hook
@@ -148,7 +151,7 @@ def stop_on_nonfinite(limit: int, last_good: Callable[[], str]) -> Hook:
             earlier.append((moment.step, moment.metrics))
         ready = len(earlier) if moment.step == moment.num_steps else len(earlier) - 1
         for step, metrics in earlier[: max(ready, 0)]:
-            if int(metrics["nonfinite_streak"]) >= limit:
+            if int(jax.device_get(metrics["nonfinite_streak"])) >= limit:
                 raise NonFiniteError(
                     f"loss or gradient was not finite in {limit} steps in a row, the "
                     f"last of them step {step}; none of them changed a parameter. "

@@ -85,7 +85,7 @@ def fit(
     Returns:
       The final state, the history, a report a phase, and why the run stopped.
     """
-    step = int(state.step)
+    step = int(jax.device_get(state.step))
     history = list(history or [])
     timer = _PhaseTimer()
     reason = None

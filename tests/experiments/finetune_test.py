@@ -14,7 +14,7 @@ from PIL import Image
 import jft
 from configs import digits
 from experiments import evaluate, export, finetune, predict, pretrain
-from jft import data
+from jft import data, train
 
 ROOT = Path(__file__).parents[2]
 
@@ -133,6 +133,22 @@ def test_records_follow_the_config(quicktest):
         "validation": [6, 12],
         "source": [0, 6, 12],
     }
+
+
+def test_the_loop_moves_only_what_it_asks_for(
+    call, tiny, tmp_path, monkeypatch, no_implicit_transfer
+):
+    """Its batches, its records, its checkpoints; nothing else waits for the device."""
+    fit = train.fit
+
+    def guarded(*args, **options):
+        with no_implicit_transfer():
+            return fit(*args, **options)
+
+    monkeypatch.setattr(train, "fit", guarded)
+    result = call(finetune, tiny, f"--workdir={tmp_path / 'run'}")
+    assert result.status == 0, result.err
+    assert read_summary(tmp_path / "run")["steps"] == 4
 
 
 def test_the_same_command_again_says_finished(call, tiny, tiny_run):

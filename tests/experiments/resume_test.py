@@ -36,7 +36,7 @@ NUM_KILLS = int(os.environ.get("JFT_KILLS", "12"))
 INTERRUPTED = 75
 # as users compile: the runs of this file are long enough, and what they do is known
 ENV = {
-    **os.environ,
+    **{name: value for name, value in os.environ.items() if name != "XLA_FLAGS"},
     "PYTHONPATH": str(ROOT),
     "JAX_PLATFORMS": "cpu",
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "0",

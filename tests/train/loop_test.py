@@ -5,11 +5,15 @@ import jax
 import numpy as np
 import pytest
 
+from jft.checkpoint import state_arrays
+from jft.checkpoint.arrays import to_host
+from jft.evals import evaluate
 from jft.optim import make_optimizer, top_down
 from jft.partition import label_params
 from jft.tasks.classification import accuracy, make_loss
 from jft.train import (
     NonFiniteError,
+    ProgressBar,
     TrainStep,
     best_record,
     evaluate_every,
@@ -17,9 +21,12 @@ from jft.train import (
     groups_at,
     init_state,
     log_metrics,
+    make_eval_step,
+    make_mesh,
     make_train_step,
     phases,
     save_every,
+    shard_batch,
     stop_early,
     stop_on_nonfinite,
 )
@@ -201,3 +208,42 @@ def test_training_aborts_after_steps_that_are_not_finite(run, tiny_vit, limit):
     hook = stop_on_nonfinite(limit, lambda: "checkpoints/3")
     with pytest.raises(NonFiniteError, match=rf"step {4 + limit}.*checkpoints/3"):
         run(hook, batches=batches)
+
+
+def test_the_loop_moves_only_what_it_asks_for(run, tiny_vit, no_implicit_transfer):
+    """With the hooks of the scripts, on batches that are placed."""
+    mesh = make_mesh(devices=jax.devices()[:1])
+    eval_step = make_eval_step(tiny_vit.apply_fn, make_loss())
+    rows = {**tiny_vit.batch(8), "index": np.arange(8)}
+    saved = []
+
+    def placed(start):
+        for i in itertools.count(start):
+            yield shard_batch(tiny_vit.batch(8, seed=i), mesh)
+
+    def score(moment):
+        whole = [shard_batch(rows, mesh)]
+        return {"loss": evaluate(eval_step, moment.state.params, whole).loss}
+
+    hooks = (
+        log_metrics(1),
+        evaluate_every(2, score),
+        save_every(4, lambda m: saved.append(to_host(state_arrays(m.state)))),
+        stop_early("loss", mode="min", patience=NUM_STEPS),
+        stop_on_nonfinite(2, str),
+        ProgressBar(examples_per_step=8, metric="accuracy", enabled=False),
+    )
+    states = [run(num_steps=0).state for _ in range(3)]
+    with no_implicit_transfer():
+        result = run(*hooks, state=states[0], batches=placed)
+        assert result.stopped == "finished"
+        assert len(result.history) == NUM_STEPS * 3 / 2
+        assert len(saved) == 3
+        with pytest.raises(Exception, match="Disallowed host-to-device"):
+            run(state=states[1])  # nobody has placed the batches
+        with pytest.raises(AssertionError, match="without jax"):
+            run(
+                lambda moment: moment.metrics and str(float(moment.metrics["loss"])),
+                state=states[2],
+                batches=placed,
+            )

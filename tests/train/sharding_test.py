@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """One device, four devices under jit (data, fsdp) and pmap: one result."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -35,6 +39,8 @@ from jft.train import (
 )
 from jft.types import InputError
 
+ROOT = Path(__file__).parents[2]
+WORKER = Path(__file__).with_name("devices_worker.py")
 KEY_BIAS = "attention/attention/key/bias"
 RULES = [("vit/embeddings/.*", "frozen"), (".*", "moving")]
 MESHES = {
@@ -67,6 +73,7 @@ def train(
     dtype=jnp.float32,
     optimizer="adamw",
     grad_accum_steps=1,
+    devices=None,
 ):
     """Train ``num_steps`` on one device or on four, in one of the ways."""
     params = cast_floating(model.params, dtype)
@@ -92,7 +99,7 @@ def train(
     elif way == "one":
         step = make_train_step(*args, **accum)
     else:
-        mesh = make_mesh(**MESHES[way])
+        mesh = make_mesh(**MESHES[way], devices=devices)
         rules = get_family("vit").tensor_rules
         shardings = state_shardings(state, mesh, tensor_rules=rules)
         state = place_state(state, shardings)
@@ -116,11 +123,24 @@ def train(
     return Trained(losses, host, traces)
 
 
+@pytest.fixture(scope="module")
+def one_step(tiny_vit):
+    return train(tiny_vit, "one", num_steps=1, optimizer=optax.trace(decay=0.9))
+
+
+@pytest.fixture(scope="module")
+def twenty_steps(tiny_vit):
+    with jax.enable_x64(True):
+        return train(tiny_vit, "one", dtype=jnp.float64, num_steps=20)
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("grad_accum_steps", [1, 2])
-def test_one_step_in_float32(tiny_vit, way, grad_accum_steps, small_leaves_are_sharded):
+def test_one_step_in_float32(
+    tiny_vit, one_step, way, grad_accum_steps, small_leaves_are_sharded
+):
     """The loss, and the gradients, which a fresh trace keeps as they are."""
-    one = train(tiny_vit, "one", num_steps=1, optimizer=optax.trace(decay=0.9))
+    one = one_step
     other = train(
         tiny_vit,
         way,
@@ -136,10 +156,29 @@ def test_one_step_in_float32(tiny_vit, way, grad_accum_steps, small_leaves_are_s
             assert difference <= 4e-6 * np.linalg.norm(grads), path
 
 
+def test_a_batch_over_any_number_of_devices_is_the_same_batch(tmp_path):
+    """Of 16 rows, three of them padding: of eight devices the last has no other."""
+    file = tmp_path / "found.npz"
+    subprocess.run(
+        [sys.executable, str(WORKER), str(file)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+    )
+    found = dict(np.load(file))
+    names = [name[2:] for name in found if name.startswith("1 ")]
+    assert len(found) == 4 * len(names)
+    for name in names:
+        if not name.endswith(KEY_BIAS):
+            one = found[f"1 {name}"]
+            for count in (2, 4, 8):
+                difference = np.linalg.norm(found[f"{count} {name}"] - one)
+                assert difference <= 4e-6 * np.linalg.norm(one), (count, name)
+
+
 @pytest.mark.parametrize("way", WAYS)
-def test_twenty_steps_in_float64(tiny_vit, way, small_leaves_are_sharded):
+def test_twenty_steps_in_float64(tiny_vit, twenty_steps, way, small_leaves_are_sharded):
+    one = twenty_steps
     with jax.enable_x64(True):
-        one = train(tiny_vit, "one", dtype=jnp.float64, num_steps=20)
         other = train(tiny_vit, way, dtype=jnp.float64, num_steps=20)
         np.testing.assert_allclose(one.losses, other.losses, rtol=0, atol=1e-10)
         for path, value in one.params.items():

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import functools
+import gc
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,18 @@ from jft import paths
 from jft.optim import make_optimizer, top_down
 from jft.partition import label_params
 from jft.tasks.classification import accuracy, make_loss
-from jft.train import cast_floating, init_state, make_eval_step, make_train_step, phases
+from jft.train import (
+    bytes_on_a_device,
+    cast_floating,
+    init_state,
+    make_eval_step,
+    make_mesh,
+    make_train_step,
+    phases,
+    place_state,
+    shard_batch,
+    state_shardings,
+)
 from jft.types import InputError
 
 HEAD_ONLY = [("classifier/.*", "head"), (".*", "frozen")]
@@ -82,6 +95,53 @@ def test_donated_and_shared_buffers(tiny_vit):
     assert all(x.is_deleted() for x in jax.tree.leaves(state.trainable))
     assert not any(x.is_deleted() for x in jax.tree.leaves(state.frozen))
     assert not any(x.is_deleted() for x in jax.tree.leaves(tiny_vit.params))
+
+
+@pytest.mark.parametrize(
+    ("mesh", "open_groups"),
+    [(None, None), (None, {3}), ({"fsdp": 4}, {3})],
+    ids=["gates", "phase", "fsdp"],
+)
+def test_every_result_takes_the_place_of_what_it_replaces(
+    tiny_vit, mesh, open_groups, monkeypatch
+):
+    """In the compiled program; what is frozen, and the batch, it leaves alone."""
+    monkeypatch.setattr("jft.train.sharding.MIN_SHARDED_SIZE", 64)
+    labels, tx, make_state = setup(
+        tiny_vit, TOP, ema_decay=0.9, open_at=top_down(tiny_vit.num_layers, every=1)
+    )
+    state, batch, shardings = make_state(), tiny_vit.batch(8), None
+    if mesh is not None:
+        devices = make_mesh(**mesh)
+        shardings = state_shardings(state, devices)
+        state, batch = place_state(state, shardings), shard_batch(batch, devices)
+    step = step_of(tiny_vit, labels, tx, state_shardings=shardings)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Some donated buffers were not usable")
+        program = step.compile(
+            state, batch, open_groups=open_groups and frozenset(open_groups)
+        ).executable
+    moving = state._replace(frozen=None, key=jax.random.key_data(state.key))
+    given, frozen, data = program.args_info[0]
+    assert all(leaf.donated for leaf in jax.tree.leaves(given))
+    assert not any(leaf.donated for leaf in jax.tree.leaves((frozen, data)))
+    aliased = program.memory_analysis().alias_size_in_bytes
+    assert aliased == bytes_on_a_device(moving)
+
+
+def test_no_garbage_is_collected_while_a_step_is_traced(tiny_vit):
+    labels, tx, make_state = setup(tiny_vit, HEAD_ONLY)
+    collects = []
+
+    def apply_fn(params, batch, *, key):
+        collects.append(gc.isenabled())
+        return tiny_vit.apply_fn(params, batch, key=key)
+
+    step = make_train_step(apply_fn, make_loss(), tx, labels)
+    step.lower(make_state(), tiny_vit.batch(8))
+    assert collects
+    assert not any(collects)
+    assert gc.isenabled()
 
 
 def test_head_only_costs_a_forward(make_tiny_vit):
@@ -182,7 +242,7 @@ def test_key_biases_have_no_gradient(tiny_vit):
         total, weight = make_loss()(tiny_vit.apply_fn(params, batch, key=None), batch)
         return total / weight
 
-    grads = paths.flatten(jax.grad(loss)(tiny_vit.params))
+    grads = paths.flatten(jax.jit(jax.grad(loss))(tiny_vit.params))
     noise = {p: float(jnp.abs(g).max()) for p, g in grads.items()}
     assert all(v < 1e-6 for p, v in noise.items() if p.endswith(KEY_BIAS))
     assert all(v > 1e-5 for p, v in noise.items() if not p.endswith(KEY_BIAS))
