@@ -35,7 +35,7 @@ class Call(NamedTuple):
     """One use of an adapted module in a forward."""
 
     run: Callable[[jax.Array], jax.Array]  # the module as the model calls it
-    x: jax.Array  # dense: [N, in]; embedding: ids [...]
+    x: jax.Array  # dense: [..., in]; embedding: ids [...]
     base: Callable[[str], Any]  # a parameter of the module by name; None: has it not
     dropout_words: Callable[[], jax.Array | None]  # see `jft.models.dropout.drop`
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from jft.models.layers import along_last
 from jft.params.adapters.adapter import Adapter, Call, Leaves, Product, wide
 from jft.params.adapters.targets import check_patterns, matches
 from jft.types import InputError, Params
@@ -53,8 +54,8 @@ class Ia3(Adapter):
         return made
 
     def forward(self, path: str, call: Call, leaves: Leaves) -> jax.Array:
-        """Multiply, ``[N, in] -> [N, out]``."""
-        factors: jax.Array = leaves["ia3_l"].astype(call.x.dtype)[None]
+        """Multiply, ``[..., in] -> [..., out]``."""
+        factors = along_last(leaves["ia3_l"].astype(call.x.dtype), call.x)
         if self.on_inputs(path):
             return call.run(call.x * factors)
         return call.run(call.x) * factors

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jft.models.dropout import drop
+from jft.models.layers import along_last
 from jft.params.adapters.adapter import Adapter, Call, Leaves, Product, key_of, wide
 from jft.params.adapters.targets import ALL_LINEAR, check_patterns, pattern_value
 from jft.paths import flatten
@@ -108,7 +109,7 @@ class Lora(Adapter):
             )
 
     def forward(self, path: str, call: Call, leaves: Leaves) -> jax.Array:
-        """The module's answer and the low-rank path's; ``[N, in] -> [N, out]``."""
+        """The module's answer and the low-rank path's; ``[..., in] -> [..., out]``."""
         y = call.run(call.x)
         leaves = {name: leaf.astype(y.dtype) for name, leaf in leaves.items()}
         scale = self.scale(path)
@@ -123,9 +124,9 @@ class Lora(Adapter):
         if not self.dora:
             return y + low
         bias = call.base("bias")
-        product = y if bias is None else y - bias.astype(y.dtype)[None]
+        product = y if bias is None else y - along_last(bias.astype(y.dtype), y)
         ratio = self._length_ratio(path, call.base("kernel"), leaves)
-        return y + (ratio - 1)[None] * product + ratio[None] * low
+        return y + along_last(ratio - 1, y) * product + along_last(ratio, y) * low
 
     def _length_ratio(self, path: str, kernel: jax.Array, leaves: Leaves) -> jax.Array:
         """Wanted over present lengths of the columns of ``W + s A B``: ``[out]``.

@@ -53,13 +53,16 @@ def make_names(family: Family, task: str, paths: Iterable[str]) -> Names:
     ...     ["vit/encoder/layer/0/output/dense/bias"]).tensors
     {'vit/encoder/layer/0/output/dense/bias': 'vit.layers.0.mlp.fc2.bias'}
     """
+    paths = list(paths)
     keys = checkpoint_keys(family, task, paths)
     tensors = {path: _renamed(family, key) for path, key in keys.items()}
     both = [*keys.items(), *tensors.items()]
+    tops = {path.partition("/")[0] for path in paths}  # a head of several modules
     return Names(
         tensors=tensors,
         paths={name: path for path, name in both},
-        modules={_parent(path, "/"): _parent(x, ".") for path, x in tensors.items()},
+        modules={top: top for top in tops}
+        | {_parent(path, "/"): _parent(x, ".") for path, x in tensors.items()},
         module_paths={_parent(name, "."): _parent(path, "/") for path, name in both},
     )
 
