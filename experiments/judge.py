@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
+
 import jft
 from experiments import build, feed, keep, objective
 from jft import data, evals, tasks, train
@@ -185,7 +187,9 @@ class SourceTask:
         rules = base.family.head_rules(base.task)
         head = "|".join(f"(?:{rule})" for rule in rules)
         self._head = evals.set_head_aside(base.params, head=head)
-        self._evaluate = evaluator(base)
+        # its forward reads an adapter too, where the model has one
+        adapted = build.add_adapter(config, base, key=jax.random.key(0))
+        self._evaluate = evaluator(adapted)
 
     @property
     def seconds(self) -> float:

@@ -26,13 +26,14 @@ from jft import (
     train,
     types,
 )
-from jft.adapted import adapt, fold, load_adapter, save_adapter
+from jft.adapted import adapt, check_foldable, fold, load_adapter, save_adapter
 from jft.models.classes import with_classes
 from jft.pretrained import Pretrained, init_model, load, save
 
 __all__ = [
     "Pretrained",
     "adapt",
+    "check_foldable",
     "checkpoint",
     "config",
     "data",

@@ -41,7 +41,8 @@ def adapt(
     """
     _check_plain(model)
     if adapter.also_train is None:
-        new = map(re.escape, model.report.new)
+        # of a model from scratch all is new, which no adapter could be the answer to
+        new = map(re.escape, model.report.new if model.report.used else ())
         rules = (*adapters.head_rules(model.family, model.task), *new)
         adapter = dataclasses.replace(adapter, also_train=rules)
     products = _products(model)
@@ -72,6 +73,15 @@ def fold(model: Pretrained, *, params: Params | None = None) -> Pretrained:
         return model._replace(params=params)
     folded = adapters.fold(params, model.adapter, products=_products(model))
     return _plain(model, folded)
+
+
+def check_foldable(model: Pretrained) -> None:
+    """Refuse an adapter that ``fold`` would.
+
+    Raises:
+      InputError: for an adapter that no base could hold.
+    """
+    adapters.check_foldable(model.params, _products(model))
 
 
 def load_adapter(folder: str | Path, model: Pretrained) -> Pretrained:

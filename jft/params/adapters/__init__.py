@@ -16,6 +16,7 @@ from jft.params.adapters.targets import ALL_LINEAR, choose_targets
 from jft.params.adapters.tree import (
     adapted_layer_index,
     adapters_of,
+    check_foldable,
     fold,
     head_rules,
     label_adapted,
@@ -46,6 +47,7 @@ __all__ = [
     "Product",
     "adapted_layer_index",
     "adapters_of",
+    "check_foldable",
     "choose_targets",
     "find_products",
     "fold",

@@ -120,6 +120,18 @@ def _own_label(name: str) -> str:
     return "lora_B" if re.fullmatch(r"lora(_embedding)?_B", name) else "adapter"
 
 
+def check_foldable(params: Params, products: Mapping[str, Product]) -> None:
+    """Refuse what ``fold`` would, before there is anything to fold."""
+    for module in adapters_of(params):
+        if products[module].scores:
+            raise InputError(
+                f"{module} is the embedding and, transposed, the output layer; its "
+                "adapter changes the first alone, so it cannot be folded. Keep the "
+                'adapter apart (in a config, export.adapter="apart"), or leave the '
+                "embedding out of its targets."
+            )
+
+
 def fold(
     params: Params, adapter: Adapter, *, products: Mapping[str, Product]
 ) -> Params:
@@ -137,14 +149,9 @@ def fold(
       InputError: for a table of words that also scores the outputs: the adapter
         changes the look-up alone, and one table cannot do both.
     """
+    check_foldable(params, products)
     flat = flatten(without_adapters(params))
     for module, leaves in adapters_of(params).items():
-        if products[module].scores:
-            raise InputError(
-                f"{module} is the embedding and, transposed, the output layer; its "
-                "adapter changes the first alone, so it cannot be folded. Keep the "
-                "adapter apart, or leave the embedding out of its targets."
-            )
         names = [path for path in flat if path.rpartition("/")[0] == module]
         base = {path.rpartition("/")[2]: flat[path] for path in names}
         for name, x in adapter.fold(module, base, leaves).items():
