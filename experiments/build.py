@@ -87,9 +87,9 @@ def check_config(config: Config) -> None:
     task = get_task(config.data.task)
     if make_adapter(config.adapter) is not None and config.model.pretrained is None:
         raise InputError(
-            f"adapter.method is {config.adapter.method!r}, but model.pretrained is None: "
-            "what a model from scratch has drawn would stay random. Name a checkpoint, "
-            "or set adapter.method to None."
+            f"adapter.method is {config.adapter.method!r}, but model.pretrained is "
+            "None: what a model from scratch has drawn would stay random. Name a "
+            "checkpoint, or set adapter.method to None."
         )
     if config.data.augment is not None:
         if task.reads != "image":
