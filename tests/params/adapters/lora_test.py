@@ -157,11 +157,20 @@ def test_rematerialized_blocks_and_stages_answer_alike():
     adapter = Lora(rank=2, dropout=0.5, targets=("query", "output.dense"))
     model = jft.adapt(base, adapter, key=jax.random.key(0))
     params, key = table.trained(model.params), jax.random.key(5)
-    whole = model.apply_fn(params, batch, key=key)
-    rematted = with_remat(model.apply_fn, [(".*", "nothing")])
-    np.testing.assert_allclose(rematted(params, batch, key=key), whole, atol=1e-5)
-    part = model.prefix_fn(params, batch, stop=2, key=key)
-    np.testing.assert_allclose(model.apply_fn(params, part, key=key), whole, atol=1e-5)
+    rematted_fn = with_remat(model.apply_fn, [(".*", "nothing")])
+
+    @jax.jit
+    def three_ways(params):
+        part = model.prefix_fn(params, batch, stop=2, key=key)
+        return (
+            model.apply_fn(params, batch, key=key),
+            rematted_fn(params, batch, key=key),
+            model.apply_fn(params, part, key=key),
+        )
+
+    whole, rematted, in_stages = three_ways(params)
+    np.testing.assert_allclose(rematted, whole, atol=1e-5)
+    np.testing.assert_allclose(in_stages, whole, atol=1e-5)
 
 
 def test_half_precision_base_keeps_wide_adapters():
@@ -170,13 +179,12 @@ def test_half_precision_base_keeps_wide_adapters():
     model = jft.adapt(base._replace(params=half), Lora(rank=2), key=jax.random.key(0))
     own = {leaf.dtype for leaf in jax.tree.leaves(model.params["adapters"])}
     assert own == {jnp.dtype(jnp.float32)}
-    assert model.apply_fn(model.params, batch, key=None).dtype == jnp.bfloat16
-    folded = jft.fold(model)
-    assert {leaf.dtype for leaf in jax.tree.leaves(folded.params)} == {half_dtype()}
-
-
-def half_dtype():
-    return jnp.dtype(jnp.bfloat16)
+    outputs = jax.eval_shape(
+        lambda params: model.apply_fn(params, batch, key=None), model.params
+    )
+    assert outputs.dtype == jnp.bfloat16
+    folded = jax.tree.leaves(jft.fold(model).params)
+    assert {leaf.dtype for leaf in folded} == {jnp.dtype(jnp.bfloat16)}
 
 
 def test_biases_that_move():
