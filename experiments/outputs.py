@@ -152,7 +152,7 @@ def write_export(
             folder / "adapter" if kind == "both" else folder,
             model,
             params=params,
-            base_model=config.model.pretrained,
+            base_model=base_name(config.model.pretrained),
             model_card=card,
         )
     if job.task.pipeline == "sentence-similarity":

@@ -187,6 +187,7 @@ def test_two_steps_move_what_they_should_and_nothing_else(model_type, method, mo
     moved = {p for p in new if not np.array_equal(new[p], old[p])}
     asked = {p for p, label in flatten(labels).items() if label != FROZEN}
     assert moved <= asked
+    assert not any(path.endswith("_start") for path in moved)
     assert asked - moved <= {p for p in asked if no_gradient(p)}
     assert any("adapters/" in path for path in moved) == table.METHODS[method].adds
 
