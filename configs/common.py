@@ -62,9 +62,28 @@ def base_config() -> Any:
                 "tokenizer_options": {},  # of jft.data.train_tokenizer
                 "dtype": "float32",  # of the parameters
             },
+            "adapter": {
+                # lora, ia3, bitfit or norm: the base stays, and little is learned
+                "method": None,
+                # lora, ia3: modules by their names, as PEFT's, or regexes over paths
+                "targets": ["all-linear"],
+                # regexes of paths of the base that move too; None: a classifier's head
+                "also_train": None,
+                "rank": 8,  # lora
+                "alpha": 16.0,  # lora: what it adds is scaled by alpha / rank
+                "rank_pattern": [],  # lora: [name or regex, rank], the first wins
+                "alpha_pattern": [],  # lora: likewise
+                "rslora": False,  # lora: scale by alpha / sqrt(rank)
+                "dora": False,  # lora: learn the lengths of columns apart
+                "dropout": 0.0,  # lora: of the inputs of what it adds
+                "bias": "none",  # lora: the base's biases that move; all, lora_only
+                "init_method": "random",  # lora: or "pissa"
+                "feedforward": [],  # ia3: targets whose inputs are scaled
+            },
             "partition": {
                 # (regex of a whole parameter path, label), the first match wins;
-                # "frozen" is the label of what never moves
+                # "frozen" is the label of what never moves. With an adapter, of what it
+                # lets move of the base; its own are "adapter" and "lora_B"
                 "rules": [["classifier/.*", "head"], [".*", "backbone"]],
             },
             "optim": {
@@ -148,6 +167,9 @@ def base_config() -> Any:
             "export": {
                 "enabled": True,
                 "max_shard_size": "5GB",  # of one safetensors file
+                # a run with an adapter: "folded" into the model, "apart" as PEFT has
+                # it, or "both": apart in the folder "adapter"
+                "adapter": "both",
             },
         }
     )

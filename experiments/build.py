@@ -15,6 +15,7 @@ from configs import common
 from experiments import feed, objective
 from jft import data, export, optim, partition, paths, train
 from jft.config import (
+    AdapterConfig,
     Config,
     DataConfig,
     Duration,
@@ -26,6 +27,7 @@ from jft.config import (
     to_steps,
 )
 from jft.models import family_of
+from jft.params import adapters
 from jft.tasks import Task, call_with_options, choose_metrics, get_task, mode_of
 from jft.types import (
     FROZEN,
@@ -83,6 +85,12 @@ def usual_config(task: str, *, max_length: int) -> Config:
 def check_config(config: Config) -> None:
     """Refuse what the settings alone show to be wrong, before a workdir is claimed."""
     task = get_task(config.data.task)
+    if make_adapter(config.adapter) is not None and config.model.pretrained is None:
+        raise InputError(
+            f"adapter.method is {config.adapter.method!r}, but model.pretrained is "
+            "None: what a model from scratch has drawn would stay random. Name a "
+            "checkpoint, or set adapter.method to None."
+        )
     if config.data.augment is not None:
         if task.reads != "image":
             raise InputError(
@@ -228,10 +236,40 @@ def processor_config_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def add_adapter(
+    config: Config, model: jft.Pretrained, *, key: jax.Array
+) -> jft.Pretrained:
+    """Put the config's adapter on the model, if it names one."""
+    adapter = make_adapter(config.adapter)
+    if adapter is None:
+        return model
+    adapted = jft.adapt(model, adapter, key=key)
+    if config.export.enabled and config.export.adapter != "apart":
+        jft.check_foldable(adapted)  # not only when the run is over
+    return adapted
+
+
+def make_adapter(config: AdapterConfig) -> adapters.Adapter | None:
+    """The method with those of the settings that it has."""
+    if config.method is None:
+        return None
+    if config.method not in adapters.ADAPTERS:
+        raise InputError(
+            f"adapter.method is {config.method!r}; expected None or one of "
+            f"{sorted(adapters.ADAPTERS)}."
+        )
+    method = adapters.ADAPTERS[config.method]
+    names = [field.name for field in dataclasses.fields(method)]
+    return method(**{name: getattr(config, name) for name in names})
+
+
 # --- partition ------------------------------------------------------------------------
 def label_params(config: Config, model: jft.Pretrained) -> ParamLabels:
     """Label the parameters and make sure that what is new will train."""
-    labels = partition.label_params(model.params, config.partition.rules)
+    base = adapters.without_adapters(model.params)
+    labels = partition.label_params(base, config.partition.rules)
+    if model.adapter is not None:
+        labels = adapters.label_adapted(model.params, labels, model.adapter)
     partition.check_new_leaves_move(model.report.new, labels)
     return labels
 
@@ -419,6 +457,7 @@ def make_job(config: Config) -> Job:
         max_length=config.data.max_length,
         key=key_model,
     )
+    model = add_adapter(config, model, key=jax.random.fold_in(key_model, 1))
     tables = feed.make_tables(config.data, splits, model)
     loader = feed.make_train_loader(config, tables["train"], model)
     labels = label_params(config, model)

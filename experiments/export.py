@@ -3,7 +3,8 @@
 
     python -m experiments.export --workdir=runs/digits/20260101-120000 --to=digits-vit
 
-With ``--model`` it changes the size of the files or the dtype of a folder.
+With ``--model`` it changes the size of the files or the dtype of a folder. An adapter
+is folded into its base.
 """
 
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ def main() -> None:
     """Write the folder and say what is in it."""
     if TO.value is None:
         raise InputError("--to is missing; name the folder to write.")
-    model, _ = keep.load_trained(FLAGS)
+    model = jft.fold(keep.load_trained(FLAGS)[0])
     written = jft.save(
         TO.value,
         model,

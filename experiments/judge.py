@@ -196,7 +196,9 @@ class SourceTask:
         rules = base.family.head_rules(base.task)
         head = "|".join(f"(?:{rule})" for rule in rules)
         self._head = evals.set_head_aside(base.params, head=head)
-        self._evaluate = evaluator(base)
+        # its forward reads an adapter too, where the model has one
+        adapted = build.add_adapter(config, base, key=jax.random.key(0))
+        self._evaluate = evaluator(adapted)
 
     @property
     def seconds(self) -> float:

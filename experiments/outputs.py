@@ -153,15 +153,31 @@ def write_export(
         },
         versions=versions(),
     )
-    jft.save(
-        folder,
-        model,
-        params=params,
-        model_card=card,
-        max_shard_size=config.export.max_shard_size,
-    )
+    kind = exported_as(job)
+    if kind != "apart":
+        jft.save(
+            folder,
+            jft.fold(model, params=params),
+            model_card=card,
+            max_shard_size=config.export.max_shard_size,
+        )
+    if kind != "folded":
+        jft.save_adapter(
+            folder / "adapter" if kind == "both" else folder,
+            model,
+            params=params,
+            base_model=base_name(config.model.pretrained),
+            model_card=card,
+        )
     if job.task.pipeline == "sentence-similarity":
         export.write_sentence_transformers(folder, max_length=config.data.max_length)
+
+
+def exported_as(job: build.Job) -> str:
+    """How an adapter leaves; what PEFT has not, and a model without, is one whole."""
+    adapter = job.model.adapter
+    has_own_files = adapter is not None and adapter.peft_type is not None
+    return job.config.export.adapter if has_own_files else "folded"
 
 
 def use_of(task: tasks.Task) -> str | None:

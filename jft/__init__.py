@@ -6,9 +6,9 @@ One folder a stage, in the order data flows:
     config → data → models → params → partition → optim → train → checkpoint → evals
     → tasks → export
 
-`load`, `init_model` and `save`, which join stages, are here; everything else is in its
-stage, ``jft.partition.describe`` for example. Importing jft imports no heavy package
-but jax, flax and optax.
+`load`, `init_model` and `save`, `adapt` and its kin, which join stages, are here;
+everything else is in its stage, ``jft.partition.describe`` for example. Importing jft
+imports no heavy package but jax, flax and optax.
 """
 
 from jft import (
@@ -26,24 +26,30 @@ from jft import (
     train,
     types,
 )
+from jft.adapted import adapt, check_foldable, fold, load_adapter, save_adapter
 from jft.models.classes import with_classes
 from jft.pretrained import Pretrained, init_model, load, save
 
 __all__ = [
     "Pretrained",
+    "adapt",
+    "check_foldable",
     "checkpoint",
     "config",
     "data",
     "evals",
     "export",
+    "fold",
     "init_model",
     "load",
+    "load_adapter",
     "models",
     "optim",
     "params",
     "partition",
     "paths",
     "save",
+    "save_adapter",
     "tasks",
     "train",
     "types",

@@ -32,6 +32,7 @@ from jft.params import (
     read_keys,
     read_optional,
 )
+from jft.params.adapters import Adapter
 from jft.params.init import matches_any
 from jft.paths import flatten
 from jft.types import (
@@ -65,6 +66,7 @@ class Pretrained(NamedTuple):
     num_layers: int  # blocks; the head's layer index is num_layers + 1
     family: Family
     report: MergeReport
+    adapter: Adapter | None = None  # see `jft.adapt`
 
 
 def load(
@@ -242,8 +244,14 @@ def save(
       The files written.
 
     Raises:
-      InputError: as `jft.export.save_pretrained`, which does the work.
+      InputError: as `jft.export.save_pretrained`, which does the work; or if the
+        model has an adapter.
     """
+    if model.adapter is not None:
+        raise InputError(
+            f"the model has the adapter {model.adapter}; write it apart with "
+            "jft.save_adapter, or make it part of the model first, with jft.fold."
+        )
     return save_pretrained(
         directory,
         model.params if params is None else params,

@@ -26,6 +26,7 @@ from jft.config.resolve import (
     to_json,
 )
 from jft.config.schema import (
+    AdapterConfig,
     CheckpointConfig,
     Config,
     DataConfig,
@@ -44,6 +45,7 @@ from jft.config.workdir import Workdir, open_workdir, read_config
 __all__ = [
     "EXIT_INPUT",
     "EXIT_INTERRUPTED",
+    "AdapterConfig",
     "CheckpointConfig",
     "Config",
     "DataConfig",

@@ -90,6 +90,25 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdapterConfig:
+    """What is added to a base that stays as it is."""
+
+    method: str | None  # a name in jft.params.adapters.ADAPTERS; None: nothing is
+    targets: tuple[str, ...]  # lora, ia3: modules by name or regex, or "all-linear"
+    also_train: tuple[str, ...] | None  # regexes of paths of the base; None: the head
+    rank: Count  # lora
+    alpha: Positive  # lora: what it adds is scaled by alpha / rank
+    rank_pattern: tuple[tuple[str, int], ...]  # lora: (module by name or regex, rank)
+    alpha_pattern: tuple[tuple[str, float], ...]  # lora: likewise
+    rslora: bool  # lora: scaled by alpha / sqrt(rank)
+    dora: bool  # lora: the lengths of columns are learned apart
+    dropout: Fraction  # lora: of the inputs of what it adds
+    bias: Literal["none", "all", "lora_only"]  # lora: which biases of the base move
+    init_method: Literal["random", "pissa"]  # lora
+    feedforward: tuple[str, ...]  # ia3: those of the targets whose inputs are scaled
+
+
+@dataclass(frozen=True, kw_only=True)
 class PartitionConfig:
     """Which numbers move."""
 
@@ -209,6 +228,7 @@ class ExportConfig:
 
     enabled: bool
     max_shard_size: str  # such as "5GB"
+    adapter: Literal["folded", "apart", "both"]  # of a run with an adapter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +238,7 @@ class Config:
     seed: Whole
     data: DataConfig
     model: ModelConfig
+    adapter: AdapterConfig
     partition: PartitionConfig
     optim: OptimConfig
     train: TrainConfig

@@ -81,6 +81,21 @@ def read_keys(folder: str | Path) -> frozenset[str]:
     return frozenset(_weight_map(Path(folder)))
 
 
+def read_tensors(file: Path) -> dict[str, np.ndarray]:
+    """Read all of a small safetensors file.
+
+    Raises:
+      InputError: if it is absent or damaged, or a value is not finite.
+    """
+    with _open(file) as tensors:
+        keys = tensors.keys()
+        read = {key: tensors.get_tensor(key) for key in keys}
+    for key, tensor in read.items():
+        if tensor.dtype.kind in "fV" and not _finite(tensor):
+            raise InputError(f"{file}: tensor {key} holds NaN or infinity.")
+    return read
+
+
 def load_pretrained(
     folder: str | Path, family: Family, abstract_params: Params, *, task: str
 ) -> Params:

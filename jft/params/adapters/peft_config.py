@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An adapter's settings as PEFT's ``adapter_config.json``, and back."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from jft.params.adapters.adapter import Adapter, Leaves
+from jft.params.adapters.ia3 import Ia3
+from jft.params.adapters.lora import Lora
+from jft.params.adapters.peft_names import Names
+from jft.params.adapters.targets import pattern_value
+from jft.params.layout import CONV1D
+from jft.types import InputError
+
+# without "SEQ_2_SEQ_LM": PEFT 0.21 asks a model of that type for what transformers 5.23
+# has renamed, and without a type it loads
+TASK_TYPES = {
+    "base": "FEATURE_EXTRACTION",
+    "causal_lm": "CAUSAL_LM",
+    "question_answering": "QUESTION_ANS",
+    "sequence_classification": "SEQ_CLS",
+    "token_classification": "TOKEN_CLS",
+}
+
+# options that change nothing of what a loaded adapter computes, or that tensors tell
+_NEUTRAL = {
+    "auto_mapping", "base_model_name_or_path", "exclude_modules", "fan_in_fan_out",
+    "inference_mode", "init_ia3_weights", "layers_pattern", "layers_to_transform",
+    "loftq_config", "lora_dropout", "megatron_core", "modules_to_save", "peft_type",
+    "peft_version", "qalora_group_size", "revision", "target_modules", "task_type",
+}  # fmt: skip
+_LORA = {
+    "alpha_pattern", "bias", "init_lora_weights", "lora_alpha", "r", "rank_pattern",
+    "use_dora", "use_rslora",
+}  # fmt: skip
+_IA3 = {"feedforward_modules"}
+# initialisations that change the base's own numbers when PEFT loads the adapter
+_CHANGES_BASE = ("corda", "loftq", "lora_ga", "olora", "pissa")
+
+
+def to_peft_config(
+    adapter: Adapter,
+    *,
+    adapted: Collection[str],
+    saved: Collection[str],
+    names: Names,
+    task: str,
+    base_model: str | None,
+) -> dict[str, Any]:
+    """Say in PEFT's words what an adapter is.
+
+    Args:
+      adapter: a method that PEFT has.
+      adapted: the modules that it adapts.
+      saved: the modules of the base that are kept with it.
+      names: the model's.
+      task: the model's.
+      base_model: the name or folder of the base, for PEFT's ``AutoPeftModel``.
+
+    Returns:
+      The dict that becomes adapter_config.json.
+
+    Raises:
+      InputError: for a method that PEFT has not.
+    """
+    if adapter.peft_type is None:
+        raise InputError(
+            f"PEFT has no adapter like {type(adapter).__name__}: all that it trains is "
+            "the base's own. Save the model instead."
+        )
+    common = {
+        "base_model_name_or_path": base_model,
+        "fan_in_fan_out": any(CONV1D.fullmatch(f"{path}/kernel") for path in adapted),
+        "inference_mode": True,
+        "modules_to_save": sorted(names.modules[path] for path in saved) or None,
+        "peft_type": adapter.peft_type,
+        "target_modules": short_names(adapted, names),
+        "task_type": TASK_TYPES.get(task),
+    }
+    if isinstance(adapter, Ia3):
+        on_inputs = [path for path in adapted if adapter.on_inputs(path)]
+        common["target_modules"] = sorted(names.modules[path] for path in adapted)
+        feedforward = sorted(names.modules[path] for path in on_inputs)
+        return {**common, "feedforward_modules": feedforward}
+    assert isinstance(adapter, Lora)
+    return {**common, **_lora_settings(adapter, adapted, names)}
+
+
+def short_names(adapted: Collection[str], names: Names) -> list[str]:
+    """The last parts of the modules' names, where they name these and no others."""
+    full = sorted(names.modules[path] for path in adapted)
+    short = sorted({name.rpartition(".")[2] for name in full})
+    every = {
+        ".".join(parts[: i + 1])
+        for name in names.modules.values()
+        for parts in [name.split(".")]
+        for i in range(len(parts))
+    }
+    named = sorted(name for name in every if name.rpartition(".")[2] in short)
+    return short if named == full else full
+
+
+def _lora_settings(
+    adapter: Lora, adapted: Collection[str], names: Names
+) -> dict[str, Any]:
+    twice = 2 if adapter.init_method == "pissa" else 1  # the rank as it is written
+    ranks = {
+        p: twice * pattern_value(adapter.rank_pattern, p, adapter.rank) for p in adapted
+    }
+    rank = twice * adapter.rank
+    alphas = {
+        path: adapter.scale(path) * (math.sqrt(r) if adapter.rslora else r)
+        for path, r in ranks.items()
+    }
+    alpha = adapter.alpha * (math.sqrt(twice) if adapter.rslora else twice)
+
+    def differing(values: Mapping[str, Any], usual: Any) -> dict[str, Any]:
+        return {
+            names.modules[path]: value
+            for path, value in sorted(values.items())
+            if not math.isclose(value, usual)
+        }
+
+    return {
+        "alpha_pattern": differing(alphas, alpha),
+        "bias": adapter.bias,
+        "init_lora_weights": True,
+        "lora_alpha": alpha,
+        "lora_dropout": adapter.dropout,
+        "r": rank,
+        "rank_pattern": differing(ranks, rank),
+        "use_dora": adapter.dora,
+        "use_rslora": adapter.rslora,
+    }
+
+
+def from_peft_config(
+    config: Mapping[str, Any],
+    leaves_of: Mapping[str, Leaves],
+    trained: Collection[str],
+    names: Names,
+) -> Adapter:
+    """Read PEFT's settings; which modules are adapted, and how wide, the tensors tell.
+
+    Args:
+      config: adapter_config.json.
+      leaves_of: the adapters' parameters.
+      trained: the base's parameters that came with them.
+      names: the model's.
+
+    Raises:
+      InputError: for a method or an option that jft has not.
+    """
+    known = {"LORA": _LORA, "IA3": _IA3}
+    kind = config.get("peft_type")
+    if kind not in known:
+        raise InputError(
+            f"adapter_config.json: peft_type is {kind!r}; jft reads {sorted(known)}."
+        )
+    unknown = {
+        name: value
+        for name, value in config.items()
+        if name not in _NEUTRAL | known[kind] and value not in (None, False, [], {})
+    }
+    if unknown:
+        raise InputError(
+            f"adapter_config.json sets {unknown}, which jft has not; of a {kind} it "
+            f"knows {sorted(known[kind])}."
+        )
+    targets = tuple(leaves_of)
+    if kind == "IA3":
+        feedforward = tuple(
+            path
+            for path in targets
+            if _names_module(config.get("feedforward_modules"), names.modules[path])
+        )
+        also_train = tuple(map(re.escape, sorted(trained)))
+        return Ia3(targets=targets, feedforward=feedforward, also_train=also_train)
+    return _read_lora(config, leaves_of, trained, names)
+
+
+def _read_lora(
+    config: Mapping[str, Any],
+    leaves_of: Mapping[str, Leaves],
+    trained: Collection[str],
+    names: Names,
+) -> Lora:
+    start = str(config.get("init_lora_weights", True)).lower()
+    if start.startswith(_CHANGES_BASE):
+        raise InputError(
+            f"adapter_config.json: init_lora_weights is {start!r}, which changes the "
+            "base too; save it as a plain LoRA, with save_pretrained(…, "
+            "path_initial_model_for_weight_conversion=…)."
+        )
+    targets = tuple(leaves_of)
+    rank, alpha = config.get("r", 8), float(config.get("lora_alpha", 8))
+    pattern = config.get("alpha_pattern") or {}
+    alphas = {
+        path: float(_value_of(pattern, names.modules[path], alpha)) for path in targets
+    }
+    ranks = {path: _rank(leaves) for path, leaves in leaves_of.items()}
+    adapter = Lora(
+        rank=rank,
+        alpha=alpha,
+        targets=targets,
+        rank_pattern=tuple((p, r) for p, r in ranks.items() if r != rank),
+        alpha_pattern=tuple((p, a) for p, a in alphas.items() if a != alpha),
+        rslora=config.get("use_rslora", False),
+        dora=config.get("use_dora", False),
+        dropout=config.get("lora_dropout", 0.0),
+        bias=config.get("bias", "none"),
+    )
+    rest = (path for path in sorted(trained) if not adapter.moves(path, targets, ()))
+    return dataclasses.replace(adapter, also_train=tuple(map(re.escape, rest)))
+
+
+def _rank(leaves: Leaves) -> int:
+    """Of a module, as the shape of its factor tells."""
+    factor = leaves["lora_A" if "lora_A" in leaves else "lora_embedding_A"]
+    return int(factor.shape[-1])
+
+
+def _names_module(named: Any, name: str) -> bool:
+    """Whether PEFT's list of names, or its regex, picks the module of that name."""
+    if isinstance(named, str):
+        return re.fullmatch(named, name) is not None
+    return any(name == x or name.endswith(f".{x}") for x in named or ())
+
+
+def _value_of(pattern: Mapping[str, Any], name: str, default: Any) -> Any:
+    """The value of the first of PEFT's patterns that names the module."""
+    found = (v for k, v in pattern.items() if re.match(rf"(.*\.)?({k})$", name))
+    return next(found, default)

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What PEFT calls a model's modules: the names of torch's, in memory.
+
+They are the checkpoint's keys, but for families whose modules transformers 5 renamed.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from jft.models import Family
+from jft.params.keys import checkpoint_keys
+from jft.types import InputError
+
+# model_type -> (the checkpoint's name, the module's), each replaced in turn
+RENAMED: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "vit": (
+        (r"encoder\.layer\.", "layers."),
+        (r"attention\.attention\.query\b", "attention.q_proj"),
+        (r"attention\.attention\.key\b", "attention.k_proj"),
+        (r"attention\.attention\.value\b", "attention.v_proj"),
+        (r"attention\.output\.dense\b", "attention.o_proj"),
+        (r"intermediate\.dense\b", "mlp.fc1"),
+        (r"output\.dense\b", "mlp.fc2"),
+    ),
+}
+
+
+class Names(NamedTuple):
+    """A model's names and PEFT's, both ways."""
+
+    tensors: dict[str, str]  # path of a parameter -> torch's name of it
+    paths: dict[str, str]  # and back; older names are read too
+    modules: dict[str, str]  # path of a module -> torch's name of it
+    module_paths: dict[str, str]  # and back; likewise
+
+    def module_path(self, name: str) -> str:
+        """The path of a module, of PEFT's name."""
+        if name not in self.module_paths:
+            raise InputError(
+                f"the adapter is for a module {name!r}, which the model has not; it "
+                f"has {sorted(self.modules.values())[:3]}, …: the adapter is another "
+                "base's, or another head's."
+            )
+        return self.module_paths[name]
+
+
+def make_names(family: Family, task: str, paths: Iterable[str]) -> Names:
+    """Name a model's parameters and modules.
+
+    >>> from jft.models import get_family
+    >>> make_names(get_family("vit"), "image_classification",
+    ...     ["vit/encoder/layer/0/output/dense/bias"]).tensors
+    {'vit/encoder/layer/0/output/dense/bias': 'vit.layers.0.mlp.fc2.bias'}
+    """
+    paths = list(paths)
+    keys = checkpoint_keys(family, task, paths)
+    tensors = {path: _renamed(family, key) for path, key in keys.items()}
+    both = [*keys.items(), *tensors.items()]
+    tops = {path.partition("/")[0] for path in paths}  # a head of several modules
+    return Names(
+        tensors=tensors,
+        paths={name: path for path, name in both},
+        modules={top: top for top in tops}
+        | {_parent(path, "/"): _parent(x, ".") for path, x in tensors.items()},
+        module_paths={_parent(name, "."): _parent(path, "/") for path, name in both},
+    )
+
+
+def _renamed(family: Family, key: str) -> str:
+    for pattern, replacement in RENAMED.get(family.model_type, ()):
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def _parent(name: str, separator: str) -> str:
+    return name.rpartition(separator)[0]

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which modules are adapted: names as PEFT takes them, or regexes over paths."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import TypeVar
+
+from jft.params.adapters.adapter import Product
+from jft.types import InputError
+
+ALL_LINEAR = "all-linear"
+
+T = TypeVar("T")
+
+
+def matches(target: str, path: str) -> bool:
+    r"""Whether a target names a module: all of its path, or its end from a "/" on.
+
+    So PEFT's names work as they are: a dot of ``attention.output.dense`` matches the
+    slash of the path.
+
+    >>> matches("query", "bert/encoder/layer/0/attention/self/query")
+    True
+    >>> matches(r"bert/encoder/layer/[01]/.*/query", "bert/encoder/layer/2/self/query")
+    False
+    """
+    return re.fullmatch(rf"(?:.+/)?(?:{target})", path) is not None
+
+
+def choose_targets(
+    targets: Sequence[str],
+    products: Mapping[str, Product],
+    *,
+    head: Collection[str],
+    modules: Collection[str],
+) -> dict[str, Product]:
+    """Pick the modules to adapt.
+
+    Args:
+      targets: each a name or regex, see `matches`, or ``"all-linear"``: every product
+        with a matrix but the head's.
+      products: what can be adapted.
+      head: the modules of the head, which moves by itself.
+      modules: all modules that have parameters, to tell a wrong name from one that is
+        no product.
+
+    Returns:
+      The chosen of ``products``.
+
+    Raises:
+      InputError: if a target is no regex, or picks nothing.
+    """
+    chosen: set[str] = set()
+    for target in targets:
+        found = _find(target, products, head)
+        if not found:
+            raise InputError(_nothing_found(target, products, modules))
+        chosen |= found
+    if not chosen:
+        raise InputError(
+            f"targets is {list(targets)}, so nothing is adapted; name modules such as "
+            f'{_last_names(products)[:3]}, or "{ALL_LINEAR}".'
+        )
+    return {path: product for path, product in products.items() if path in chosen}
+
+
+def pattern_value(patterns: Sequence[tuple[str, T]], path: str, default: T) -> T:
+    """The value of the first pattern that names the module, see `matches`.
+
+    >>> pattern_value([("query", 4)], "layer/0/query", 8)
+    4
+    """
+    return next((value for name, value in patterns if matches(name, path)), default)
+
+
+def check_patterns(
+    what: str, patterns: Sequence[tuple[str, T]], adapted: Collection[str]
+) -> None:
+    """Refuse a pattern that names no adapted module."""
+    for name, _ in patterns:
+        if not any(matches(name, path) for path in adapted):
+            raise InputError(
+                f"{what} names {name!r}, which is none of the adapted modules "
+                f"{_last_names(adapted)}; correct it, or add it to the targets."
+            )
+
+
+def _find(
+    target: str, products: Mapping[str, Product], head: Collection[str]
+) -> set[str]:
+    if target == ALL_LINEAR:
+        dense = {path for path, product in products.items() if product.kind == "dense"}
+        return dense - set(head)
+    try:
+        return {path for path in products if matches(target, path)}
+    except re.error as error:
+        raise InputError(
+            f"the target {target!r} is no regular expression: {error}. Give names of "
+            "modules, or Python regular expressions over their paths."
+        ) from error
+
+
+def _nothing_found(
+    target: str, products: Mapping[str, Product], modules: Collection[str]
+) -> str:
+    known = f"The model's products are {_last_names(products)}"
+    others = sorted(path for path in modules if matches(target, path))
+    if others:
+        return (
+            f"the target {target!r} is {others[0]}, which is no product with a matrix "
+            f"nor an embedding, so it has nothing to adapt. {known}."
+        )
+    return f"the target {target!r} names no module. {known}; paths use slashes."
+
+
+def _last_names(paths: Collection[str]) -> list[str]:
+    return sorted({path.rpartition("/")[2] for path in paths})

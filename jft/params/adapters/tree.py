@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tree of a model with adapters: taken apart, labelled, and made one again."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+from jft.models import Family
+from jft.params.adapters.adapter import SUBTREE, Adapter, Leaves, Product
+from jft.params.adapters.lora import START
+from jft.params.init import matches_any
+from jft.paths import flatten, map_with_path, unflatten
+from jft.types import FROZEN, InputError, LayerIndex, ParamLabels, Params
+
+# what a new head answers is no adapter's to learn
+HEADS_OF_THEIR_OWN = (
+    "sequence_classification",
+    "token_classification",
+    "question_answering",
+    "image_classification",
+)
+
+
+def adapters_of(params: Params) -> dict[str, Leaves]:
+    """The adapters' parameters by module: ``{path: {name: leaf}}``."""
+    found: dict[str, Leaves] = {}
+    for path, leaf in flatten(params.get(SUBTREE, {})).items():
+        module, _, name = path.rpartition("/")
+        found.setdefault(module, {})[name] = leaf
+    return found
+
+
+def without_adapters(params: Params) -> Params:
+    """The base's parameters."""
+    return {name: tree for name, tree in params.items() if name != SUBTREE}
+
+
+def with_adapters(params: Params, leaves_of: Mapping[str, Leaves]) -> Params:
+    """The base's parameters with a subtree of adapters beside them."""
+    if not leaves_of:
+        return without_adapters(params)
+    flat = {
+        f"{path}/{name}": x for path, xs in leaves_of.items() for name, x in xs.items()
+    }
+    return {**without_adapters(params), SUBTREE: unflatten(flat)}
+
+
+def modules_of(paths: Iterable[str]) -> set[str]:
+    """The modules that have parameters of their own, of the parameters' paths."""
+    return {path.rpartition("/")[0] for path in paths}
+
+
+def head_rules(family: Family, task: str) -> tuple[str, ...]:
+    """Regexes of the head that trains beside an adapter: a classifier."""
+    return family.head_rules(task) if task in HEADS_OF_THEIR_OWN else ()
+
+
+def adapted_layer_index(layer_index: LayerIndex, paths: Iterable[str]) -> LayerIndex:
+    """Give each of an adapter's parameters the depth of the module it stands beside.
+
+    Args:
+      layer_index: the family's.
+      paths: the base's parameters.
+    """
+    first = {path.rpartition("/")[0]: path for path in paths}
+
+    def of_adapted(path: str) -> int:
+        prefix, _, rest = path.partition("/")
+        if prefix != SUBTREE:
+            return layer_index(path)
+        module = rest.rpartition("/")[0]
+        if module not in first:
+            raise InputError(
+                f"{path} adapts {module}, a module that the model has not; expected "
+                f"the path of a module after {SUBTREE}/."
+            )
+        return layer_index(first[module])
+
+    return of_adapted
+
+
+def label_adapted(
+    params: Params, base_labels: ParamLabels, adapter: Adapter
+) -> ParamLabels:
+    """Label what an adapter lets move; the rest of the base is frozen.
+
+    Adapters have the label ``"adapter"``, but the second factors of LoRA, which are
+    ``"lora_B"``: LoRA+ gives them a higher rate, as a label's multiplier (Hayou et al.
+    2024, arXiv 2402.12354: 16).
+
+    Args:
+      params: the model's, with adapters.
+      base_labels: of the base alone; what moves of it keeps its label.
+      adapter: the method.
+
+    Returns:
+      Labels of the structure of ``params``.
+    """
+    label_of = flatten(base_labels)
+    adapted = adapters_of(params).keys()
+    norms = {
+        path.removesuffix("/scale") for path in label_of if path.endswith("/scale")
+    }
+    rules = adapter.also_train or ()
+
+    def label(path: str, leaf: Any) -> str:
+        if path.startswith(f"{SUBTREE}/"):
+            return _own_label(path.rpartition("/")[2])
+        moves = matches_any(rules, path) or adapter.moves(path, adapted, norms)
+        return label_of[path] if moves else FROZEN
+
+    return map_with_path(label, params)
+
+
+def _own_label(name: str) -> str:
+    if name.endswith(START):
+        return FROZEN
+    return "lora_B" if re.fullmatch(r"lora(_embedding)?_B", name) else "adapter"
+
+
+def check_foldable(params: Params, products: Mapping[str, Product]) -> None:
+    """Refuse what ``fold`` would, before there is anything to fold."""
+    for module in adapters_of(params):
+        if products[module].scores:
+            raise InputError(
+                f"{module} is the embedding and, transposed, the output layer; its "
+                "adapter changes the first alone, so it cannot be folded. Keep the "
+                'adapter apart (in a config, export.adapter="apart"), or leave the '
+                "embedding out of its targets."
+            )
+
+
+def fold(
+    params: Params, adapter: Adapter, *, products: Mapping[str, Product]
+) -> Params:
+    """Make the adapters part of the base, with the same answers.
+
+    Args:
+      params: the model's; without adapters they come back as they are.
+      adapter: the method.
+      products: see `find_products`.
+
+    Returns:
+      The base's parameters, each in its dtype.
+
+    Raises:
+      InputError: for a table of words that also scores the outputs: the adapter
+        changes the look-up alone, and one table cannot do both.
+    """
+    check_foldable(params, products)
+    flat = flatten(without_adapters(params))
+    for module, leaves in adapters_of(params).items():
+        names = [path for path in flat if path.rpartition("/")[0] == module]
+        base = {path.rpartition("/")[2]: flat[path] for path in names}
+        for name, x in adapter.fold(module, base, leaves).items():
+            flat[f"{module}/{name}"] = jnp.asarray(x, base[name].dtype)
+    return unflatten(flat)

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run with an adapter: what it prints, resumes and leaves."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import jft
+from experiments import build, evaluate, export, finetune
+from jft.config import AdapterConfig, read_config
+from jft.params.adapters import ADAPTERS
+
+LORA = (
+    "--config.adapter.method=lora",
+    "--config.adapter.rank=2",
+    "--config.adapter.dropout=0.1",
+    "--config.optim.multipliers.lora_B=16",
+)
+
+
+@pytest.fixture(scope="module")
+def adapter_run(call, tiny, base, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("adapter") / "run"
+    result = call(finetune, tiny, base, *LORA, f"--workdir={workdir}")
+    assert result.status == 0, result.err
+    return workdir, result.out
+
+
+def test_settings_are_those_of_the_methods():
+    settings = {field.name for field in dataclasses.fields(AdapterConfig)}
+    known = {f.name for method in ADAPTERS.values() for f in dataclasses.fields(method)}
+    assert settings == known | {"method"}
+
+
+def test_table_says_what_moves(adapter_run):
+    _, out = adapter_run
+    rows = [line.split() for line in out.splitlines() if "adapters/vit" in line]
+    assert [(row[0], row[2], row[6]) for row in rows] == [
+        ("1", "adapter", "1"),
+        ("1", "lora_B", "16"),
+    ]
+    assert any("frozen" in line and "never" in line for line in out.splitlines())
+
+
+def test_base_stays_and_both_exports_say_the_same(adapter_run, base):
+    workdir, _ = adapter_run
+    folder = base.partition("=")[2]
+    read = read_config(workdir)
+    job = build.make_job(build.complete(read))
+    folded = jft.load(workdir / "export")
+    stored = load_file(workdir / "export" / "adapter" / "adapter_model.safetensors")
+    assert len(stored) == 2 * 6 + 2  # two factors of each product, and the head
+    frozen = jft.load(folder, class_names=folded.class_names, key=jax.random.key(7))
+    adapted = jft.load_adapter(workdir / "export" / "adapter", frozen)
+    batch = {"pixel_values": np.ones((2, 8, 8, 1), np.float32)}
+    one = folded.apply_fn(folded.params, batch, key=None)
+    other = adapted.apply_fn(adapted.params, batch, key=None)
+    np.testing.assert_allclose(one, other, atol=1e-5)
+    # all but products and head is still the base's, and the checkpoint has none of it
+    before, after = (
+        load_file(f"{x}/model.safetensors") for x in (folder, workdir / "export")
+    )
+    for key in before:
+        if "norm" in key or "embeddings" in key:
+            np.testing.assert_array_equal(before[key], after[key])
+    assert job.model.adapter.rank == 2
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert summary["params"]["trainable"] == sum(x.size for x in stored.values())
+
+
+def test_resumes_bit_for_bit(adapter_run, call, tiny, base, tmp_path):
+    workdir, _ = adapter_run
+    again = tmp_path / "run"
+    shutil.copytree(workdir, again)
+    (again / "summary.json").unlink()
+    shutil.rmtree(again / "export")
+    (last,) = (p for p in (again / "checkpoints").iterdir() if p.name.endswith("4"))
+    shutil.rmtree(last)
+    result = call(finetune, tiny, base, *LORA, f"--workdir={again}")
+    assert result.status == 0, result.err
+    assert "going on from step 2" in result.out
+    name = "export/adapter/adapter_model.safetensors"
+    one, other = load_file(workdir / name), load_file(again / name)
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_scripts_read_the_run(adapter_run, call, tmp_path):
+    workdir, _ = adapter_run
+    assert call(evaluate, f"--workdir={workdir}").status == 0
+    result = call(export, f"--workdir={workdir}", f"--to={tmp_path}")
+    assert result.status == 0, result.err
+    one = load_file(tmp_path / "model.safetensors")
+    other = load_file(workdir / "export" / "model.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--config.adapter.method=lora"], "model.pretrained is None"),
+        (["--config.adapter.method=lara"], "'lora'"),
+        (
+            ["BASE", "--config.adapter.method=lora", "--config.adapter.rank=99"],
+            "rank 99",
+        ),
+        (["BASE", "--config.adapter.method=ia3"], None),
+        (["BASE", "--config.adapter.method=bitfit"], None),
+    ],
+)
+def test_settings_that_do_and_do_not_fit(call, tiny, base, tmp_path, flags, said):
+    flags = [base if flag == "BASE" else flag for flag in flags]
+    short = "--config.train.num_steps=3"
+    result = call(finetune, tiny, short, *flags, f"--workdir={tmp_path / 'run'}")
+    assert result.status == (2 if said else 0), result.err
+    assert said is None or said in result.err
+    if said is None:  # PEFT has (IA)³ and no BitFit
+        has_ia3 = "--config.adapter.method=ia3" in flags
+        assert (tmp_path / "run" / "export" / "adapter").exists() == has_ia3

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What holds for every method on every family."""
+
+import collections
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jft
+from jft import optim, partition, train
+from jft.models import MODELS
+from jft.params import adapters
+from jft.paths import flatten
+from jft.types import FROZEN
+from tests.params.adapters import table
+
+# families that make their layers in ways of their own: shared, fused, convolved, bare
+DISTINCT = (
+    "albert",
+    "bart",
+    "bert",
+    "deberta-v2",
+    "electra",
+    "gpt2",
+    "llama",
+    "modernbert",
+    "t5",
+    "vit",
+)
+# families whose steps are compiled and run
+STEPPED = ("bert", "t5")
+
+
+def test_table_is_complete():
+    methods = {type(row.adapter) for row in table.METHODS.values()}
+    assert methods == set(adapters.ADAPTERS.values())
+    assert set(table.FAMILIES) == set(MODELS)
+
+
+@pytest.fixture(scope="module")
+def model_of():
+    made = {}
+
+    def get(model_type):
+        if model_type not in made:
+            made[model_type] = table.make_model(model_type)
+        return made[model_type]
+
+    return get
+
+
+@pytest.mark.parametrize("model_type", table.FAMILIES)
+def test_reaches_every_target_and_leaves_the_rest(model_type, model_of):
+    """By tracing alone; what the numbers are is for the tests below."""
+    base, batch = model_of(model_type)
+    expected = jax.eval_shape(lambda p: base.apply_fn(p, batch, key=None), base.params)
+    before = flatten(base.params)
+    methods = table.METHODS if model_type == "bert" else ("dora", "norm")
+    for row in (table.METHODS[name] for name in methods):
+        model = adapt(base, row)
+        check_labels(base, model, row)
+        calls = collections.Counter()
+        model = model._replace(module=count(model.module, calls))
+        outputs = jax.eval_shape(
+            lambda params, module=model.module: module.apply({"params": params}, batch),
+            model.params,
+        )
+        assert outputs == expected
+        assert set(calls) == set(adapters.adapters_of(model.params))
+        assert bool(calls) == row.adds
+        for path, leaf in flatten(adapters.without_adapters(model.params)).items():
+            assert leaf is before[path]
+
+
+def count(module, calls):
+    """The module, its adapter noting every call."""
+
+    class Counting(type(module.adapter)):
+        def forward(self, path, call, leaves):
+            calls[path] += 1
+            return super().forward(path, call, leaves)
+
+    settings = {
+        field.name: getattr(module.adapter, field.name)
+        for field in dataclasses.fields(module.adapter)
+    }
+    return dataclasses.replace(module, adapter=Counting(**settings))
+
+
+def check_labels(base, model, row):
+    """What moves has optimizer state, and only that; each has its layer's depth."""
+    labels, tx = labels_and_tx(model)
+    moving = {path for path, label in flatten(labels).items() if label != FROZEN}
+    own = {path for path in moving if path.startswith("adapters/")}
+    head = {path for path in moving - own if is_head(model, path)}
+    rest = moving - own - head
+    assert bool(head) == (model.task != "seq2seq_lm")
+    assert bool(own) == row.adds
+    if isinstance(row.adapter, adapters.NormTuning):
+        assert not any(path.endswith("/kernel") for path in rest)
+    else:
+        assert all(path.endswith("/bias") for path in rest)
+        assert bool(rest) <= (getattr(row.adapter, "bias", "all") != "none")
+    state = jax.eval_shape(
+        lambda params: train.init_state(params, labels, tx=tx, key=jax.random.key(0)),
+        model.params,
+    )
+    names = flatten(state.opt_state)
+    assert {name.split("mu/", 1)[1] for name in names if "mu/" in name} == moving
+    for path in own:
+        module = path.removeprefix("adapters/").rpartition("/")[0]
+        beside = [p for p in flatten(base.params) if p.rpartition("/")[0] == module]
+        assert {base.layer_index(p) for p in beside} == {model.layer_index(path)}
+
+
+def is_head(model, path):
+    rules = model.family.head_rules(model.task)
+    return any(re.fullmatch(rule, path) for rule in rules)
+
+
+def adapt(base, row):
+    return jft.adapt(base, row.adapter, key=jax.random.key(1))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "method"),
+    [
+        *((model_type, "dora") for model_type in DISTINCT),
+        *(("bert", method) for method in table.METHODS if method != "dora"),
+    ],
+)
+def test_starts_as_the_base_and_folds(model_type, method, model_of):
+    """Distinct families with one method that reads all of a layer, and all methods."""
+    base, batch = model_of(model_type)
+    row = table.METHODS[method]
+    model = adapt(base, row)
+    plain_fn = jax.jit(lambda params: base.apply_fn(params, batch, key=None))
+    adapted_fn = jax.jit(lambda params: model.apply_fn(params, batch, key=None))
+    plain = plain_fn(base.params)
+    size = largest_difference(plain, jax.tree.map(jnp.zeros_like, plain))
+    assert largest_difference(plain, adapted_fn(model.params)) < 1e-5 * size
+    moved = table.trained(model.params)
+    adapted = adapted_fn(moved)
+    assert row.adds == (largest_difference(plain, adapted) > 0.02 * size)
+    size = max(size, largest_difference(adapted, jax.tree.map(jnp.zeros_like, plain)))
+    folded = jft.fold(model, params=moved)
+    assert flatten(folded.params).keys() == flatten(base.params).keys()
+    assert largest_difference(plain_fn(folded.params), adapted) < 1e-5 * size
+    assert jft.fold(folded).params is folded.params
+
+
+def largest_difference(one, other):
+    differences = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), one, other)
+    return float(max(jax.tree.leaves(differences)))
+
+
+def labels_and_tx(model):
+    base_labels = partition.label_params(
+        adapters.without_adapters(model.params), [(".*", "base")]
+    )
+    labels = adapters.label_adapted(model.params, base_labels, model.adapter)
+    tx = optim.make_optimizer(labels, learning_rate=0.05, weight_decay=0.1)
+    return labels, tx
+
+
+@pytest.mark.parametrize(
+    ("model_type", "method"),
+    [
+        *((model_type, "dora") for model_type in STEPPED),
+        *(("bert", method) for method in table.METHODS if method != "dora"),
+    ],
+)
+def test_two_steps_move_what_they_should_and_nothing_else(model_type, method, model_of):
+    base, batch = model_of(model_type)
+    model = adapt(base, table.METHODS[method])
+    labels, tx = labels_and_tx(model)
+    state = train.init_state(model.params, labels, tx=tx, key=jax.random.key(0))
+    step = train.make_train_step(model.apply_fn, away_from_zero, tx, labels)
+    for _ in range(2):
+        state, metrics = step(state, batch)
+        assert np.isfinite(float(metrics["loss"]))
+    old, new = flatten(model.params), flatten(state.params)
+    moved = {p for p in new if not np.array_equal(new[p], old[p])}
+    asked = {p for p, label in flatten(labels).items() if label != FROZEN}
+    assert moved <= asked
+    assert not any(path.endswith("_start") for path in moved)
+    assert asked - moved <= {p for p in asked if no_gradient(p)}
+    assert any("adapters/" in path for path in moved) == table.METHODS[method].adds
+
+
+def away_from_zero(outputs, batch):
+    del batch
+    targets = jnp.sin(jnp.arange(outputs.size, dtype=jnp.float32)).reshape(
+        outputs.shape
+    )
+    return jnp.square(outputs - targets).sum(), jnp.asarray(float(outputs.size))
+
+
+def no_gradient(path):
+    """A key's bias moves all scores of a row alike, but for rounding."""
+    return path.endswith(("key/bias", "cls_token"))
