@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jft.models.activations import ACTIVATIONS
+from jft.models.activations import ACTIVATIONS, gelu
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -26,3 +27,23 @@ def test_activation_is_transformers_formula(name):
     xs = np.linspace(-3, 3, 13, dtype=np.float32)
     expected = [formulas[name](float(x)) for x in xs]
     np.testing.assert_allclose(ACTIVATIONS[name](jnp.asarray(xs)), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "atol"), [("float64", 1e-14), ("float32", 1e-6), ("bfloat16", 0.02)]
+)
+def test_the_slope_of_gelu_is_that_of_its_formula(dtype, atol):
+    with jax.enable_x64(True):
+        x = jnp.linspace(-6, 6, 101).astype(dtype)
+        y, vjp = jax.vjp(gelu, x)
+        (slope,) = vjp(jnp.ones_like(y))
+        assert y.dtype == slope.dtype == x.dtype
+        at = x.astype(jnp.float64)
+        plain = jax.vmap(jax.grad(lambda x: x * jax.scipy.stats.norm.cdf(x)))
+        np.testing.assert_allclose(slope.astype(float), plain(at), atol=atol)
+
+
+def test_gelu_keeps_its_input_alone_for_the_backward_pass():
+    x = jnp.linspace(-1, 1, 7)
+    _, vjp = jax.vjp(lambda x: gelu(x * 2), x)
+    assert [leaf.size for leaf in jax.tree.leaves(vjp)].count(x.size) == 1
