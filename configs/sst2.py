@@ -17,7 +17,8 @@ more after each epoch), ``quicktest``.
 From all-MiniLM-L6-v2, accuracy in percent on the validation split, mean ± standard
 deviation over the seeds 0 to 2: 86.5 ± 0.4 after one epoch, 88.1 ± 0.5 after three
 (Trainer: 86.0 ± 0.4 and 87.5 ± 0.2), by the same suite in float32 on one H200, 26
-November 2026; three epochs took 20 s, 14 of them compiling (Trainer: 15 s).
+November 2026, before sentences shared rows; three epochs took 20 s, 14 of
+them compiling (Trainer: 15 s).
 """
 
 from typing import Any

@@ -3,7 +3,7 @@
 
 import bisect
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,21 +143,31 @@ class Activations:
         averaged = self._job.config.optim.ema_decay is not None
         return ("train",) if averaged else ("train", "validation")
 
+    def _lowest(self, groups: Collection[Any]) -> int:
+        """The boundary below the open layers; 0 where that saves too little.
+
+        Embedding a text is a look-up, which is sooner done than read from a file.
+        """
+        lowest: int = min(groups)
+        return 0 if lowest == 1 and self._job.task.reads == "text" else lowest
+
     def _plan(self, step: int, groups: train.OpenGroups) -> tuple[tuple[int, ...], int]:
         """What the phase of a step keeps, resumed or not, and how many steps it has."""
         job, epoch = self._job, self._job.loader.steps_per_epoch
         if job.plan.phases and groups is not None:
             lengths = [phase.stop - phase.start for phase in job.plan.phases]
             stretches = [
-                train.Stretch(min(phase.trainable), length / epoch)
+                train.Stretch(self._lowest(phase.trainable), length / epoch)
                 for phase, length in zip(job.plan.phases, lengths, strict=True)
             ]
             planned = train.plan_boundaries(stretches, most=self._most)
             stops = [phase.stop for phase in job.plan.phases]
             number = bisect.bisect_right(stops, step)
             return planned[number], lengths[number]
-        lowest = lowest_moving(job) if groups is None else min(groups)
-        whole_run = train.Stretch(lowest, job.plan.num_steps / epoch)
+        moving = (
+            build.moving_layers(job.model, job.labels) if groups is None else groups
+        )
+        whole_run = train.Stretch(self._lowest(moving), job.plan.num_steps / epoch)
         boundaries = train.choose_boundaries([whole_run], most=self._most)
         return boundaries, job.plan.num_steps
 
@@ -195,12 +205,14 @@ def rows_of(job: build.Job, split: str, place: Callable[[Batch], Batch]) -> trai
     """The rows of a split, for the cache."""
     table = job.tables[split]
     batches = feed.make_eval_batches(job.config.data, table, job.model)
+    shared = feed.shares_rows(job.config.data, job.model)
     of_tokens = {}
     if isinstance(table, data.TokenTable):
         of_tokens = {
             "lengths": table.lengths,
             "padding": table.padding,
-            "padding_side": table.padding_side,
+            # rows that share others are taken apart to begin at their first token
+            "padding_side": "right" if shared else table.padding_side,
         }
     return train.Rows(
         name=repr(table),

@@ -10,7 +10,7 @@ A run brings its own data; a folder needs a config that says which.
 from absl import flags
 
 from experiments import build, feed, judge, keep
-from jft import train
+from jft import processes, train
 from jft.config import (
     define_process_flags,
     load_config_file,
@@ -39,14 +39,14 @@ def main() -> None:
             )
         config = build.complete(resolve(load_config_file(CONFIG.value)[1]))
     build.check_task(model, config.data)
-    splits = feed.load_examples(config)
+    splits = processes.together(lambda: feed.load_examples(config))
     if SPLIT.value not in splits:
         raise InputError(
             f"--split is {SPLIT.value!r}; expected one of {sorted(splits)}."
         )
     examples = splits[SPLIT.value]
     build.check_classes(model, examples.class_names)
-    table = feed.make_table(config.data, examples, model)
+    table = processes.together(lambda: feed.make_table(config.data, examples, model))
     mesh = build.make_mesh(config)
     evaluate = judge.Evaluator(
         config, model, place=lambda batch: train.shard_batch(batch, mesh)

@@ -280,27 +280,33 @@ def make_eval_batches(
         augment=make_augment(config, model),
         num_lengths=config.num_lengths,
         max_lengths=max_lengths(config, table),
-        pack_length=config.max_length if shares_rows(config) else None,
+        pack_length=config.max_length if shares_rows(config, model) else None,
         rows_multiple=jax.local_device_count(),
     )
 
 
-def shares_rows(config: DataConfig) -> bool:
+def shares_rows(config: DataConfig, model: jft.Pretrained) -> bool:
     """Whether examples with one answer each share the rows of their batch."""
-    return config.batching == "pack" and not get_task(config.task).packs
+    task = get_task(config.task)
+    return config.batching == "pack" and not task.packs and can_pack(task, model)
+
+
+def can_pack(task: Task, model: jft.Pretrained) -> bool:
+    """Whether the model keeps the examples of a row apart."""
+    return task.head in model.family.packed_heads(model.module.config)
 
 
 def check_packing(config: Config, model: jft.Pretrained) -> None:
     """Refuse to put several examples into a row where that is not exact."""
     task = get_task(config.data.task)
-    if shares_rows(config.data) and config.train.grad_accum_steps > 1:
+    if not task.packs and config.train.grad_accum_steps > 1:
         raise InputError(
             'data.batching is "pack" and train.grad_accum_steps '
             f"{config.train.grad_accum_steps}, but examples with one answer each share "
             'rows with others of their batch; set batching to "length", or '
             "grad_accum_steps to 1."
         )
-    if task.head not in model.family.packed_heads(model.module.config):
+    if not can_pack(task, model):
         raise InputError(
             f'data.batching is "pack", but {model.family.model_type} models cannot '
             f"keep the examples of a row apart for the task {task.name!r}; set it to "

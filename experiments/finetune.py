@@ -78,7 +78,7 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
         judge.Evaluator, config, place=place, stop_requested=stop.poll
     )
     evaluate = make_evaluator(job.model)
-    source = judge.load_source_task(config, make_evaluator)
+    source = processes.together(lambda: judge.load_source_task(config, make_evaluator))
 
     def evaluating_seconds() -> float:
         return evaluate.seconds + (source.seconds if source else 0.0)
@@ -145,15 +145,16 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
 
     # evals: the best checkpoint on the test split, and what was forgotten
     evaluate_in_fit = evaluating_seconds() - evaluated_before
-    params = partition.combine(keep.eval_params(best), job.model.params)
+    params = keep.eval_params(best)
     test = evaluate(params, job.tables["test"])
     forgetting = source and source.report(result.history, params)
 
     # export: a Hugging Face folder, pictures, and the figures of the run
     if config.export.enabled:
-        params = processes.whole_tree(params)
+        trained = processes.whole_tree(keep.trained_params(best))
+        exported = partition.combine(trained, job.model.params)
         processes.from_main(
-            lambda: outputs.write_export(workdir.export, job, params, test.scores)
+            lambda: outputs.write_export(workdir.export, job, exported, test.scores)
         )
     best_step = int(best.step)
     processes.from_main(

@@ -48,8 +48,9 @@ def check_alike(job: build.Job, manifest: checkpoint.Manifest) -> None:
     mine = {
         "config": manifest.config_digest,
         "model": manifest.base_digest,
-        "data": checkpoint.json_digest(job.loader.settings),
-        "number of rows": [len(table) for table in job.tables.values()],
+        "data": checkpoint.json_digest(
+            [job.loader.settings, *map(repr, job.tables.values())]
+        ),
     }
     first, *others = processes.gather(mine)
     for index, other in enumerate(others, start=1):
@@ -135,6 +136,11 @@ def eval_params(state: train.TrainState) -> Params:
     return partition.combine(trainable, state.frozen)
 
 
+def trained_params(state: train.TrainState) -> Params:
+    """The same without what is frozen, which may be held in the compute dtype."""
+    return optim.eval_params(state.opt_state, state.trainable)
+
+
 def restore_best(
     job: build.Job,
     checkpoints: checkpoint.Checkpoints,
@@ -170,8 +176,8 @@ def load_trained(values: Any) -> tuple[jft.Pretrained, Config | None]:
             f"--model={folder}."
         )
     if folder is not None:
-        return jft.load(folder), None
-    job = build.make_job(read_config(workdir))
+        return processes.together(lambda: jft.load(folder)), None
+    job = processes.together(lambda: build.make_job(read_config(workdir)))
     with make_checkpoints(job, Path(workdir) / "checkpoints") as checkpoints:
         if checkpoints.latest_step() is None:
             raise InputError(
@@ -180,5 +186,5 @@ def load_trained(values: Any) -> tuple[jft.Pretrained, Config | None]:
         best = restore_best(
             job, checkpoints, manifest=make_manifest(job), state=build.init_state(job)
         )
-    params = partition.combine(eval_params(best), job.model.params)
+    params = partition.combine(trained_params(best), job.model.params)
     return job.model._replace(params=params), job.config

@@ -13,6 +13,7 @@ import jft
 from jft import data, paths, train
 from jft.config import Config, Range
 from jft.models.remat import Forward, check_rules, with_remat
+from jft.params import adapters
 from jft.tasks import Task, call_with_options, get_task
 from jft.types import ApplyFn, Batch, InputError, LossFn, PrefixFn
 
@@ -147,7 +148,7 @@ def remat(config: Config, model: jft.Pretrained, forward_fn: Forward) -> Forward
     rules = config.train.remat
     parents = {
         "/".join(parts[: i + 1])
-        for path in paths.flatten(model.params)
+        for path in paths.flatten(adapters.without_adapters(model.params))
         for parts in [path.split("/")]
         for i, part in enumerate(parts)
         if part.isdecimal()

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jft.export import write_adapter
 from jft.models import make_apply_fn, make_prefix_fn
 from jft.params import adapters
+from jft.params.init import matches_any
 from jft.paths import flatten, unflatten
 from jft.pretrained import Pretrained
 from jft.types import InputError, Params
@@ -45,12 +46,18 @@ def adapt(
         new = map(re.escape, model.report.new if model.report.used else ())
         rules = (*adapters.head_rules(model.family, model.task), *new)
         adapter = dataclasses.replace(adapter, also_train=rules)
-    products = _products(model)
-    head = _head(model)
+    else:
+        rules = adapter.also_train
+        adapters.check_also_train(rules, flatten(model.params))
     chosen = {}
     if (targets := getattr(adapter, "targets", None)) is not None:
-        modules = adapters.modules_of(flatten(model.params))
-        chosen = adapters.choose_targets(targets, products, head=head, modules=modules)
+        whole = [p for p in flatten(model.params) if matches_any(rules, p)]
+        chosen = adapters.choose_targets(
+            targets,
+            _products(model),
+            head=_head(model) | adapters.modules_of(whole),
+            modules=adapters.modules_of(flatten(model.params)),
+        )
     leaves_of = adapter.init(chosen, model.params, key)
     return _with(model, adapter, adapters.with_adapters(model.params, leaves_of))
 

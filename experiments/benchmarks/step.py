@@ -122,9 +122,9 @@ def make_theirs(
     where = "cuda" if device == "gpu" else "cpu"
     model = torch_peer.load(job).to(where).train()
     groups = build.open_groups_at(job)(0, [])
+    layers = torch_peer.moving(job, model)
     torch_peer.freeze(
-        model,
-        {n: i for n, i in torch_peer.moving(job).items() if not groups or i in groups},
+        model, {n: i for n, i in layers.items() if not groups or i in groups}
     )
     optim = job.config.optim
     moving = [p for p in model.parameters() if p.requires_grad]

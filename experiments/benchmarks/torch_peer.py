@@ -36,20 +36,41 @@ def check(config: Config) -> None:
             f"the config is of the task {config.data.task!r}; this suite compares "
             f"{sorted(TARGET_NAMES)}."
         )
+    if config.adapter.method is not None and config.optim.unfreeze.method != "none":
+        raise InputError(
+            f"adapter.method is {config.adapter.method!r} and optim.unfreeze.method "
+            f"{config.optim.unfreeze.method!r}, but PEFT's adapters do not open layer "
+            'by layer; set one of them to None or "none".'
+        )
 
 
 def load(job: build.Job) -> Any:
-    """The model of transformers with the weights of the job, head included."""
+    """The model of transformers with the weights of the job, head included.
+
+    An adapter is PEFT's, which reads what jft wrote.
+    """
     import transformers
 
     head = job.model.family.heads[job.model.task]
     with tempfile.TemporaryDirectory() as folder:
-        jft.save(folder, job.model)
-        return getattr(transformers, head).from_pretrained(folder)
+        jft.save(folder, jft.fold(job.model))  # a new adapter changes nothing yet
+        model = getattr(transformers, head).from_pretrained(folder)
+        if job.model.adapter is None:
+            return model
+        import peft
+
+        own = f"{folder}/adapter"
+        jft.save_adapter(own, job.model)
+        return peft.PeftModel.from_pretrained(model, own, is_trainable=True)
 
 
-def moving(job: build.Job) -> dict[str, int]:
-    """Name of each torch parameter that the config lets move -> its layer."""
+def moving(job: build.Job, model: Any) -> dict[str, int]:
+    """Name of each torch parameter that the config lets move -> its layer.
+
+    PEFT itself says what moves of a model with its adapter; all at once.
+    """
+    if job.model.adapter is not None:
+        return {name: 0 for name, x in model.named_parameters() if x.requires_grad}
     labels = paths.flatten(job.labels)
     keys = params.checkpoint_keys(job.model.family, job.model.task, labels)
     return {

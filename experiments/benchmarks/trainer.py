@@ -154,7 +154,7 @@ def make_opener(job: build.Job, model: Any) -> Any:
     """What gives torch's parameters a gradient in the steps in which they move."""
     import transformers
 
-    layers = torch_peer.moving(job)
+    layers = torch_peer.moving(job, model)
     of_torch = torch_peer.freeze(model, layers)
     open_groups_at = build.open_groups_at(job)
 

@@ -116,10 +116,29 @@ def shard_batch(batch: Batch, mesh: Mesh) -> dict[str, jax.Array]:
       Global arrays, sharded over examples.
     """
     sharding = batch_sharding(mesh)
+    if "first_tokens" in batch:
+        batch = {**batch, "first_tokens": _in_all(batch, sharding)}
     return {
         name: jax.make_array_from_process_local_data(sharding, np.asarray(rows))
         for name, rows in batch.items()
     }
+
+
+def _in_all(batch: Batch, sharding: Any) -> np.ndarray:
+    """Places among this process's tokens as places among those of all processes.
+
+    A process's rows need not lie together in the global batch: they lie where its
+    devices do, and meshes of TPUs follow the topology.
+    """
+    rows, length = np.shape(batch["segment_ids"])
+    indices = sharding.addressable_devices_indices_map(
+        (rows * jax.process_count(), length)
+    )
+    starts = sorted({index[0].start or 0 for index in indices.values() if index})
+    chunk = rows // len(starts)  # the rows of a device, in the order of their places
+    own, column = np.divmod(np.asarray(batch["first_tokens"]), length)
+    row = np.asarray(starts)[own // chunk] + own % chunk
+    return np.asarray(row * length + column, np.int32)
 
 
 def param_shardings(

@@ -49,6 +49,27 @@ def test_a_step_is_compared_with_torchs(call, tiny_bert, reviews, tmp_path):
         assert len(one["jft"]) == len(one["torch"]) == len(one["ratio"]) == 3
 
 
+def test_an_adapter_is_compared_with_pefts(call, tiny_bert, reviews, tmp_path):
+    """The same adapter moves in both, and nothing else but the head."""
+    pytest.importorskip("torch", reason="torch is in the extras parity and bench")
+    pytest.importorskip("peft", reason="peft is in the extras parity and bench")
+    output = tmp_path / "out.json"
+    spec = f"{CONFIGS}/sst2.py:pretrained={tiny_bert}"
+    lora = {"adapter.method": "lora", "data.path": str(reviews)}
+    changes = [f"--set={name}={value}" for name, value in lora.items()]
+    argv = [f"--config={spec}", *changes, "--shape=4x24", "--steps=1", "--rounds=1"]
+    result = call(benchmark, "--suite=step", *argv, f"--output={output}")
+    assert result.status == 0, result.err
+    (measured,) = json.loads(output.read_text())["results"]
+    job = build.make_job(build.read_config(spec, lora))
+    model = torch_peer.load(job)
+    names = torch_peer.moving(job, model)
+    of_torch = torch_peer.freeze(model, names)
+    moving = {name: x for name, x in of_torch.items() if name in names}
+    assert measured["trainable"] == sum(x.numel() for x in moving.values())
+    assert all("lora" in name or "classifier" in name for name in moving)
+
+
 def test_torch_is_given_the_same_rows_and_batches(tiny_bert, reviews):
     """Texts token by token, and photographs with the channels first."""
     pytest.importorskip("torch", reason="torch is in the extras parity and bench")

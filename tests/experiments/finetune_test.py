@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 
 import jft
 from configs import digits
@@ -311,6 +312,22 @@ def test_how_it_is_computed_does_not_change_what(name, call, tiny, tmp_path, tin
     run = run_tiny(call, tiny, tmp_path, *overrides)
     expected = read_summary(tiny_run), read_records(tiny_run)
     assert_same_run(run, expected, tolerance=tolerance)
+
+
+def test_what_is_frozen_is_exported_as_it_was(call, tiny, base, tmp_path):
+    """Though the step holds it in the dtype it computes in."""
+    rules = "partition.rules=[['classifier/.*','head'],['.*','frozen']]"
+    flag = base.removeprefix("--config.")
+    half = "train.compute_dtype=bfloat16"
+    run_tiny(call, tiny, tmp_path / "run", flag, rules, half)
+    before, after = (
+        load_file(Path(folder) / "model.safetensors")
+        for folder in (base.partition("=")[2], tmp_path / "run" / "export")
+    )
+    for key, array in after.items():
+        assert array.dtype == np.float32
+        if "classifier" not in key:
+            np.testing.assert_array_equal(array, before[key])
 
 
 def test_an_average_of_the_weights_is_what_is_judged_and_exported(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The scripts on texts, end to end: a small BERT learns small reviews."""
 
+import dataclasses
 import functools
 import io
 import json
@@ -13,7 +14,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 import jft
-from experiments import build, evaluate, export, feed, finetune, predict
+from experiments import activations, build, evaluate, export, feed, finetune, predict
 from jft import data, train
 from jft.data.batches.collate import pad_rows
 from tests.experiments.bad_input_test import assert_refused, assert_untrained
@@ -108,6 +109,40 @@ def test_examples_that_share_rows_are_answered_as_alone(tiny_bert, reviews):
     assert jax.device_count() > 1
     spread = train.shard_batch(batch, train.make_mesh())
     np.testing.assert_allclose(apply_fn(job.model.params, spread), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("batching", "side"), [("pack", "right"), ("length", "left")])
+def test_rows_to_keep_begin_where_their_batches_have_them(
+    batching, side, tiny_bert, reviews, tmp_path
+):
+    """A tokenizer that pads left; what shared rows is taken apart to the left."""
+    folder = tmp_path / "bert"
+    shutil.copytree(tiny_bert, folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["padding_side"] = "left"
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    overrides = {
+        "data.path": str(reviews),
+        "data.batching": batching,
+        "model.pretrained": str(folder),
+    }
+    job = build.make_job(build.read_config(SST2, overrides))
+    rows = activations.rows_of(job, "validation", lambda batch: batch)
+    assert rows.padding_side == side
+    for batch in rows.batches:
+        alone = data.unpack_batch(batch)
+        real = alone["attention_mask"][alone["index"] >= 0]
+        assert real[:, 0 if side == "right" else -1].all()
+
+
+def test_a_model_that_cannot_share_rows_is_scored_all_the_same(tiny_bert, reviews):
+    overrides = {"data.path": str(reviews), "model.pretrained": str(tiny_bert)}
+    job = build.make_job(build.read_config(SST2, overrides))
+    family = dataclasses.replace(job.model.family, packed_heads=lambda config: ())
+    other = job.model._replace(family=family)
+    for model, shared in ((job.model, True), (other, False)):
+        batches = feed.make_eval_batches(job.config.data, job.tables["test"], model)
+        assert ("first_tokens" in batches.batch_fn(0)) == shared
 
 
 def test_the_card_is_of_a_classifier_of_texts(text_run, tiny_bert):

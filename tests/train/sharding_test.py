@@ -37,6 +37,7 @@ from jft.train import (
     state_shardings,
     unreplicate,
 )
+from jft.train.sharding import _in_all
 from jft.types import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -296,3 +297,36 @@ def test_devices_of_the_tensor_axis_read_the_same_examples():
     assert [shards[i].tolist() for i in range(4)] == [[0, 1, 2, 3]] * 2 + [
         [4, 5, 6, 7]
     ] * 2
+
+
+def test_places_of_first_tokens_follow_the_devices_of_a_process(monkeypatch):
+    """A process's rows lie where its devices do: here rows 2, 3, 6 and 7 of eight."""
+
+    class Halves:
+        def addressable_devices_indices_map(self, shape):
+            assert shape == (8, 10)
+            everything = slice(None)
+            return {
+                "one": (slice(6, 8), everything),
+                "other": (slice(2, 4), everything),
+            }
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    batch = {
+        "segment_ids": np.zeros((4, 10), np.int32),
+        "first_tokens": np.array([0, 7, 10, 25, 39], np.int32),
+    }
+    found = _in_all(batch, Halves())
+    assert found.tolist() == [20, 27, 30, 65, 79]
+    assert found.dtype == np.int32
+
+
+def test_places_of_first_tokens_stay_in_a_single_process():
+    mesh = make_mesh(devices=jax.devices()[:2])
+    batch = {
+        "segment_ids": np.zeros((4, 10), np.int32),
+        "first_tokens": np.array([0, 7, 25, 39], np.int32),
+    }
+    np.testing.assert_array_equal(
+        shard_batch(batch, mesh)["first_tokens"], batch["first_tokens"]
+    )

@@ -27,7 +27,7 @@ from jft.data.batches.packing import (
 )
 from jft.data.batches.reading import Share
 from jft.data.batches.token_table import TokenTable
-from jft.types import Batch
+from jft.types import Batch, InputError
 
 Table = TokenTable | PackedTable
 ROWS = "rows"  # in a shape: how many the examples of a process share
@@ -113,8 +113,6 @@ class SharedRows:
             length=shape[self.group],
             padding=self.table.padding,
         )
-        before = self.share.process_index * shape[ROWS] * shape[self.group]
-        packed["first_tokens"] += np.int32(before)
         return {**packed, **_about(index)}
 
 
@@ -135,10 +133,17 @@ def make_shared_rows(
     needs is added: it may never come, and its program is compiled only when it does.
 
     Raises:
-      InputError: if the table's rows cannot be packed.
+      InputError: if the table's rows cannot be packed, or the shapes are no such.
     """
     plain = [dict(shape) for shape in shapes]
     last = plain[-1]
+    rows = [shape.get(ROWS, 0) for shape in plain]
+    lengths = [{**shape, ROWS: 0} for shape in plain]
+    if sorted(set(rows)) != rows or any(x != lengths[0] for x in lengths):
+        raise InputError(
+            f"the shapes {plain} must have rows of one length, and ascend in their "
+            "number of rows; choose_num_rows gives such."
+        )
     length = next(tokens for name, tokens in last.items() if name != ROWS)
     group, sizes = check_packable(table, length=length)
     longest = np.sort(sizes)[-share.block_size :]

@@ -12,7 +12,11 @@ from jft.params.adapters.peft_folder import read_adapter
 from jft.params.adapters.peft_names import Names, make_names
 from jft.params.adapters.peft_tensors import to_tensors
 from jft.params.adapters.products import find_products
-from jft.params.adapters.targets import ALL_LINEAR, choose_targets
+from jft.params.adapters.targets import (
+    ALL_LINEAR,
+    check_also_train,
+    choose_targets,
+)
 from jft.params.adapters.tree import (
     adapted_layer_index,
     adapters_of,
@@ -47,6 +51,7 @@ __all__ = [
     "Product",
     "adapted_layer_index",
     "adapters_of",
+    "check_also_train",
     "check_foldable",
     "choose_targets",
     "find_products",

@@ -29,6 +29,12 @@ class AdaptedModule:
         """The module's config."""
         return self.module.config
 
+    @property
+    def task(self) -> str:
+        """What the module's head answers."""
+        task: str = self.module.task
+        return task
+
     def apply(self, variables: Mapping[str, Any], *args: Any, **options: Any) -> Any:
         """Run the module, see ``flax.linen.Module.apply``."""
         params = variables["params"]

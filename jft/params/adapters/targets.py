@@ -40,7 +40,7 @@ def choose_targets(
       targets: each a name or regex, see `matches`, or ``"all-linear"``: every product
         with a matrix but the head's.
       products: what can be adapted.
-      head: the modules of the head, which moves by itself.
+      head: the modules that move as a whole: the head, and what was drawn new.
       modules: all modules that have parameters, to tell a wrong name from one that is
         no product.
 
@@ -48,13 +48,18 @@ def choose_targets(
       The chosen of ``products``.
 
     Raises:
-      InputError: if a target is no regex, or picks nothing.
+      InputError: if a target is no regex, picks nothing, or what moves as a whole.
     """
     chosen: set[str] = set()
     for target in targets:
         found = _find(target, products, head)
         if not found:
             raise InputError(_nothing_found(target, products, modules))
+        if twice := sorted(found & set(head)):
+            raise InputError(
+                f"the target {target!r} names {twice[0]}, which moves as a whole (the "
+                "head, what was drawn new, or also_train); name other modules."
+            )
         chosen |= found
     if not chosen:
         raise InputError(
@@ -76,13 +81,35 @@ def pattern_value(patterns: Sequence[tuple[str, T]], path: str, default: T) -> T
 def check_patterns(
     what: str, patterns: Sequence[tuple[str, T]], adapted: Collection[str]
 ) -> None:
-    """Refuse a pattern that names no adapted module."""
+    """Refuse a pattern that is no regex, or names no adapted module."""
     for name, _ in patterns:
+        _check_regex(what, name)
         if not any(matches(name, path) for path in adapted):
             raise InputError(
                 f"{what} names {name!r}, which is none of the adapted modules "
                 f"{_last_names(adapted)}; correct it, or add it to the targets."
             )
+
+
+def check_also_train(rules: Sequence[str], paths: Collection[str]) -> None:
+    """Refuse a rule that is no regex, or matches no parameter."""
+    for rule in rules:
+        _check_regex("also_train", rule)
+        if not any(re.fullmatch(rule, path) for path in paths):
+            raise InputError(
+                f"also_train has the rule {rule!r}, which matches no parameter, such "
+                f"as {min(paths)}; give regular expressions of whole paths."
+            )
+
+
+def _check_regex(what: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise InputError(
+            f"{what} has {pattern!r}, which is no regular expression: {error}. Give "
+            "names of modules, or Python regular expressions over their paths."
+        ) from error
 
 
 def _find(
@@ -91,13 +118,8 @@ def _find(
     if target == ALL_LINEAR:
         dense = {path for path, product in products.items() if product.kind == "dense"}
         return dense - set(head)
-    try:
-        return {path for path in products if matches(target, path)}
-    except re.error as error:
-        raise InputError(
-            f"the target {target!r} is no regular expression: {error}. Give names of "
-            "modules, or Python regular expressions over their paths."
-        ) from error
+    _check_regex("targets", target)
+    return {path for path in products if matches(target, path)}
 
 
 def _nothing_found(

@@ -131,6 +131,9 @@ def test_a_packed_batch_is_unpacked_again(tmp_path, process_count):
     ]
     seen = []
     for blocks in zip(*parts, strict=True):
+        for process, block in enumerate(blocks):  # as `shard_batch` counts them
+            tokens = block["input_ids"].size
+            block["first_tokens"] = block["first_tokens"] + process * tokens
         batch = {n: np.concatenate([b[n] for b in blocks]) for n in blocks[0]}
         batch["hidden"] = batch["input_ids"][..., None] * np.ones(3)
         batch["pooled"] = batch["targets"][:, None, None] * np.ones((1, 1, 3))

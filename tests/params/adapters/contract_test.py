@@ -12,10 +12,12 @@ import pytest
 
 import jft
 from jft import optim, partition, train
+from jft.evals import generate
 from jft.models import MODELS
 from jft.params import adapters
+from jft.params.adapters import Lora
 from jft.paths import flatten
-from jft.types import FROZEN
+from jft.types import FROZEN, InputError
 from tests.params.adapters import table
 
 # families that make their layers in ways of their own: shared, fused, convolved, bare
@@ -203,3 +205,47 @@ def away_from_zero(outputs, batch):
 def no_gradient(path):
     """A key's bias moves all scores of a row alike, but for rounding."""
     return path.endswith(("key/bias", "cls_token"))
+
+
+def test_a_model_with_an_adapter_writes_texts():
+    """As the base at first."""
+    model, batch = table.make_model("gpt2", "causal_lm")
+    adapter = Lora(rank=2, targets=("c_attn",))
+    adapted = jft.adapt(model, adapter, key=jax.random.key(0))
+    prompt = {"input_ids": np.asarray(batch["input_ids"])[:2, :3]}
+    prompt["attention_mask"] = np.ones_like(prompt["input_ids"])
+
+    def write(model, params):
+        return generate(model._replace(params=params), prompt, max_new_tokens=4)
+
+    np.testing.assert_array_equal(
+        write(model, model.params).tokens, write(adapted, adapted.params).tokens
+    )
+    changed = write(adapted, table.trained(adapted.params, size=3.0))
+    assert (changed.tokens != write(model, model.params).tokens).any()
+
+
+def test_what_moves_as_a_whole_is_not_adapted():
+    """A pooler drawn new: PEFT would put no adapter on it and lose both."""
+    model, _ = table.make_model("bert", "sequence_classification")
+    new = ("bert/pooler/dense/bias", "bert/pooler/dense/kernel")
+    model = model._replace(report=model.report._replace(new=new, used=("x",)))
+    adapted = jft.adapt(model, Lora(rank=2), key=jax.random.key(0))
+    assert "bert/pooler/dense" not in adapters.adapters_of(adapted.params)
+    with pytest.raises(InputError, match=r"bert/pooler/dense, which moves as a whole"):
+        jft.adapt(model, Lora(rank=2, targets=("dense",)), key=jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("adapter", "said"),
+    [
+        (Lora(also_train=("bert/poler/.*",)), "'bert/poler/.*', which matches no"),
+        (Lora(also_train=("bert/(.*",)), r"also_train has 'bert/\(.*', which is no"),
+        (Lora(rank_pattern=(("query(", 2),)), r"rank_pattern has 'query\(', which"),
+        (Lora(targets=("query(",)), r"targets has 'query\(', which is no regular"),
+    ],
+)
+def test_rules_that_cannot_be_are_refused(adapter, said):
+    model, _ = table.make_model("bert", "sequence_classification")
+    with pytest.raises(InputError, match=said):
+        jft.adapt(model, adapter, key=jax.random.key(0))
