@@ -49,6 +49,7 @@ def test_a_step_is_compared_with_torchs(call, tiny_bert, reviews, tmp_path):
         assert len(one["jft"]) == len(one["torch"]) == len(one["ratio"]) == 3
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft
 def test_an_adapter_is_compared_with_pefts(call, tiny_bert, reviews, tmp_path):
     """The same adapter moves in both, and nothing else but the head."""
     pytest.importorskip("torch", reason="torch is in the extras parity and bench")
