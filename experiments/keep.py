@@ -116,6 +116,7 @@ def resume(
     state: train.TrainState,
 ) -> tuple[train.TrainState, train.History]:
     """The newest saved state and its records; ``state`` and none for a new run."""
+    checkpoints.tidy()  # all may be saved already, so that no save would do it
     if checkpoint.choose_start(checkpoints).kind != "resume":
         return state, []
     restored = checkpoints.restore_latest(

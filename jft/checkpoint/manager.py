@@ -81,6 +81,14 @@ class Checkpoints:
         self._executor: ThreadPoolExecutor | None = None
         self._writing: Future[None] | None = None
 
+    def tidy(self) -> None:
+        """Remove what a killed run left half-written or half-deleted. Collective.
+
+        For the run that goes on to write here, and no other reader: what another run
+        is just writing looks the same. The first save does it too.
+        """
+        processes.from_main(lambda: step_folder.prepare(self.directory))
+
     def save(
         self,
         step: int,

@@ -126,6 +126,16 @@ def test_reading_changes_nothing(tmp_path, example):
     assert not unfinished.exists()
 
 
+def test_what_a_kill_left_goes_though_nothing_is_saved(tmp_path, example):
+    with Checkpoints(tmp_path) as checkpoints:
+        example.save(checkpoints, 1)
+    for name in (".00000003.tmp", ".00000002.deleted.tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.json").touch()
+    Checkpoints(tmp_path).tidy()
+    assert [x.name for x in tmp_path.iterdir()] == ["00000001"]
+
+
 def test_a_failed_save_surfaces_and_is_never_listed(tmp_path, example, monkeypatch):
     from orbax.checkpoint import v1 as ocp
 

@@ -171,8 +171,8 @@ def pack_batch(
       ...     examples, num_rows=2, length=3, padding={"input_ids": Pad(0)}
       ... )
       >>> batch["input_ids"], batch["first_tokens"]
-      (array([[7, 8, 9],
-             [5, 6, 0]]), array([0, 2, 3], dtype=int32))
+      (array([[7, 8, 0],
+             [5, 6, 9]]), array([0, 5, 3], dtype=int32))
     """
     names = [name for name in examples[0] if name in padding and name != REPLACED]
     sizes = np.array([len(example[names[0]]) for example in examples])
