@@ -9,8 +9,9 @@ import numpy as np
 
 import jft
 from experiments import build, feed
-from jft import data, params, paths
+from jft import data, paths
 from jft.config import Config
+from jft.params import adapters
 from jft.types import FROZEN, Batch, InputError
 
 Row = dict[str, Any]
@@ -72,9 +73,9 @@ def moving(job: build.Job, model: Any) -> dict[str, int]:
     if job.model.adapter is not None:
         return {name: 0 for name, x in model.named_parameters() if x.requires_grad}
     labels = paths.flatten(job.labels)
-    keys = params.checkpoint_keys(job.model.family, job.model.task, labels)
+    names = adapters.make_names(job.model.family, job.model.task, labels).tensors
     return {
-        keys[path]: job.model.layer_index(path)
+        names[path]: job.model.layer_index(path)
         for path, label in labels.items()
         if label != FROZEN
     }

@@ -71,6 +71,15 @@ def test_an_adapter_is_compared_with_pefts(call, tiny_bert, reviews, tmp_path):
     assert all("lora" in name or "classifier" in name for name in moving)
 
 
+def test_what_moves_is_found_in_torchs_vit():
+    """Whose modules transformers calls by other names than its checkpoints."""
+    pytest.importorskip("torch", reason="torch is in the extras parity and bench")
+    job = build.make_job(load_tiny())
+    model = torch_peer.load(job)
+    names = torch_peer.moving(job, model)
+    assert set(torch_peer.freeze(model, names)) == set(names)
+
+
 def test_torch_is_given_the_same_rows_and_batches(tiny_bert, reviews):
     """Texts token by token, and photographs with the channels first."""
     pytest.importorskip("torch", reason="torch is in the extras parity and bench")
