@@ -178,12 +178,10 @@ def _head(model: Pretrained) -> set[str]:
 
 def _with(model: Pretrained, adapter: adapters.Adapter, params: Params) -> Pretrained:
     """The model with an adapter, whose forward reads the adapters' parameters."""
-    module = adapters.AdaptedModule(model.module, adapter)
     base = flatten(adapters.without_adapters(params))
-    return model._replace(
-        module=module,
-        apply_fn=make_apply_fn(module),
-        prefix_fn=make_prefix_fn(module),
+    return _run_by(
+        adapters.AdaptedModule(model.module, adapter),
+        model,
         params=params,
         layer_index=adapters.adapted_layer_index(model.layer_index, base),
         adapter=adapter,
@@ -192,12 +190,20 @@ def _with(model: Pretrained, adapter: adapters.Adapter, params: Params) -> Pretr
 
 def _plain(model: Pretrained, params: Params) -> Pretrained:
     """The model without its adapter."""
-    module = model.module.module
+    return _run_by(
+        model.module.module,
+        model,
+        params=params,
+        layer_index=model.family.layer_index(_config(model)),
+        adapter=None,
+    )
+
+
+def _run_by(module: Any, model: Pretrained, **changes: Any) -> Pretrained:
+    """The model with another module behind its functions."""
     return model._replace(
         module=module,
         apply_fn=make_apply_fn(module),
         prefix_fn=make_prefix_fn(module),
-        params=params,
-        layer_index=model.family.layer_index(_config(model)),
-        adapter=None,
+        **changes,
     )

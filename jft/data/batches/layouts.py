@@ -52,9 +52,9 @@ class PaddedRows:
         longest = {g: int(x[rows].max()) for g, x in self.row_lengths.items()}
         return first_holding(self.shapes, longest)
 
-    def count(self, rows: np.ndarray) -> int:
-        """Count the tokens of a global batch, padding included."""
-        return len(rows) * sum(self.shape_of(rows).values())
+    def num_tokens(self, shape: Lengths, num_rows: int) -> int:
+        """Count the tokens of a global batch of that shape, padding included."""
+        return num_rows * sum(shape.values())
 
     def collate(
         self, fields: Sequence[dict[str, Any]], index: np.ndarray, shape: Lengths
@@ -98,9 +98,9 @@ class SharedRows:
         needed = num_rows_of(sizes, length=length, block_size=self.share.block_size)
         return first_holding(self.shapes, {ROWS: needed})
 
-    def count(self, rows: np.ndarray) -> int:
-        """Count the tokens of a global batch, padding included."""
-        shape = self.shape_of(rows)
+    def num_tokens(self, shape: Lengths, num_rows: int) -> int:
+        """Count the tokens of a global batch of that shape, padding included."""
+        del num_rows  # of the table, not of tokens
         return self.share.process_count * shape[ROWS] * shape[self.group]
 
     def collate(
@@ -201,7 +201,10 @@ def count_padding(
     per_row = total_lengths(row_lengths)
     shapes = [layout.shape_of(rows) for rows in batches]
     real = sum(int(per_row[rows].sum()) for rows in batches)
-    total = sum(layout.count(rows) for rows in batches)
+    total = sum(
+        layout.num_tokens(shape, len(rows))
+        for shape, rows in zip(shapes, batches, strict=True)
+    )
     return {
         "share": 1 - real / total if total else 0.0,
         "real_tokens": real,

@@ -66,7 +66,8 @@ class TrainBatch:
             read_row(self.table, int(row), self.augment, self.seed, first + i)
             for i, row in enumerate(mine)
         ]
-        return self.plan.layout.collate(fields, mine, self.plan.shape(step))
+        layout = self.plan.layout
+        return layout.collate(fields, mine, layout.shape_of(rows))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
