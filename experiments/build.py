@@ -38,6 +38,8 @@ from jft.types import (
     Schedule,
 )
 
+MANY_PARAMS = 10_000  # an example, from where on a warning is due
+
 
 # --- config ---------------------------------------------------------------------------
 def read_config(spec: str, overrides: Mapping[str, Any]) -> Config:
@@ -478,14 +480,29 @@ def make_job(config: Config) -> Job:
 
 
 def describe(job: Job) -> str:
-    """The table of what will be trained."""
-    return partition.describe(
+    """The table of what will be trained, and a warning where the data is little."""
+    table = partition.describe(
         job.model.params,
         job.labels,
         layer_index=job.model.layer_index,
         multiplier=job.multiplier,
         open_at=job.plan.open_at,
     )
+    warnings = few_examples(job)
+    return "\n\n".join([table, *(f"warning: {text}" for text in warnings)])
+
+
+def few_examples(job: Job) -> list[str]:
+    """Warn where much learns from little."""
+    trainable, _ = partition.split(job.model.params, job.labels)
+    moving, examples = partition.num_params(trainable), len(job.splits["train"])
+    if moving <= MANY_PARAMS * examples:
+        return []
+    return [
+        f"{moving:,} parameters learn from {examples:,} examples, more than "
+        f"{MANY_PARAMS:,} an example: watch the validation metric for overfitting; a "
+        "frozen body, gradual unfreezing or an adapter moves fewer."
+    ]
 
 
 # --- train ----------------------------------------------------------------------------

@@ -150,9 +150,9 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
     forgetting = source and source.report(result.history, params)
 
     # export: a Hugging Face folder, pictures, and the figures of the run
+    trained = processes.whole_tree(keep.trained_params(best))
+    exported = partition.combine(trained, job.model.params)
     if config.export.enabled:
-        trained = processes.whole_tree(keep.trained_params(best))
-        exported = partition.combine(trained, job.model.params)
         processes.from_main(
             lambda: outputs.write_export(workdir.export, job, exported, test.scores)
         )
@@ -176,6 +176,7 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
         result,
         test=test,
         forgetting=forgetting,
+        warnings=outputs.warn(job, result.history, exported),
         facts=facts,
         cache=kept.report(int(result.state.step)),
         memory=memory._asdict() | {"total": memory.total},

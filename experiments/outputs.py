@@ -6,7 +6,7 @@ import itertools
 import os
 import platform
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from experiments import build
 from jft import evals, export, partition, paths, processes, tasks, train
 from jft.config import DataConfig, Workdir, to_dict
 from jft.evals import MetricLog
+from jft.params import adapters
 from jft.tables import format_table
 from jft.types import FROZEN, Params
 
@@ -229,6 +230,7 @@ def summarize(
     *,
     test: tasks.Evaluation,
     forgetting: Mapping[str, Any] | None,
+    warnings: Sequence[str],
     facts: Mapping[str, Any],
     cache: Mapping[str, Any],
     memory: Mapping[str, int],
@@ -259,10 +261,25 @@ def summarize(
         },
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "forgetting": forgetting,
+        "warnings": list(warnings),
         "seed": config.seed,
         "versions": versions(),
         "config": to_dict(config),
     }
+
+
+def warn(job: build.Job, history: train.History, params: Params) -> list[str]:
+    """What the records and the exported parameters say about trouble."""
+    model, evaluated = job.model, job.config.evals
+    drift = evals.weight_drift(
+        adapters.without_adapters(model.params),
+        adapters.without_adapters(params),
+        layer_index=model.layer_index,
+        new=model.report.new,
+    )
+    return evals.diagnose(
+        history, metric=evaluated.metric, mode=evaluated.mode, drift=drift
+    )
 
 
 def closing_table(summary: Mapping[str, Any], workdir: Workdir) -> str:
@@ -287,7 +304,8 @@ def closing_table(summary: Mapping[str, Any], workdir: Workdir) -> str:
         path = getattr(workdir, name)
         if path.exists():
             rows.append((name.removesuffix("_file"), str(path)))
-    return format_table(rows, ("result", "value"))
+    table = format_table(rows, ("result", "value"))
+    return "\n\n".join([table, *(f"warning: {x}" for x in summary["warnings"])])
 
 
 def machine() -> dict[str, Any]:

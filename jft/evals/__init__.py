@@ -4,6 +4,7 @@
 from jft.evals.answer_metrics import ANSWER_METRICS
 from jft.evals.classification_metrics import CLASSIFICATION_METRICS
 from jft.evals.confusion import confusion_counts, plot_confusion
+from jft.evals.diagnosis import diagnose, weight_drift
 from jft.evals.embedding_metrics import EMBEDDING_METRICS, probe_accuracy
 from jft.evals.evaluate import Evaluated, Rows, evaluate
 from jft.evals.forgetting import (
@@ -46,6 +47,7 @@ __all__ = [
     "class_f1s",
     "compute_scores",
     "confusion_counts",
+    "diagnose",
     "entity_f1s",
     "evaluate",
     "forgetting_report",
@@ -64,5 +66,6 @@ __all__ = [
     "probe_accuracy",
     "put_head_back",
     "set_head_aside",
+    "weight_drift",
     "write_summary",
 ]
