@@ -53,6 +53,24 @@ def base_config() -> Any:
                 "augment": None,  # a name in jft.data.AUGMENTATIONS
                 "num_workers": 0,  # processes; 0: threads. Never changes the result
             },
+            "source": {
+                # what the model could do before, by the head that it came with: it is
+                # measured before, during and after; a name in jft.data.SOURCES or None
+                "name": None,
+                "path": None,  # this and what follows as in data
+                "options": {},
+                "columns": {},
+                "class_names": (),  # (): those of the model
+                "split_paths": {},
+                # test: to measure on; train, where there is one: to learn from again
+                "split_sizes": {"test": "rest"},
+                "split_per_class": False,
+                "split_group": None,
+                "split_seed": 0,
+                "task": None,  # None: that of data
+                "task_options": {},
+                "metric": None,  # None: the first of the task
+            },
             "model": {
                 "pretrained": None,  # a folder, a Hub id, "jft:<shipped>", or None
                 "revision": None,  # of a Hub id: pin a commit for runs to repeat
@@ -161,8 +179,6 @@ def base_config() -> Any:
                 "mode": None,  # max or min; None: as the metric is meant
                 "generation": {},  # of jft.evals.generate, for tasks that write texts
                 "early_stop_patience": None,  # evaluations without progress, or None
-                "forgetting": None,  # source measured before and after, or None
-                "forgetting_options": {},  # its keyword arguments
             },
             "export": {
                 "enabled": True,

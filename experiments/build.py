@@ -12,7 +12,7 @@ import optax
 
 import jft
 from configs import common
-from experiments import feed, objective
+from experiments import feed, objective, source_task
 from jft import data, export, optim, partition, paths, train
 from jft.config import (
     AdapterConfig,
@@ -104,11 +104,7 @@ def check_config(config: Config) -> None:
             f"evals.metric is {config.evals.metric!r}, which is not measured; expected "
             f"one of {measured}. Add it to evals.metrics."
         )
-    if config.evals.forgetting is not None and "accuracy" not in measured:
-        raise InputError(
-            f"evals.forgetting compares accuracy, but evals.metrics has {measured}; "
-            'add "accuracy" there, or set evals.forgetting to None.'
-        )
+    source_task.check(config)
     if config.optim.unfreeze.method == "plateau" and config.train.phases == "gated":
         raise InputError(
             'optim.unfreeze.method "plateau" opens layers between two programs, but '
@@ -210,6 +206,34 @@ def make_tokenizer(
         options={**template, **config.tokenizer_options},
         what="model.tokenizer_options",
     )
+
+
+def load_base(config: Config) -> jft.Pretrained:
+    """The checkpoint with the head that it came with, and the config's adapter.
+
+    Raises:
+      InputError: if it came without a head.
+    """
+    assert config.model.pretrained is not None
+    base = jft.load(
+        config.model.pretrained,
+        dtype=jnp.dtype(config.model.dtype),
+        revision=config.model.revision,
+    )
+    if base.task == "base":
+        raise InputError(
+            f"{config.model.pretrained} came without a head, so there is no task that "
+            "it could do before; leave out what asks for its old answers."
+        )
+    # its forward reads an adapter too, where the model has one
+    return add_adapter(config, base, key=jax.random.key(0))
+
+
+def load_source(config: Config, model: jft.Pretrained) -> source_task.SourceTask | None:
+    """The source task of the checkpoint that ``model`` is made of, if it is named."""
+    if config.source.name is None:
+        return None
+    return source_task.load(config, load_base(config), model)
 
 
 def processor_config_of(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -437,6 +461,7 @@ class Job(NamedTuple):
     splits: dict[str, data.Examples]
     task: Task
     model: jft.Pretrained
+    source: source_task.SourceTask | None  # what the model could do before
     tables: dict[str, feed.Table]
     loader: data.TrainLoader
     labels: ParamLabels
@@ -458,6 +483,7 @@ def make_job(config: Config) -> Job:
         key=key_model,
     )
     model = add_adapter(config, model, key=jax.random.fold_in(key_model, 1))
+    source = load_source(config, model)
     tables = feed.make_tables(config.data, splits, model)
     loader = feed.make_train_loader(config, tables["train"], model)
     labels = label_params(config, model)
@@ -467,6 +493,7 @@ def make_job(config: Config) -> Job:
         splits=splits,
         task=task,
         model=model,
+        source=source,
         tables=tables,
         loader=loader,
         labels=labels,
@@ -478,14 +505,16 @@ def make_job(config: Config) -> Job:
 
 
 def describe(job: Job) -> str:
-    """The table of what will be trained."""
-    return partition.describe(
+    """The table of what will be trained, and what is kept an eye on besides."""
+    table = partition.describe(
         job.model.params,
         job.labels,
         layer_index=job.model.layer_index,
         multiplier=job.multiplier,
         open_at=job.plan.open_at,
     )
+    more = [] if job.source is None else [source_task.describe(job.source)]
+    return "\n\n".join([table, *more])
 
 
 # --- train ----------------------------------------------------------------------------

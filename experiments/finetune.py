@@ -75,10 +75,10 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
         stop_requested=stop.poll,
     )
     make_evaluator = functools.partial(
-        judge.Evaluator, config, place=place, stop_requested=stop.poll
+        judge.Evaluator, place=place, stop_requested=stop.poll
     )
-    evaluate = make_evaluator(job.model)
-    source = processes.together(lambda: judge.load_source_task(config, make_evaluator))
+    evaluate = make_evaluator(config, job.model)
+    source = job.source and judge.Forgetting(job.source, make_evaluator)
 
     def evaluating_seconds() -> float:
         return evaluate.seconds + (source.seconds if source else 0.0)

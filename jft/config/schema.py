@@ -76,6 +76,29 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """What the model could do before: its source task, by the head that it came with.
+
+    Its data are prepared as those of ``data`` are. The split ``train`` is to learn
+    from again, and need not be there; the split ``test`` is to measure on.
+    """
+
+    name: str | None  # a name in jft.data.SOURCES; None: nobody looks back
+    path: str | None  # file, folder or name of the source
+    options: Options  # further keyword arguments of the source
+    columns: Mapping[str, str | int | tuple[str, ...]]  # field -> column of the source
+    class_names: tuple[str, ...]  # in the order of the model's ids; (): the model's
+    split_paths: Mapping[str, str]  # split -> file or folder below path, or slice
+    split_sizes: Mapping[str, int | float | str]  # split -> count, fraction or "rest"
+    split_per_class: bool  # counts and fractions are of each class
+    split_group: str | None  # column whose equal values stay in one split
+    split_seed: int
+    task: str | None  # a name in jft.tasks.TASKS; None: that of data
+    task_options: Options  # keyword arguments of its fields
+    metric: str | None  # of the task; None: its first
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Which model, from which numbers."""
 
@@ -218,8 +241,6 @@ class EvalsConfig:
     mode: Literal["max", "min"] | None  # None: as the metric is meant
     generation: Options  # keyword arguments of jft.evals.generate, of tasks that write
     early_stop_patience: Count | None  # evaluations without progress
-    forgetting: str | None  # source whose accuracy is measured before and after
-    forgetting_options: Options  # its keyword arguments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +258,7 @@ class Config:
 
     seed: Whole
     data: DataConfig
+    source: SourceConfig
     model: ModelConfig
     adapter: AdapterConfig
     partition: PartitionConfig

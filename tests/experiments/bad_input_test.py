@@ -177,13 +177,33 @@ CONFIGS = {
         ["evals.metric=macro_f2"],
         ["evals.metric", "'macro_f2'", "['accuracy', 'loss', 'macro_f1']"],
     ),
-    "forgetting without accuracy": (
-        ["evals.forgetting=letters", "evals.metrics=['macro_f1']", "evals.metric=loss"],
-        ["accuracy", "['loss', 'macro_f1']"],
+    "source task of a model from scratch": (
+        ["source.name=letters", "model.pretrained=None"],
+        ["source.name", "'letters'", "model.pretrained is None"],
     ),
-    "forgetting from scratch": (
-        ["evals.forgetting=letters", "model.pretrained=None"],
-        ["'letters'", "model.pretrained is None"],
+    "source metric": (
+        ["source.name=letters", "source.metric=perplexity"],
+        ["source.metric", "'perplexity'", "'accuracy'", "'loss'"],
+    ),
+    "source without a part to measure on": (
+        ["source.name=letters", "source.split_sizes={'train': 'rest'}"],
+        ["source.split_sizes", "['train']", "'test'"],
+    ),
+    "source columns": (
+        ["source.name=letters", "source.columns={'picture': 'image'}"],
+        ["source.columns", "['picture']"],
+    ),
+    "source task of another head": (
+        ["source.name=letters", "source.task=text_regression"],
+        ["'text_regression'", "'image_classification'", "source.task"],
+    ),
+    "source classes": (
+        ["source.name=letters", "source.options={'num_per_class': 1}"],
+        ["'a', 'b', 'c'"],
+    ),
+    "source class names": (
+        ["source.name=letters", "source.class_names=('x', 'y')"],
+        ["source.class_names", "2 names", "['a', 'b', 'c']"],
     ),
     "model folder": (["model.pretrained=/no/vit"], ["/no/vit", "folder"]),
     "shipped model": (["model.pretrained=jft:letter"], ["jft:letter", "letters_vit"]),
