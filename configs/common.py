@@ -119,10 +119,14 @@ def base_config() -> Any:
                 "multipliers": {},  # label -> factor of the learning rate
                 "ema_decay": None,  # evaluate a moving average of the weights
                 "unfreeze": {
-                    # none, top_down, chain_thaw, explicit, plateau
+                    # none, top_down, chain_thaw, lp_ft, explicit, plateau
                     "method": "none",
                     "start_steps": 0,  # top_down: when the head opens
                     "every_percent": 10,  # top_down, chain_thaw: between openings
+                    # lp_ft: the head alone, then everything; the schedule and its
+                    # warm-up run anew in each of the two parts, as if it were a run
+                    "probe_percent": 50,
+                    "finetune_learning_rate": None,  # lp_ft: of the second; None: same
                     "open_at": [],  # explicit: [layer, step] pairs
                     "patience": 3,  # plateau: evaluations without progress
                     "min_delta": 0.0,  # plateau: less progress than this is none
@@ -215,5 +219,6 @@ def quicktest(config: Any) -> None:
     set_duration(config.train, log_every_steps=2)
     set_duration(config.optim, warmup_steps=2)
     set_duration(config.optim.unfreeze, every_steps=2)
+    set_duration(config.optim.unfreeze, probe_steps=4)
     set_duration(config.checkpoint, save_every_steps=6)
     set_duration(config.evals, eval_every_steps=6)

@@ -340,6 +340,7 @@ def make_plan(
         return max(1, steps(duration, num_steps))
 
     keep = config.checkpoint.keep_every
+    schedule = _make_schedule(config.optim, num_steps, steps)
     open_at = _open_at(config.optim, model, labels, lambda d: steps(d, num_steps))
     known = open_at is not None and config.optim.unfreeze.method != "plateau"
     return Plan(
@@ -349,14 +350,36 @@ def make_plan(
         save_every=every(config.checkpoint.save_every),
         keep_every=None if keep is None else every(keep),
         open_at=open_at,
-        schedule=optim.make_schedule(
-            config.optim.schedule,
-            config.optim.learning_rate,
-            num_steps=num_steps,
-            warmup_steps=steps(config.optim.warmup, num_steps),
-            **config.optim.schedule_options,
-        ),
+        schedule=schedule,
         phases=train.phases(open_at, num_steps) if known else [],
+    )
+
+
+def _make_schedule(
+    config: OptimConfig, num_steps: int, steps: Callable[[Duration, int], int]
+) -> Schedule:
+    """The learning rate of each step: of one run, or of a probe and a run after it."""
+
+    def part(rate: float, length: int) -> Schedule:
+        return optim.make_schedule(
+            config.schedule,
+            rate,
+            num_steps=length,
+            warmup_steps=steps(config.warmup, length),
+            **config.schedule_options,
+        )
+
+    if config.unfreeze.method != "lp_ft":
+        return part(config.learning_rate, num_steps)
+    probe = steps(config.unfreeze.probe, num_steps)
+    if not 0 < probe < num_steps:
+        raise InputError(
+            f"optim.unfreeze.probe is {config.unfreeze.probe}, {probe} of the run's "
+            f"{num_steps} steps; expected at least one, and less than all."
+        )
+    rate = config.unfreeze.finetune_learning_rate or config.learning_rate
+    return optim.follow_schedule(
+        part(config.learning_rate, probe), part(rate, num_steps - probe), at=probe
     )
 
 
@@ -376,12 +399,21 @@ def _open_at(
             model.num_layers, every=every, start=steps(unfreeze.start)
         ),
         "chain_thaw": optim.chain_thaw(model.num_layers, every=every),
+        "lp_ft": optim.lp_ft(
+            model.num_layers, probe_steps=max(1, steps(unfreeze.probe))
+        ),
         "explicit": dict(unfreeze.open_at),
         "plateau": dict.fromkeys(reversed(layers), ()),
     }
     if unfreeze.method == "none":
         return None
     moving = moving_layers(model, labels)
+    if unfreeze.method == "lp_ft" and len(moving) == 1:
+        raise InputError(
+            f'optim.unfreeze.method is "lp_ft", but only layer {min(moving)} ever '
+            'moves: there is nothing to open after the probe. Set it to "none", or let '
+            "partition.rules move more."
+        )
     if unfreeze.method == "explicit":
         _check_explicit(unfreeze.open_at, moving)
     chosen = open_at[unfreeze.method]

@@ -142,9 +142,11 @@ class PartitionConfig:
 class UnfreezeConfig:
     """When each layer starts to move."""
 
-    method: Literal["none", "top_down", "chain_thaw", "explicit", "plateau"]
+    method: Literal["none", "top_down", "chain_thaw", "lp_ft", "explicit", "plateau"]
     start: Duration  # top_down: when the head opens
     every: Duration  # top_down, chain_thaw: time between two openings
+    probe: Duration  # lp_ft: the head alone, before everything opens
+    finetune_learning_rate: Positive | None  # lp_ft: peak after it; None: the same
     open_at: tuple[tuple[int, int], ...]  # explicit: (layer, step) pairs
     patience: Count  # plateau: evaluations without progress before one more opens
     min_delta: NonNegative  # plateau: progress smaller than this counts as none

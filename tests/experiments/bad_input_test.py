@@ -177,6 +177,15 @@ CONFIGS = {
         ["evals.metric=macro_f2"],
         ["evals.metric", "'macro_f2'", "['accuracy', 'loss', 'macro_f1']"],
     ),
+    "a probe without a second part": (
+        [
+            "optim.unfreeze.method=lp_ft",
+            "optim.unfreeze.probe_steps=2",
+            "optim.warmup_steps=0",
+            "partition.rules=[['classifier/.*','head'],['.*','frozen']]",
+        ],
+        ["lp_ft", "layer 2", "nothing to open"],
+    ),
     "source task of a model from scratch": (
         ["source.name=letters", "model.pretrained=None"],
         ["source.name", "'letters'", "model.pretrained is None"],
