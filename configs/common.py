@@ -148,6 +148,14 @@ def base_config() -> Any:
                     "weight": 0.5,  # of the teacher's part of the loss
                     "temperature": 2.0,
                 },
+                "lwf": {  # learning without forgetting, by the head that it came with
+                    "weight": 0.0,  # of keeping its answers to the new inputs; 0: not
+                    "temperature": 2.0,
+                },
+                "replay": {  # of source's part "train", by the head that it came with
+                    "share": 0.0,  # of all examples of a step; 0: none
+                    "weight": 1.0,  # of their mean loss beside the task's
+                },
                 "mesh": {
                     "data": -1,  # devices that share a batch; -1: all that are left
                     "fsdp": 1,  # that share a batch, the parameters and the optimizer

@@ -12,7 +12,7 @@ import optax
 
 import jft
 from configs import common
-from experiments import feed, objective, source_task
+from experiments import feed, objective, source_task, two_heads
 from jft import data, export, optim, partition, paths, train
 from jft.config import (
     AdapterConfig,
@@ -121,6 +121,7 @@ def check_config(config: Config) -> None:
             'to True, or train.phases to "compiled".'
         )
     objective.check(config)
+    two_heads.check(config)
     feed.check_options(config.data)
     export.parse_size(config.export.max_shard_size)
     make_mesh(config)
@@ -229,11 +230,21 @@ def load_base(config: Config) -> jft.Pretrained:
     return add_adapter(config, base, key=jax.random.key(0))
 
 
-def load_source(config: Config, model: jft.Pretrained) -> source_task.SourceTask | None:
-    """The source task of the checkpoint that ``model`` is made of, if it is named."""
-    if config.source.name is None:
+def load_old_model(
+    config: Config, model: jft.Pretrained
+) -> source_task.OldModel | None:
+    """What ``model`` was before its new head, where the config looks back at it."""
+    if config.source.name is None and not two_heads.asks_old_head(config):
         return None
-    return source_task.load(config, load_base(config), model)
+    old = source_task.find_old_model(load_base(config), model)
+    needed = get_task(config.data.task).head
+    if config.train.lwf.weight and old.model.task != needed:
+        raise InputError(
+            f"train.lwf.weight is {config.train.lwf.weight}, but "
+            f"{config.model.pretrained} came with the head {old.model.task!r}, which "
+            f"cannot answer the inputs of {needed!r}; set it to 0."
+        )
+    return old
 
 
 def processor_config_of(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -493,7 +504,8 @@ class Job(NamedTuple):
     splits: dict[str, data.Examples]
     task: Task
     model: jft.Pretrained
-    source: source_task.SourceTask | None  # what the model could do before
+    old: source_task.OldModel | None  # what the model was before its new head
+    source: source_task.SourceTask | None  # what it could do then
     tables: dict[str, feed.Table]
     loader: data.TrainLoader
     labels: ParamLabels
@@ -515,9 +527,15 @@ def make_job(config: Config) -> Job:
         key=key_model,
     )
     model = add_adapter(config, model, key=jax.random.fold_in(key_model, 1))
-    source = load_source(config, model)
+    old = load_old_model(config, model)
+    source = None if config.source.name is None else source_task.load(config, old)
     tables = feed.make_tables(config.data, splits, model)
-    loader = feed.make_train_loader(config, tables["train"], model)
+    loader = two_heads.add_replay(
+        config,
+        feed.make_train_loader(config, tables["train"], model),
+        source,
+        multiple=train.num_shares(make_mesh(config)),
+    )
     labels = label_params(config, model)
     plan = make_plan(config, model, labels, loader.steps_per_epoch)
     return Job(
@@ -525,6 +543,7 @@ def make_job(config: Config) -> Job:
         splits=splits,
         task=task,
         model=model,
+        old=old,
         source=source,
         tables=tables,
         loader=loader,
@@ -546,6 +565,7 @@ def describe(job: Job) -> str:
         open_at=job.plan.open_at,
     )
     more = [] if job.source is None else [source_task.describe(job.source)]
+    more += two_heads.describe(job.config, job.source, job.loader)
     return "\n\n".join([table, *more])
 
 
@@ -565,20 +585,27 @@ def make_train_step(
     job: Job, *, state_shardings: train.TrainState | None
 ) -> train.TrainStep:
     """The step of the task."""
-    apply_fn, loss_fn = objective.make_objective(
-        job.config, job.model, job.splits["train"]
+    config, model = job.config, job.model
+    apply_fn, loss_fn = objective.make_objective(config, model, job.splits["train"])
+    parts = two_heads.Parts(
+        apply_fn=apply_fn,
+        loss_fn=loss_fn,
+        metric_fns=objective.train_metrics(config),
+        prefix_fn=objective.prefix_fn(config, model),
+        chunks=objective.train_chunks(config, model),
     )
+    parts = two_heads.add_old_head(config, parts, model, old=job.old, source=job.source)
     return train.make_train_step(
-        apply_fn,
-        loss_fn,
+        parts.apply_fn,
+        parts.loss_fn,
         job.tx,
         job.labels,
-        group_of=job.model.layer_index,
-        grad_accum_steps=job.config.train.grad_accum_steps,
-        compute_dtype=compute_dtype(job.config),
-        metric_fns=objective.train_metrics(job.config),
-        prefix_fn=objective.prefix_fn(job.config, job.model),
-        chunks=objective.train_chunks(job.config, job.model),
+        group_of=model.layer_index,
+        grad_accum_steps=config.train.grad_accum_steps,
+        compute_dtype=compute_dtype(config),
+        metric_fns=parts.metric_fns,
+        prefix_fn=parts.prefix_fn,
+        chunks=parts.chunks,
         state_shardings=state_shardings,
     )
 

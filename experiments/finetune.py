@@ -14,7 +14,16 @@ this file from top to bottom, and the main one alone writes and prints.
 import functools
 import time
 
-from experiments import activations, build, feed, judge, keep, objective, outputs
+from experiments import (
+    activations,
+    build,
+    feed,
+    judge,
+    keep,
+    objective,
+    outputs,
+    two_heads,
+)
 from jft import checkpoint, evals, partition, processes, train
 from jft.config import Config, Invocation, Workdir, open_workdir, run
 from jft.types import Interrupted
@@ -62,6 +71,7 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
     state = train.place_state(state, shardings)
     train_step = build.make_train_step(job, state_shardings=shardings)
     feeding = objective.add_teacher(config, job.model, place)
+    feeding = two_heads.add_old_answers(config, job.old, feeding)
     before = time.perf_counter()
     memory = build.plan_memory(job, train_step, state, feeding)
     planning_seconds = time.perf_counter() - before

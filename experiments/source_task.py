@@ -16,6 +16,13 @@ from jft.types import InputError, Params
 LEARN, MEASURE = "train", "test"  # its splits
 
 
+class OldModel(NamedTuple):
+    """The model before its first step, with the head that it came with."""
+
+    model: jft.Pretrained
+    head: dict[str, Any]  # its leaves of the tree that the new model drew anew or lacks
+
+
 class SourceTask(NamedTuple):
     """The source task of a run; its two splits share no row."""
 
@@ -109,41 +116,40 @@ def of_source(config: Config) -> Config:
     )
 
 
-def load(config: Config, base: jft.Pretrained, model: jft.Pretrained) -> SourceTask:
-    """Read the data of the task that ``base`` does, and keep its head.
+def find_old_model(base: jft.Pretrained, model: jft.Pretrained) -> OldModel:
+    """Tell the old head from the body, of which there is only one copy.
 
     Args:
-      config: of the run.
       base: the checkpoint with the head that it came with, and the run's adapter.
       model: what the run trains, before its first step.
+    """
+    flat = paths.flatten(base.params)
+    kept = set(paths.flatten(model.params)) - set(model.report.new)
+    names = [re.escape(path) for path in flat if path not in kept]
+    # of most decoders there is nothing: one head answers every task
+    head = evals.set_head_aside(base.params, head="|".join(names)) if names else {}
+    return OldModel(base._replace(params=evals.put_head_back(model.params, head)), head)
 
-    Returns:
-      The task; its model has the body of ``model``.
+
+def load(config: Config, old: OldModel) -> SourceTask:
+    """Read the data of the task that the old model does.
 
     Raises:
       InputError: if the checkpoint does another task, or the rows do not fit it.
     """
-    own = of_source(config)
+    own, model = of_source(config), old.model
     task = get_task(own.data.task)
-    if base.task != task.head:
+    if model.task != task.head:
         raise InputError(
-            f"{config.model.pretrained} has the head {base.task!r}, but the source's "
+            f"{config.model.pretrained} has the head {model.task!r}, but the source's "
             f"task {task.name!r} needs {task.head!r}; set source.task to what the "
             "model could do before."
         )
-    head = old_head(base, model)
-    base = base._replace(params=evals.put_head_back(model.params, head))
-    splits = _read(own, base.class_names)
-    tables = feed.make_tables(own.data, splits, base)
-    return SourceTask(config=own, model=base, head=head, splits=splits, tables=tables)
-
-
-def old_head(base: jft.Pretrained, model: jft.Pretrained) -> dict[str, Any]:
-    """What of the base the new model drew anew, or lacks; nothing of most decoders."""
-    flat = paths.flatten(base.params)
-    kept = set(paths.flatten(model.params)) - set(model.report.new)
-    names = [re.escape(path) for path in flat if path not in kept]
-    return evals.set_head_aside(base.params, head="|".join(names)) if names else {}
+    splits = _read(own, model.class_names)
+    tables = feed.make_tables(own.data, splits, model)
+    return SourceTask(
+        config=own, model=model, head=old.head, splits=splits, tables=tables
+    )
 
 
 def _read(config: Config, class_names: tuple[str, ...]) -> dict[str, data.Examples]:
@@ -168,5 +174,6 @@ def _read(config: Config, class_names: tuple[str, ...]) -> dict[str, data.Exampl
 
 def describe(source: SourceTask) -> str:
     """Its name and how much there is of it."""
-    counts = ", ".join(f"{name} {len(x):,}" for name, x in source.splits.items())
+    sizes = {x: len(source.splits[x]) for x in (LEARN, MEASURE) if x in source.splits}
+    counts = ", ".join(f"{name} {size:,}" for name, size in sizes.items())
     return f"source task: {source.name} ({counts} examples), by {source.metric}"

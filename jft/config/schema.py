@@ -192,6 +192,22 @@ class TeacherConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LwfConfig:
+    """Whether the old head must say of new inputs what it said before."""
+
+    weight: NonNegative  # of that part of the loss; 0: not asked
+    temperature: Positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayConfig:
+    """Whether each step has examples of the source task."""
+
+    share: Fraction  # of all examples of a step; 0: none
+    weight: NonNegative  # of their mean loss
+
+
+@dataclass(frozen=True, kw_only=True)
 class CacheConfig:
     """Whether to keep what layers below all that move say of each row."""
 
@@ -211,6 +227,8 @@ class TrainConfig:
     loss_chunk: Whole | None  # tokens of a row scored at a time; 0: all; None: chosen
     r_drop: NonNegative  # weight of the divergence of two dropouts; 0: one pass
     teacher: TeacherConfig
+    lwf: LwfConfig
+    replay: ReplayConfig
     mesh: MeshConfig
     remat: tuple[tuple[str, str], ...]  # (regex of a block's path, what it keeps)
     frozen_dropout: bool  # whether layers below all that move drop out

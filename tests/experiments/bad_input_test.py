@@ -177,6 +177,31 @@ CONFIGS = {
         ["evals.metric=macro_f2"],
         ["evals.metric", "'macro_f2'", "['accuracy', 'loss', 'macro_f1']"],
     ),
+    "replay of nothing": (
+        ["train.replay.share=0.5"],
+        ["train.replay.share", "source.name is None"],
+    ),
+    "replay of everything": (["train.replay.share=1.0"], ["share", "below 1"]),
+    "replay of less than nothing": (["train.replay.share=-0.1"], ["share", "-0.1"]),
+    "replay that drives away": (["train.replay.weight=-1"], ["replay.weight", "-1"]),
+    "replay of what is measured on": (
+        ["train.replay.share=0.5", "source.name=letters"],
+        ["train.replay.share", "'train'", "source.split_sizes"],
+    ),
+    "replay in parts": (
+        [
+            "train.replay.share=0.5",
+            "source.name=letters",
+            "source.split_sizes={'train': 0.5, 'test': 0.5}",
+            "train.grad_accum_steps=2",
+        ],
+        ["train.replay.share", "train.grad_accum_steps 2"],
+    ),
+    "old answers of a model from scratch": (
+        ["train.lwf.weight=1", "model.pretrained=None"],
+        ["train.lwf.weight", "model.pretrained is None"],
+    ),
+    "old answers below zero": (["train.lwf.weight=-1"], ["lwf.weight", "-1"]),
     "a probe without a second part": (
         [
             "optim.unfreeze.method=lp_ft",
