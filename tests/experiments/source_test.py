@@ -10,11 +10,14 @@ import pytest
 
 import jft
 from experiments import build, finetune
-from jft.config import read_config
+from jft import train
+from jft.config import apply_overrides, read_config, resolve, to_dict
 from tests.experiments.conftest import BERT
 from tests.tiny_tokenizer import make_tokenizer
 
 ROOT = Path(__file__).parents[2]
+DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+CERTAIN = BERT | dict.fromkeys(DROPOUTS, 0.0)
 
 
 def logits_of(model, file):
@@ -37,7 +40,7 @@ def accuracy_of(model, file):
 def reviewer(tmp_path_factory, reviews):
     """A folder of a small BERT that has a classifier of reviews."""
     model = jft.init_model(
-        BERT,
+        CERTAIN,
         key=jax.random.key(3),
         task="sequence_classification",
         class_names=("negative", "positive"),
@@ -113,3 +116,43 @@ def test_the_old_head_is_what_the_new_model_drew_anew(finished):
     whole = source.params(job.model.params)
     assert whole["classifier"]["bias"].shape == (2,)
     assert whole["bert"] == job.model.params["bert"]
+
+
+def mean_loss(model, params, texts, targets):
+    """Each text in a row of its own."""
+    batch = model.processor(list(texts), padding=True)
+    fields = {k: np.asarray(batch[k]) for k in ("input_ids", "attention_mask")}
+    logits = np.asarray(model.apply_fn(params, fields, key=None), np.float64)
+    losses = np.log(np.exp(logits).sum(-1)) - logits[np.arange(len(logits)), targets]
+    return losses.mean()
+
+
+@pytest.mark.parametrize("batching", ["pack", "length", "pad"])
+@pytest.mark.parametrize("compute_dtype", ["float32", "bfloat16"])
+def test_replayed_texts_may_share_rows(finished, batching, compute_dtype):
+    """Of both tasks, each with those of its own."""
+    overrides = {
+        "data.batching": batching,
+        "train.compute_dtype": compute_dtype,
+        "train.replay.share": 0.4,
+        "train.replay.weight": 2.0,
+    }
+    spec = f"{finished[0]}"
+    config = resolve(apply_overrides(to_dict(read_config(spec)), overrides))
+    job = build.make_job(build.complete(config))
+    source, batch = job.source, job.loader.largest()
+    assert ("first_tokens" in batch) == (batching == "pack")
+    losses = []
+    for model, examples, part in (
+        (job.model, job.splits["train"], batch),
+        (source.model, source.splits["train"], batch[train.REPLAYED]),
+    ):
+        rows = [examples[int(index)] for index in part["index"]]
+        texts, targets = zip(*[(r["text"], r["targets"]) for r in rows], strict=True)
+        losses.append(mean_loss(model, model.params, texts, np.array(targets)))
+    assert len(batch[train.REPLAYED]["index"]) in (4, 8)
+    step_fn = build.make_train_step(job, state_shardings=None)
+    _, metrics = step_fn(build.init_state(job), batch)
+    exact = {"rtol": 1e-4 if compute_dtype == "float32" else 0.05}
+    np.testing.assert_allclose(metrics["replayed_loss"], losses[1], **exact)
+    np.testing.assert_allclose(metrics["loss"], losses[0] + 2 * losses[1], **exact)
