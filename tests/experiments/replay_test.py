@@ -13,7 +13,9 @@ import jft
 from experiments import build, finetune, two_heads
 from jft import data, train
 from jft.config import apply_overrides, load_config_file, resolve
+from tests.experiments.conftest import BERT
 from tests.experiments.tiny import MODEL
+from tests.tiny_tokenizer import make_tokenizer
 
 SHARE, WEIGHT = 1 / 3, 0.5
 LETTERS = {
@@ -23,6 +25,7 @@ LETTERS = {
     "source.split_per_class": True,
     "data.augment": None,
 }
+SECTIONS = ("data", "source")
 REPLAY = {"train.replay.share": SHARE, "train.replay.weight": WEIGHT}
 
 
@@ -59,6 +62,15 @@ def job(make_job):
     return make_job({**REPLAY, "train.lwf.weight": 2.0})
 
 
+@pytest.fixture(scope="module", params=["plain", "lora and r_drop"])
+def any_job(request, job, make_job):
+    """The same sums: an adapter adds nothing yet, and nothing is dropped out."""
+    if request.param == "plain":
+        return job
+    more = {"adapter.method": "lora", "train.r_drop": 1.0, "train.lwf.weight": 2.0}
+    return make_job(REPLAY | more)
+
+
 def cross_entropy(logits, targets):
     logits = np.asarray(logits, np.float64)
     logits = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
@@ -81,8 +93,8 @@ def test_each_step_has_examples_of_the_part_to_learn_from(job):
     assert len(np.unique(seen.reshape(len(seen), -1), axis=0)) == 104
 
 
-def test_the_loss_is_that_of_three_parts(job, letters):
-    old = jft.load(letters)
+def test_the_loss_is_that_of_three_parts(any_job, letters):
+    job, old = any_job, jft.load(letters)
     feeding = two_heads.add_old_answers(job.config, job.old, jax.device_put)
     batch = feeding(job.loader.largest())
     said = old.apply_fn(old.params, batch, key=None)
@@ -175,3 +187,40 @@ def test_the_share_is_of_all_examples_as_nearly_as_devices_allow(job, share, cou
     section = dataclasses.replace(section, replay=replay)
     config = dataclasses.replace(config, train=section)
     assert two_heads.num_replayed(config, multiple=4) == count
+
+
+def test_a_head_that_stays_answers_both_tasks(make_job, tmp_path):
+    """A language model: nothing is set aside, and its words are scored for both."""
+    model = jft.init_model(
+        BERT,
+        key=jax.random.key(1),
+        task="masked_lm",
+        processor=make_tokenizer(model_max_length=64),
+    )
+    jft.save(tmp_path / "model", model)
+    lines = [f"{'a film good bad'[i % 12 :]} plot a cast" for i in range(48)]
+    (tmp_path / "texts.csv").write_text("text\n" + "\n".join(lines) + "\n")
+    files = {"path": str(tmp_path / "texts.csv"), "split_per_class": False}
+    sizes = {"train": 0.5, "validation": 0.25, "test": 0.25}
+    job = make_job(
+        {f"{section}.{key}": x for key, x in files.items() for section in SECTIONS}
+        | REPLAY
+        | {
+            "model.pretrained": str(tmp_path / "model"),
+            "partition.rules": [[".*", "all"]],
+            "data.task": "masked_lm",
+            "data.source": "csv",
+            "data.max_length": 16,
+            "data.split_sizes": sizes,
+            "source.name": "csv",
+            "source.options": {},
+            "source.split_sizes": {"train": 0.5, "test": 0.5},
+        }
+    )
+    assert job.source.head == {}
+    assert job.source.metric in {"loss", *job.source.task.metrics}
+    step_fn = build.make_train_step(job, state_shardings=None)
+    batch = job.loader.largest()
+    _, metrics = step_fn(build.init_state(job), batch)
+    assert metrics["replayed_loss"] == pytest.approx(np.log(15), rel=0.1)
+    assert metrics["loss"] == pytest.approx(1.5 * np.log(15), rel=0.1)
