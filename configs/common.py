@@ -53,6 +53,24 @@ def base_config() -> Any:
                 "augment": None,  # a name in jft.data.AUGMENTATIONS
                 "num_workers": 0,  # processes; 0: threads. Never changes the result
             },
+            "source": {
+                # what the model could do before, by the head that it came with: it is
+                # measured before, during and after; a name in jft.data.SOURCES or None
+                "name": None,
+                "path": None,  # this and what follows as in data
+                "options": {},
+                "columns": {},
+                "class_names": (),  # (): those of the model
+                "split_paths": {},
+                # test: to measure on; train, where there is one: to learn from again
+                "split_sizes": {"test": "rest"},
+                "split_per_class": False,
+                "split_group": None,
+                "split_seed": 0,
+                "task": None,  # None: that of data
+                "task_options": {},
+                "metric": None,  # None: the first of the task
+            },
             "model": {
                 "pretrained": None,  # a folder, a Hub id, "jft:<shipped>", or None
                 "revision": None,  # of a Hub id: pin a commit for runs to repeat
@@ -101,10 +119,14 @@ def base_config() -> Any:
                 "multipliers": {},  # label -> factor of the learning rate
                 "ema_decay": None,  # evaluate a moving average of the weights
                 "unfreeze": {
-                    # none, top_down, chain_thaw, explicit, plateau
+                    # none, top_down, chain_thaw, lp_ft, explicit, plateau
                     "method": "none",
                     "start_steps": 0,  # top_down: when the head opens
                     "every_percent": 10,  # top_down, chain_thaw: between openings
+                    # lp_ft: the head alone, then everything; the schedule and its
+                    # warm-up run anew in each of the two parts, as if it were a run
+                    "probe_percent": 50,
+                    "finetune_learning_rate": None,  # lp_ft: of the second; None: same
                     "open_at": [],  # explicit: [layer, step] pairs
                     "patience": 3,  # plateau: evaluations without progress
                     "min_delta": 0.0,  # plateau: less progress than this is none
@@ -125,6 +147,14 @@ def base_config() -> Any:
                     "model": None,  # folder or Hub id: learn its logits too
                     "weight": 0.5,  # of the teacher's part of the loss
                     "temperature": 2.0,
+                },
+                "lwf": {  # learning without forgetting, by the head that it came with
+                    "weight": 0.0,  # of keeping its answers to the new inputs; 0: not
+                    "temperature": 2.0,
+                },
+                "replay": {  # of source's part "train", by the head that it came with
+                    "share": 0.0,  # of all examples of a step; 0: none
+                    "weight": 1.0,  # of their mean loss beside the task's
                 },
                 "mesh": {
                     "data": -1,  # devices that share a batch; -1: all that are left
@@ -161,8 +191,6 @@ def base_config() -> Any:
                 "mode": None,  # max or min; None: as the metric is meant
                 "generation": {},  # of jft.evals.generate, for tasks that write texts
                 "early_stop_patience": None,  # evaluations without progress, or None
-                "forgetting": None,  # source measured before and after, or None
-                "forgetting_options": {},  # its keyword arguments
             },
             "export": {
                 "enabled": True,
@@ -199,5 +227,6 @@ def quicktest(config: Any) -> None:
     set_duration(config.train, log_every_steps=2)
     set_duration(config.optim, warmup_steps=2)
     set_duration(config.optim.unfreeze, every_steps=2)
+    set_duration(config.optim.unfreeze, probe_steps=4)
     set_duration(config.checkpoint, save_every_steps=6)
     set_duration(config.evals, eval_every_steps=6)

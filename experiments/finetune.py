@@ -14,7 +14,16 @@ this file from top to bottom, and the main one alone writes and prints.
 import functools
 import time
 
-from experiments import activations, build, feed, judge, keep, objective, outputs
+from experiments import (
+    activations,
+    build,
+    feed,
+    judge,
+    keep,
+    objective,
+    outputs,
+    two_heads,
+)
 from jft import checkpoint, evals, partition, processes, train
 from jft.config import Config, Invocation, Workdir, open_workdir, run
 from jft.types import Interrupted
@@ -62,6 +71,7 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
     state = train.place_state(state, shardings)
     train_step = build.make_train_step(job, state_shardings=shardings)
     feeding = objective.add_teacher(config, job.model, place)
+    feeding = two_heads.add_old_answers(config, job.old, feeding)
     before = time.perf_counter()
     memory = build.plan_memory(job, train_step, state, feeding)
     planning_seconds = time.perf_counter() - before
@@ -75,10 +85,10 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
         stop_requested=stop.poll,
     )
     make_evaluator = functools.partial(
-        judge.Evaluator, config, place=place, stop_requested=stop.poll
+        judge.Evaluator, place=place, stop_requested=stop.poll
     )
-    evaluate = make_evaluator(job.model)
-    source = processes.together(lambda: judge.load_source_task(config, make_evaluator))
+    evaluate = make_evaluator(config, job.model)
+    source = job.source and judge.Forgetting(job.source, make_evaluator)
 
     def evaluating_seconds() -> float:
         return evaluate.seconds + (source.seconds if source else 0.0)

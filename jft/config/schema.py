@@ -76,6 +76,29 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """What the model could do before: its source task, by the head that it came with.
+
+    Its data are prepared as those of ``data`` are. The split ``train`` is to learn
+    from again, and need not be there; the split ``test`` is to measure on.
+    """
+
+    name: str | None  # a name in jft.data.SOURCES; None: nobody looks back
+    path: str | None  # file, folder or name of the source
+    options: Options  # further keyword arguments of the source
+    columns: Mapping[str, str | int | tuple[str, ...]]  # field -> column of the source
+    class_names: tuple[str, ...]  # in the order of the model's ids; (): the model's
+    split_paths: Mapping[str, str]  # split -> file or folder below path, or slice
+    split_sizes: Mapping[str, int | float | str]  # split -> count, fraction or "rest"
+    split_per_class: bool  # counts and fractions are of each class
+    split_group: str | None  # column whose equal values stay in one split
+    split_seed: int
+    task: str | None  # a name in jft.tasks.TASKS; None: that of data
+    task_options: Options  # keyword arguments of its fields
+    metric: str | None  # of the task; None: its first
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Which model, from which numbers."""
 
@@ -119,9 +142,11 @@ class PartitionConfig:
 class UnfreezeConfig:
     """When each layer starts to move."""
 
-    method: Literal["none", "top_down", "chain_thaw", "explicit", "plateau"]
+    method: Literal["none", "top_down", "chain_thaw", "lp_ft", "explicit", "plateau"]
     start: Duration  # top_down: when the head opens
     every: Duration  # top_down, chain_thaw: time between two openings
+    probe: Duration  # lp_ft: the head alone, before everything opens
+    finetune_learning_rate: Positive | None  # lp_ft: peak after it; None: the same
     open_at: tuple[tuple[int, int], ...]  # explicit: (layer, step) pairs
     patience: Count  # plateau: evaluations without progress before one more opens
     min_delta: NonNegative  # plateau: progress smaller than this counts as none
@@ -167,6 +192,22 @@ class TeacherConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LwfConfig:
+    """Whether the old head must say of new inputs what it said before."""
+
+    weight: NonNegative  # of that part of the loss; 0: not asked
+    temperature: Positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayConfig:
+    """Whether each step has examples of the source task."""
+
+    share: Fraction  # of all examples of a step; 0: none
+    weight: NonNegative  # of their mean loss
+
+
+@dataclass(frozen=True, kw_only=True)
 class CacheConfig:
     """Whether to keep what layers below all that move say of each row."""
 
@@ -186,6 +227,8 @@ class TrainConfig:
     loss_chunk: Whole | None  # tokens of a row scored at a time; 0: all; None: chosen
     r_drop: NonNegative  # weight of the divergence of two dropouts; 0: one pass
     teacher: TeacherConfig
+    lwf: LwfConfig
+    replay: ReplayConfig
     mesh: MeshConfig
     remat: tuple[tuple[str, str], ...]  # (regex of a block's path, what it keeps)
     frozen_dropout: bool  # whether layers below all that move drop out
@@ -218,8 +261,6 @@ class EvalsConfig:
     mode: Literal["max", "min"] | None  # None: as the metric is meant
     generation: Options  # keyword arguments of jft.evals.generate, of tasks that write
     early_stop_patience: Count | None  # evaluations without progress
-    forgetting: str | None  # source whose accuracy is measured before and after
-    forgetting_options: Options  # its keyword arguments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,6 +278,7 @@ class Config:
 
     seed: Whole
     data: DataConfig
+    source: SourceConfig
     model: ModelConfig
     adapter: AdapterConfig
     partition: PartitionConfig

@@ -13,13 +13,19 @@ from jft.optim.openings import (
     all_open,
     chain_thaw,
     is_open,
+    lp_ft,
     normalize_open_at,
     plateau_opening,
     top_down,
 )
 from jft.optim.optimizers import OPTIMIZERS, OptimizerRule
 from jft.optim.sam import SamState, sam
-from jft.optim.schedules import SCHEDULES, make_schedule, scale_by_learning_rate
+from jft.optim.schedules import (
+    SCHEDULES,
+    follow_schedule,
+    make_schedule,
+    scale_by_learning_rate,
+)
 from jft.optim.unfreeze import (
     CloseGradientsState,
     GradualUnfreezeState,
@@ -45,11 +51,13 @@ __all__ = [
     "default_decay_mask",
     "ema_params",
     "eval_params",
+    "follow_schedule",
     "gradual_unfreeze",
     "is_open",
     "l2_sp",
     "layer_multiplier",
     "layerwise_lr_decay",
+    "lp_ft",
     "make_optimizer",
     "make_schedule",
     "normalize_open_at",

@@ -18,6 +18,7 @@ from jft.train.chunked_loss import Chunks, score_tokens
 from jft.train.losses import Pair
 from jft.train.sharding import gather_params
 from jft.train.state import TrainState, cast_floating
+from jft.train.two_heads import REPLAYED
 from jft.types import (
     ApplyFn,
     Batch,
@@ -299,6 +300,12 @@ def step_core(
             f"divided: grad_accum_steps is {grad_accum_steps} and the axis "
             f"{axis_name!r}. Give each example a row, or take the batch at once with "
             "make_train_step."
+        )
+    if REPLAYED in batch and (grad_accum_steps > 1 or axis_name is not None):
+        raise InputError(
+            f"the batch has {REPLAYED} examples, whose mean is one of its own, so that "
+            f"it cannot be divided: grad_accum_steps is {grad_accum_steps} and the "
+            f"axis {axis_name!r}. Take the batch at once with make_train_step."
         )
     open_, closed = split_open(moving.trainable, open_groups, group_of)
     key = jax.random.fold_in(moving.key, moving.step)
