@@ -95,6 +95,7 @@ def base_config() -> Any:
                 "warmup_percent": 5,  # linear, from 0
                 "weight_decay": 0.05,  # decoupled; times the learning rate once
                 "l2_sp": 0.0,  # decoupled pull towards the starting point
+                "l2_sp_rules": [],  # [regex of a path, its own pull], the first wins
                 "clip_norm": 1.0,  # of all trainable gradients together, or None
                 "layer_decay": None,  # factor of the rate, a layer down, or None
                 "layer_decay_preset": "timm",  # timm, beit, electra, ulmfit

@@ -12,7 +12,7 @@ import optax
 
 import jft
 from configs import common
-from experiments import feed, objective
+from experiments import anchors, feed, objective
 from jft import data, export, optim, partition, paths, train
 from jft.config import (
     AdapterConfig,
@@ -125,6 +125,7 @@ def check_config(config: Config) -> None:
             'to True, or train.phases to "compiled".'
         )
     objective.check(config)
+    anchors.check(config)
     feed.check_options(config.data)
     export.parse_size(config.export.max_shard_size)
     make_mesh(config)
@@ -396,7 +397,8 @@ def make_optimizer(
         learning_rate=plan.schedule,
         hyperparams=config.hyperparams,
         weight_decay=config.weight_decay,
-        l2_sp=config.l2_sp,
+        l2_sp=anchors.l2_sp(config, model, labels),
+        anchor_mask=anchors.make_mask(model),
         clip_norm=config.clip_norm,
         layer_index=model.layer_index,
         num_layers=model.num_layers,

@@ -139,6 +139,7 @@ class OptimConfig:
     warmup: Duration
     weight_decay: NonNegative  # decoupled; multiplied by the learning rate once
     l2_sp: NonNegative  # pull towards the starting point
+    l2_sp_rules: tuple[tuple[str, NonNegative], ...]  # (regex of a path, its own pull)
     clip_norm: Positive | None  # global norm of all trainable gradients
     # factor of the learning rate from a layer to the one below; None: no such decay
     layer_decay: Annotated[float, Range(above=0, maximum=1)] | None

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How do they move? Schedules, layer-wise decay, unfreezing, anchors, the one chain."""
 
-from jft.optim.anchor import AnchorState, l2_sp
+from jft.optim.anchor import AnchorState, l2_sp, strength_by_rule
 from jft.optim.chain import default_decay_mask, make_optimizer
 from jft.optim.ema import EmaState, ema_params, track_ema
 from jft.optim.evaluation import eval_params
@@ -57,6 +57,7 @@ __all__ = [
     "sam",
     "scale_by_label",
     "scale_by_learning_rate",
+    "strength_by_rule",
     "top_down",
     "track_ema",
 ]

@@ -8,6 +8,7 @@ import jax
 import optax
 
 from jft import paths
+from jft.optim.anchor import Strength
 from jft.optim.anchor import l2_sp as make_l2_sp
 from jft.optim.clip import clip_by_global_norm
 from jft.optim.ema import track_ema
@@ -58,7 +59,7 @@ def make_optimizer(
     hyperparams: Mapping[str, Any] | None = None,
     weight_decay: float = 0.0,
     decay_mask: LeafMask = default_decay_mask,
-    l2_sp: float = 0.0,
+    l2_sp: Strength = 0.0,
     anchor_mask: LeafMask | None = None,
     clip_norm: float | None = None,
     layer_index: LayerIndex | None = None,
@@ -92,7 +93,8 @@ def make_optimizer(
       weight_decay: decoupled, times the learning rate; where the optimizer's paper
         has it.
       decay_mask: which leaves decay.
-      l2_sp: strength of the pull to the starting point, at the place of the decay.
+      l2_sp: strength of the pull to the starting point, at the place of the decay; a
+        number, or a function of the path.
       anchor_mask: which leaves are pulled; by default all but the head (layer
         ``num_layers`` + 1), which starts from nothing worth keeping. Without
         ``layer_index``, all.
@@ -237,7 +239,7 @@ def _check_wrap(
 
 
 def _decay_and_anchor(
-    weight_decay: float, decay_mask: LeafMask, l2_sp: float, anchor_mask: LeafMask
+    weight_decay: float, decay_mask: LeafMask, l2_sp: Strength, anchor_mask: LeafMask
 ) -> optax.GradientTransformation:
     """What pulls parameters, towards zero and towards the start; often nothing."""
     parts = [optax.identity()]
