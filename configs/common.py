@@ -96,6 +96,13 @@ def base_config() -> Any:
                 "weight_decay": 0.05,  # decoupled; times the learning rate once
                 "l2_sp": 0.0,  # decoupled pull towards the starting point
                 "l2_sp_rules": [],  # [regex of a path, its own pull], the first wins
+                "ewc": {  # pull by how much evals.forgetting's task needs a parameter
+                    "strength": 0.0,  # of the penalty, a part of the loss; 0: none
+                    # of the source, for the Fisher; forgetting is of the others
+                    "num_examples": 200,
+                    # the Fisher's: drawn from the "model", or the "data"'s own
+                    "targets": "model",
+                },
                 "clip_norm": 1.0,  # of all trainable gradients together, or None
                 "layer_decay": None,  # factor of the rate, a layer down, or None
                 "layer_decay_preset": "timm",  # timm, beit, electra, ulmfit

@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """What holds a run to the model that it comes from, and what of it can be held."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Collection
 from typing import Any
 
+import jax
+import numpy as np
+
 import jft
-from jft import optim, paths
+from experiments import feed, objective
+from jft import data, optim, paths, train
 from jft.config import Config, OptimConfig
 from jft.params import adapters
-from jft.types import FROZEN, InputError, ParamLabels
+from jft.tasks import get_task
+from jft.types import FROZEN, InputError, ParamLabels, Params
 
 
 def check(config: Config) -> None:
@@ -17,20 +23,40 @@ def check(config: Config) -> None:
     Raises:
       InputError: naming the key.
     """
-    if config.model.pretrained is not None:
-        return
-    wanted = {"optim.l2_sp": config.optim.l2_sp, **_rules(config.optim)}
+    wanted = {
+        "optim.l2_sp": config.optim.l2_sp,
+        "optim.l2_sp_rules": list(map(list, config.optim.l2_sp_rules)),
+        "optim.ewc.strength": config.optim.ewc.strength,
+    }
     for key, value in wanted.items():
-        if value:
+        if value and config.model.pretrained is None:
             raise InputError(
                 f"{key} is {value}, but model.pretrained is None: a model from scratch "
                 "has nothing to return to. Name a checkpoint, or set it to "
                 f"{type(value)()}."
             )
+    if config.optim.ewc.strength:
+        _check_ewc(config)
 
 
-def _rules(config: OptimConfig) -> dict[str, Any]:
-    return {"optim.l2_sp_rules": list(map(list, config.l2_sp_rules))}
+def _check_ewc(config: Config) -> None:
+    settings, task = config.optim.ewc, get_task(config.data.task)
+    what = f"optim.ewc.strength is {settings.strength}, but"
+    if config.evals.forgetting is None:
+        raise InputError(
+            f"{what} evals.forgetting is None: the pull is by how much the source task "
+            "needs each parameter. Name its data there, or set the strength to 0.0."
+        )
+    if settings.targets == "model" and task.divergence not in train.DRAWS:
+        raise InputError(
+            f'{what} optim.ewc.targets is "model", and targets of the task '
+            f'{task.name!r} cannot be drawn from it; set optim.ewc.targets to "data".'
+        )
+    if jax.process_count() > 1:
+        raise InputError(
+            f"{what} the Fisher information is computed in one process only, and there "
+            f"are {jax.process_count()}. Run one, with all its devices."
+        )
 
 
 def make_mask(model: jft.Pretrained) -> Callable[[str, Any], bool]:
@@ -77,4 +103,52 @@ def l2_sp(
         return config.l2_sp
     return optim.strength_by_rule(
         config.l2_sp_rules, otherwise=config.l2_sp, anchored=anchored
+    )
+
+
+def ewc(config: OptimConfig, model: jft.Pretrained, labels: ParamLabels) -> float:
+    """The strength of EWC, where there is something to pull."""
+    if config.ewc.strength:
+        anchored_paths(model, labels, key="optim.ewc.strength")
+    return config.ewc.strength
+
+
+def set_apart(config: Config, source: data.Source) -> tuple[data.Source, data.Source]:
+    """Divide the source task's examples: those for the Fisher, those to measure on."""
+    settings = config.optim.ewc
+    if not settings.strength:
+        return data.Subset(source, np.arange(0)), source
+    if len(source) <= settings.num_examples:
+        raise InputError(
+            f"optim.ewc.num_examples is {settings.num_examples}, but the source "
+            f"{config.evals.forgetting!r} has {len(source)} examples, and forgetting "
+            "is measured on what is left. Set it lower, or make the source larger "
+            "(evals.forgetting_options)."
+        )
+    sizes = {"fisher": settings.num_examples, "measured": "rest"}
+    parts = data.split_source(source, sizes, seed=config.data.split_seed)
+    return parts["fisher"], parts["measured"]
+
+
+def source_fisher(
+    config: Config, base: jft.Pretrained, table: feed.Table, anchored: Collection[str]
+) -> Params:
+    """The Fisher information of the source task at its own model."""
+    task = get_task(config.data.task)
+    # one example a row
+    settings = dataclasses.replace(config.data, batching="length")
+    names = set(anchored)
+    labels = paths.map_with_path(
+        lambda path, _: "anchored" if path in names else FROZEN, base.params
+    )
+    return train.diagonal_fisher(
+        task.make_apply(base.apply_fn),
+        objective.eval_loss(config),
+        base.params,
+        labels,
+        feed.make_eval_batches(settings, table, base),
+        draw_fn=train.DRAWS[str(task.divergence)]
+        if config.optim.ewc.targets == "model"
+        else None,
+        key=jax.random.fold_in(jax.random.key(config.seed), 1),
     )

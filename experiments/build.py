@@ -398,6 +398,7 @@ def make_optimizer(
         hyperparams=config.hyperparams,
         weight_decay=config.weight_decay,
         l2_sp=anchors.l2_sp(config, model, labels),
+        ewc=anchors.ewc(config, model, labels),
         anchor_mask=anchors.make_mask(model),
         clip_norm=config.clip_norm,
         layer_index=model.layer_index,

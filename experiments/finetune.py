@@ -95,6 +95,8 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
         save = keep.make_save(
             job, checkpoints, manifest=manifest, state=state, history=history
         )
+        if source and config.optim.ewc.strength and not history:
+            state = source.with_fisher(job, state)
         if source and not history:
             record(history, source.record(0, job.model.params))
 

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 import jft
-from experiments import build, feed, keep, objective
-from jft import data, evals, processes, tasks, train
+from experiments import anchors, build, feed, keep, objective
+from jft import data, evals, optim, processes, tasks, train
 from jft.config import Config
 from jft.tasks import get_task
 from jft.types import Batch, InputError, Interrupted, Params
@@ -186,13 +186,12 @@ class SourceTask:
             )
         base = jft.load(config.model.pretrained, revision=config.model.revision)
         self.name = config.evals.forgetting
+        self._config = config
         build.check_task(base, config.data)
-        source = feed.read_examples(
-            config.data,
-            data.load_source(self.name, **config.evals.forgetting_options),
-            class_names=base.class_names,
+        self._for_fisher, measured = anchors.set_apart(
+            config, data.load_source(self.name, **config.evals.forgetting_options)
         )
-        self.source = feed.make_table(config.data, source, base)
+        self.source = self._make_table(measured, base)
         rules = base.family.head_rules(base.task)
         head = "|".join(f"(?:{rule})" for rule in rules)
         self._head = evals.set_head_aside(base.params, head=head)
@@ -210,6 +209,24 @@ class SourceTask:
         whole = evals.put_head_back(params, self._head)
         scores = self._evaluate(whole, self.source).scores
         return {"step": step, "split": "source", **scores}
+
+    def _make_table(self, source: data.Source, base: jft.Pretrained) -> feed.Table:
+        examples = feed.read_examples(
+            self._config.data, source, class_names=base.class_names
+        )
+        return feed.make_table(self._config.data, examples, base)
+
+    def with_fisher(self, job: build.Job, state: train.TrainState) -> train.TrainState:
+        """Tell the optimizer what this task needs of the base; of EWC."""
+        config = self._config
+        base = jft.load(config.model.pretrained, revision=config.model.revision)
+        fisher = anchors.source_fisher(
+            config,
+            base,
+            self._make_table(self._for_fisher, base),
+            anchors.anchored_paths(job.model, job.labels, key="optim.ewc.strength"),
+        )
+        return state._replace(opt_state=optim.with_fisher(state.opt_state, fisher))
 
     def report(self, history: train.History, params: Params) -> dict[str, Any]:
         """The source task's accuracy before and after, for the summary."""

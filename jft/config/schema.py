@@ -128,6 +128,15 @@ class UnfreezeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EwcConfig:
+    """How hard parameters are pulled back to what the source task needs."""
+
+    strength: NonNegative  # of the penalty, which is a part of the loss; 0: none
+    num_examples: Count  # of the source, for the Fisher; forgetting is of the others
+    targets: Literal["model", "data"]  # drawn from the model, or the data's own
+
+
+@dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     """How they move."""
 
@@ -140,6 +149,7 @@ class OptimConfig:
     weight_decay: NonNegative  # decoupled; multiplied by the learning rate once
     l2_sp: NonNegative  # pull towards the starting point
     l2_sp_rules: tuple[tuple[str, NonNegative], ...]  # (regex of a path, its own pull)
+    ewc: EwcConfig
     clip_norm: Positive | None  # global norm of all trainable gradients
     # factor of the learning rate from a layer to the one below; None: no such decay
     layer_decay: Annotated[float, Range(above=0, maximum=1)] | None

@@ -5,6 +5,7 @@ from jft.optim.anchor import AnchorState, l2_sp, strength_by_rule
 from jft.optim.chain import default_decay_mask, make_optimizer
 from jft.optim.ema import EmaState, ema_params, track_ema
 from jft.optim.evaluation import eval_params
+from jft.optim.ewc import EwcState, ewc, with_fisher
 from jft.optim.layerwise import PRESETS, layer_multiplier, layerwise_lr_decay
 from jft.optim.multipliers import scale_by_label
 from jft.optim.openings import (
@@ -34,6 +35,7 @@ __all__ = [
     "AnchorState",
     "CloseGradientsState",
     "EmaState",
+    "EwcState",
     "GradualUnfreezeState",
     "OpenAt",
     "OptimizerRule",
@@ -45,6 +47,7 @@ __all__ = [
     "default_decay_mask",
     "ema_params",
     "eval_params",
+    "ewc",
     "gradual_unfreeze",
     "is_open",
     "l2_sp",
@@ -60,4 +63,5 @@ __all__ = [
     "strength_by_rule",
     "top_down",
     "track_ema",
+    "with_fisher",
 ]

@@ -12,6 +12,7 @@ from jft.optim.anchor import Strength
 from jft.optim.anchor import l2_sp as make_l2_sp
 from jft.optim.clip import clip_by_global_norm
 from jft.optim.ema import track_ema
+from jft.optim.ewc import ewc as make_ewc
 from jft.optim.layerwise import layerwise_lr_decay
 from jft.optim.multipliers import scale_by_label
 from jft.optim.openings import OpenAt
@@ -60,6 +61,7 @@ def make_optimizer(
     weight_decay: float = 0.0,
     decay_mask: LeafMask = default_decay_mask,
     l2_sp: Strength = 0.0,
+    ewc: float = 0.0,
     anchor_mask: LeafMask | None = None,
     clip_norm: float | None = None,
     layer_index: LayerIndex | None = None,
@@ -74,12 +76,13 @@ def make_optimizer(
 ) -> optax.GradientTransformationExtraArgs:
     """Make the whole optimizer of a fine-tuning run.
 
-    The order, and why: gradients of closed groups are zeroed first, so that the clip
-    norm is that of what moves; moments, decay and anchor are inside the gate, so that
-    closed groups have none of them; scaling by layer and label follows the moments,
-    which would cancel it; the learning rate multiplies everything once, decay
-    included, on global steps; the average sees final updates; frozen leaves are kept
-    out of it all, and set to zero as the second lock, by the outermost transform.
+    The order, and why: EWC's penalty adds to the gradients; those of closed groups are
+    zeroed, so that the clip norm is that of what moves; moments, decay and anchor are
+    inside the gate, so that closed groups have none of them; scaling by layer and label
+    follows the moments, which would cancel it; the learning rate multiplies everything
+    once, decay included, on global steps; the average sees final updates; frozen leaves
+    are kept out of it all, and set to zero as the second lock, by the outermost
+    transform.
 
     Works on full trees and on trees with None where frozen, of any pytree type. With
     ``open_at``, ``update`` takes ``open_groups`` (see ``gradual_unfreeze``).
@@ -95,6 +98,8 @@ def make_optimizer(
       decay_mask: which leaves decay.
       l2_sp: strength of the pull to the starting point, at the place of the decay; a
         number, or a function of the path.
+      ewc: strength of the pull by Fisher information, which `with_fisher` has to put
+        into the state before the first step.
       anchor_mask: which leaves are pulled; by default all but the head (layer
         ``num_layers`` + 1), which starts from nothing worth keeping. Without
         ``layer_index``, all.
@@ -133,6 +138,8 @@ def make_optimizer(
     decay = _decay_and_anchor(weight_decay, decay_mask, l2_sp, anchor_mask)
     core = make_direction(rule, decay, hyperparams)
     parts: list[optax.GradientTransformation] = []
+    if ewc:
+        parts.append(make_ewc(ewc, anchor_mask))
     if open_at is not None:
         if group_of is None:
             raise InputError("open_at needs group_of or layer_index: path to group.")

@@ -13,6 +13,7 @@ from jft.train.contrastive import (
 )
 from jft.train.distill import distillation_loss
 from jft.train.divergence import DIVERGENCES, DivergenceFn
+from jft.train.fisher import DRAWS, diagonal_fisher
 from jft.train.hooks import (
     NonFiniteError,
     ProgressBar,
@@ -71,6 +72,7 @@ from jft.train.step import (
 
 __all__ = [
     "DIVERGENCES",
+    "DRAWS",
     "ActivationCache",
     "Chunks",
     "Collectives",
@@ -105,6 +107,7 @@ __all__ = [
     "count_correct",
     "describe_memory",
     "device_bytes",
+    "diagonal_fisher",
     "distillation_loss",
     "evaluate_every",
     "fit",

@@ -1,12 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """What holds a run to its base: that a run uses it, and what is refused."""
 
+import dataclasses
+import shutil
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from experiments import finetune
+import jft
+from experiments import anchors, build, finetune
+from jft import train
+from jft.config import load_config_file, resolve
+from jft.config.schema import EwcConfig
+from jft.data import ArraySource
+from tests.experiments.tiny import MODEL
+
+ROOT = Path(__file__).parents[2]
 
 SHORT = [
     "optim.warmup_steps=0",
@@ -75,11 +87,76 @@ def test_a_rule_of_l2_sp_holds_what_it_names(run, free, start):
     assert elsewhere == pytest.approx(distance(free, start, "embeddings"), rel=0.2)
 
 
+# --- EWC ------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def digits_base(tmp_path_factory):
+    """The folder of a model whose own task is digits, so that it can be asked."""
+    settings = {"model_type": "vit", **MODEL}
+    model = jft.init_model(
+        settings,
+        key=jax.random.key(1),
+        class_names=tuple("0123456789"),
+        processor=build.processor_config_of(settings),
+    )
+    folder = tmp_path_factory.mktemp("digits")
+    jft.save(folder, model)
+    return folder
+
+
+def test_ewc_moves_a_run_and_a_resumed_run_has_its_fisher(
+    call, tiny, digits_base, tmp_path, monkeypatch
+):
+    def run(strength, name):
+        pairs = [
+            f"model.pretrained={digits_base}",
+            "evals.forgetting=digits",
+            "optim.ewc.num_examples=16",
+            f"optim.ewc.strength={strength}",
+            "checkpoint.save_every_steps=2",
+        ]
+        words = [f"--workdir={tmp_path / name}", *overrides(*SHORT, *pairs)]
+        result = call(finetune, tiny, *words)
+        assert result.status == 0, result.err
+        return tmp_path / name
+
+    free, held = run(0.0, "free"), run(1e3, "held")
+    whole = exported(held)
+    moved = [
+        key for key in whole if not np.array_equal(whole[key], exported(free)[key])
+    ]
+    assert len(moved) > len(whole) / 2
+    (held / "summary.json").unlink()
+    shutil.rmtree(held / "export")
+    shutil.rmtree(held / "checkpoints" / "00000004")
+    monkeypatch.setattr(train, "diagonal_fisher", None)  # so that a call would fail
+    run(1e3, "held")
+    for key, value in exported(held).items():
+        np.testing.assert_array_equal(value, whole[key], err_msg=key)
+
+
+def test_the_fisher_is_of_examples_that_forgetting_is_not_measured_on():
+    config = resolve(load_config_file(f"{ROOT}/configs/digits.py:quicktest")[1])
+    source = ArraySource({"targets": np.arange(10)})
+    for number, expected in ((3, 3), (9, 9)):
+        optim = dataclasses.replace(
+            config.optim,
+            ewc=EwcConfig(strength=1.0, num_examples=number, targets="data"),
+        )
+        parts = anchors.set_apart(dataclasses.replace(config, optim=optim), source)
+        rows = [set(part.column("targets")) for part in parts]
+        assert len(rows[0]) == expected
+        assert not rows[0] & rows[1]
+        assert rows[0] | rows[1] == set(range(10))
+    nothing, whole = anchors.set_apart(config, source)
+    assert (len(nothing), len(whole)) == (0, 10)
+
+
 # --- bad input ------------------------------------------------------------------------
 # overrides -> words of the message; with the base, and without
 FROM_SCRATCH = [
     (["optim.l2_sp=0.1"], ["optim.l2_sp is 0.1", "nothing to return to"]),
     (["optim.l2_sp_rules=[['.*',1.0]]"], ["optim.l2_sp_rules", "nothing to return to"]),
+    (["optim.ewc.strength=1.0"], ["optim.ewc.strength", "nothing to return to"]),
 ]
 REFUSED = [
     (["optim.l2_sp=-1.0"], ["optim.l2_sp", "-1.0"]),
@@ -89,6 +166,9 @@ REFUSED = [
         ["optim.l2_sp=0.1", "partition.rules=[['classifier/.*','h'],['.*','frozen']]"],
         ["optim.l2_sp", "none of those that move"],
     ),
+    (["optim.ewc.strength=1.0"], ["optim.ewc.strength", "evals.forgetting is None"]),
+    (["optim.ewc.strength=-1.0"], ["optim.ewc.strength", "-1.0"]),
+    (["optim.ewc.targets=both"], ["'model', 'data'"]),
     (
         ["optim.l2_sp=0.1", "adapter.method=lora"],
         ["optim.l2_sp", "an adapter's"],
