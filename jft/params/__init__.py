@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """With which numbers? New ones, a checkpoint's, or the one merged into the other."""
 
+from jft.params.average import interpolate
 from jft.params.hub import find_folder
 from jft.params.init import abstract_params, init_params
 from jft.params.keys import checkpoint_keys, find_keys
@@ -25,6 +26,7 @@ __all__ = [
     "find_keys",
     "from_tensor",
     "init_params",
+    "interpolate",
     "load_pretrained",
     "merge",
     "read_config",
