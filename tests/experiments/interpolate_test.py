@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from experiments import finetune, interpolate
+from experiments import finetune, interpolate, soup
 
 RUN = [
     "optim.learning_rate=0.01",
@@ -84,3 +84,50 @@ def test_bad_points_are_refused(call, one_run, words, expected):
     assert result.err.count("\n") == 1, result.err
     assert expected in result.err
     assert not (one_run / "wise_ft").exists()
+
+
+# --- soups ----------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def other_run(finished):
+    return finished("seed=1", "optim.learning_rate=0.003")
+
+
+@pytest.mark.parametrize("method", ["uniform", "greedy"])
+def test_a_soup_of_two_runs_is_scored_and_written(
+    call, one_run, other_run, method, tmp_path
+):
+    result = call(
+        soup,
+        f"--runs={one_run}",
+        f"--runs={other_run}",
+        f"--method={method}",
+        f"--to={tmp_path / 'soup'}",
+    )
+    assert result.status == 0, result.err
+    written = json.loads((tmp_path / "soup" / "soup.json").read_text())
+    scores = [run["validation"]["accuracy"] for run in written["runs"]]
+    assert written["soup"]["validation"]["accuracy"] >= max(scores) or (
+        method == "uniform"
+    )
+    chosen = [run["workdir"] for run in written["runs"] if run["chosen"]]
+    assert str(one_run) in chosen or str(other_run) in chosen
+    whole = [weights(Path(workdir) / "export") for workdir in chosen]
+    for key, value in weights(tmp_path / "soup").items():
+        mean = np.mean([model[key] for model in whole], axis=0)
+        np.testing.assert_allclose(value, mean, atol=1e-6, err_msg=key)
+    if method == "uniform":
+        assert len(chosen) == 2
+
+
+def test_runs_that_cannot_be_mixed_are_refused(call, one_run, finished, tmp_path):
+    unlike = finished("data.split_seed=1")
+    for words, expected in (
+        ([f"--runs={one_run}"], "two or more"),
+        ([f"--runs={one_run}", f"--runs={unlike}"], "data.split_seed"),
+        ([f"--runs={one_run}", f"--runs={tmp_path}"], str(tmp_path)),
+    ):
+        result = call(soup, *words, f"--to={tmp_path / 'soup'}")
+        assert result.status == 2, result
+        assert result.err.count("\n") == 1, result.err
+        assert expected in result.err
+    assert not (tmp_path / "soup").exists()
