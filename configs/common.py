@@ -108,6 +108,8 @@ def base_config() -> Any:
                 "layer_decay_preset": "timm",  # timm, beit, electra, ulmfit
                 "multipliers": {},  # label -> factor of the learning rate
                 "ema_decay": None,  # evaluate a moving average of the weights
+                "swa_start_steps": None,  # or their plain mean from here on
+                "swa_every_epochs": 1,  # of points so far apart
                 "unfreeze": {
                     # none, top_down, chain_thaw, explicit, plateau
                     "method": "none",

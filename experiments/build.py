@@ -285,6 +285,7 @@ class Plan(NamedTuple):
     save_every: int
     keep_every: int | None
     open_at: Mapping[Group, Any] | None  # None: everything from the start
+    swa: tuple[int, int] | None  # the start of the plain mean, and how often
     schedule: Schedule
     phases: list[train.Phase]  # empty where they are not known before the run
 
@@ -316,6 +317,16 @@ def make_plan(
     def every(duration: Duration) -> int:
         return max(1, steps(duration, num_steps))
 
+    def swa() -> tuple[int, int] | None:
+        if (begin := config.optim.swa_start) is None:
+            return None
+        if (start := steps(begin, num_steps)) >= num_steps:
+            raise InputError(
+                f"optim.swa_start is {begin}, step {start}, but the run ends after "
+                f"step {num_steps}, so nothing would be averaged; start earlier."
+            )
+        return start, every(config.optim.swa_every)
+
     keep = config.checkpoint.keep_every
     open_at = _open_at(config.optim, model, labels, lambda d: steps(d, num_steps))
     known = open_at is not None and config.optim.unfreeze.method != "plateau"
@@ -326,6 +337,7 @@ def make_plan(
         save_every=every(config.checkpoint.save_every),
         keep_every=None if keep is None else every(keep),
         open_at=open_at,
+        swa=swa(),
         schedule=optim.make_schedule(
             config.optim.schedule,
             config.optim.learning_rate,
@@ -409,6 +421,7 @@ def make_optimizer(
         multipliers=config.multipliers,
         open_at=plan.open_at,
         ema_decay=config.ema_decay,
+        swa=plan.swa,
     )
 
 

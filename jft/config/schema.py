@@ -156,6 +156,8 @@ class OptimConfig:
     layer_decay_preset: Literal["timm", "beit", "electra", "ulmfit"]
     multipliers: Mapping[str, NonNegative]  # label -> factor of the learning rate
     ema_decay: Fraction | None  # moving average of the trainable parameters
+    swa_start: Duration | None  # from where on their plain mean is taken, or None
+    swa_every: Duration  # between two points of that mean
     unfreeze: UnfreezeConfig
 
 

@@ -21,6 +21,7 @@ from jft.optim.openings import (
 from jft.optim.optimizers import OPTIMIZERS, OptimizerRule
 from jft.optim.sam import SamState, sam
 from jft.optim.schedules import SCHEDULES, make_schedule, scale_by_learning_rate
+from jft.optim.swa import SwaState, swa_params, track_swa
 from jft.optim.unfreeze import (
     CloseGradientsState,
     GradualUnfreezeState,
@@ -40,6 +41,7 @@ __all__ = [
     "OpenAt",
     "OptimizerRule",
     "SamState",
+    "SwaState",
     "Windows",
     "all_open",
     "chain_thaw",
@@ -61,7 +63,9 @@ __all__ = [
     "scale_by_label",
     "scale_by_learning_rate",
     "strength_by_rule",
+    "swa_params",
     "top_down",
     "track_ema",
+    "track_swa",
     "with_fisher",
 ]

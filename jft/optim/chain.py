@@ -23,6 +23,7 @@ from jft.optim.optimizers import (
     make_wrapped,
 )
 from jft.optim.schedules import scale_by_learning_rate
+from jft.optim.swa import track_swa
 from jft.optim.unfreeze import close_gradients, gradual_unfreeze
 from jft.types import FROZEN, InputError, LayerIndex, ParamLabels, Params, Schedule
 
@@ -73,6 +74,7 @@ def make_optimizer(
     open_at: OpenAt | None = None,
     group_of: Callable[[str], Any] | None = None,
     ema_decay: float | None = None,
+    swa: tuple[int, int] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Make the whole optimizer of a fine-tuning run.
 
@@ -114,6 +116,7 @@ def make_optimizer(
       open_at: group to opening step or windows; None opens everything.
       group_of: path to group; by default ``layer_index``.
       ema_decay: keep an average of the trainables, read by ``eval_params``.
+      swa: likewise the plain mean: ``(start, every)`` of `track_swa`.
 
     Returns:
       The optimizer; apply its updates by adding them.
@@ -132,7 +135,7 @@ def make_optimizer(
     wants_layers = layer_decay is not None or layer_decay_preset == "ulmfit"
     group_of = group_of or layer_index
     _check_whole(optimizer, learning_rate, decays=bool(weight_decay or l2_sp))
-    _check_wrap(optimizer, rule, open_at, ema_decay)
+    _check_wrap(optimizer, rule, open_at, ema_decay, swa)
 
     anchor_mask = anchor_mask or _all_but_head(layer_index, num_layers)
     decay = _decay_and_anchor(weight_decay, decay_mask, l2_sp, anchor_mask)
@@ -166,6 +169,8 @@ def make_optimizer(
         parts.append(scale_by_learning_rate(learning_rate))
     if ema_decay is not None:
         parts.append(track_ema(ema_decay))
+    if swa is not None:
+        parts.append(track_swa(*swa))
     chain = optax.chain(*parts)
     if learning_rate is not None:
         chain = make_wrapped(rule, chain, learning_rate, hyperparams)
@@ -228,7 +233,13 @@ def _check_wrap(
     rule: OptimizerRule,
     open_at: OpenAt | None,
     ema_decay: float | None,
+    swa: tuple[int, int] | None,
 ) -> None:
+    if ema_decay is not None and swa is not None:
+        raise InputError(
+            f"ema_decay is {ema_decay} and swa {swa}, two averages of which one is "
+            "evaluated; leave one of them out."
+        )
     if rule.wrap is None:
         return
     if open_at is not None:
@@ -237,11 +248,11 @@ def _check_wrap(
             "parameters together, between points of its own, so closed ones would "
             "not stay where they are. Drop open_at, or take another optimizer."
         )
-    if ema_decay is not None:
+    if ema_decay is not None or swa is not None:
         raise InputError(
-            f"optimizer {optimizer!r} with ema_decay: the parameters it shows are not "
-            "the ones it evaluates (see eval_params). Drop ema_decay, or take another "
-            "optimizer."
+            f"optimizer {optimizer!r} with ema_decay or swa: the parameters it shows "
+            "are not the ones it evaluates (see eval_params). Drop the average, or "
+            "take another optimizer."
         )
 
 

@@ -151,6 +151,24 @@ def test_the_fisher_is_of_examples_that_forgetting_is_not_measured_on():
     assert (len(nothing), len(whole)) == (0, 10)
 
 
+# --- SWA ------------------------------------------------------------------------------
+def test_a_run_exports_the_mean_of_its_last_points(run, tiny):
+    swa = ["optim.swa_start_steps=1", "optim.swa_every_steps=2"]
+    steps = ["train.num_steps=4", "evals.eval_every_steps=4"]
+    mean = exported(run(*swa, *steps))
+    points = []
+    for step in (2, 4):  # after steps 2 and 4
+        points.append(
+            exported(run(f"train.num_steps={step}", "evals.eval_every_steps=4"))
+        )
+    for key, value in mean.items():
+        expected = (points[0][key] + points[1][key]) / 2
+        np.testing.assert_allclose(value, expected, atol=1e-6, err_msg=key)
+    assert (
+        np.abs(points[1]["classifier.weight"] - mean["classifier.weight"]).max() > 1e-4
+    )
+
+
 # --- bad input ------------------------------------------------------------------------
 # overrides -> words of the message; with the base, and without
 FROM_SCRATCH = [
@@ -168,6 +186,16 @@ REFUSED = [
     ),
     (["optim.ewc.strength=1.0"], ["optim.ewc.strength", "evals.forgetting is None"]),
     (["optim.ewc.strength=-1.0"], ["optim.ewc.strength", "-1.0"]),
+    (["optim.swa_start_percent=100"], ["optim.swa_start", "100 percent", "step 4"]),
+    (["optim.swa_start_steps=-1"], ["optim.swa_start_steps", "-1"]),
+    (
+        ["optim.swa_start_percent=50", "optim.ema_decay=0.9"],
+        ["ema_decay is 0.9", "two averages"],
+    ),
+    (
+        ["optim.swa_start_percent=50", "optim.optimizer=schedule_free_sgd"],
+        ["schedule_free_sgd", "swa"],
+    ),
     (["optim.ewc.targets=both"], ["'model', 'data'"]),
     (
         ["optim.l2_sp=0.1", "adapter.method=lora"],
