@@ -130,6 +130,7 @@ def base_config() -> Any:
                 # of language models: tokens of each row scored at a time, for the same
                 # result; 0: all; None: few where all would take much memory
                 "loss_chunk": None,
+                "mixout": 0.0,  # probability that a weight is the base's in a step
                 "r_drop": 0.0,  # pull two dropouts of an example together; 0: one pass
                 "teacher": {
                     "model": None,  # folder or Hub id: learn its logits too

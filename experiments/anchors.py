@@ -11,7 +11,7 @@ import numpy as np
 import jft
 from experiments import feed, objective
 from jft import data, optim, paths, train
-from jft.config import Config, OptimConfig
+from jft.config import Config, OptimConfig, TrainConfig
 from jft.params import adapters
 from jft.tasks import get_task
 from jft.types import FROZEN, InputError, ParamLabels, Params
@@ -27,6 +27,7 @@ def check(config: Config) -> None:
         "optim.l2_sp": config.optim.l2_sp,
         "optim.l2_sp_rules": list(map(list, config.optim.l2_sp_rules)),
         "optim.ewc.strength": config.optim.ewc.strength,
+        "train.mixout": config.train.mixout,
     }
     for key, value in wanted.items():
         if value and config.model.pretrained is None:
@@ -111,6 +112,13 @@ def ewc(config: OptimConfig, model: jft.Pretrained, labels: ParamLabels) -> floa
     if config.ewc.strength:
         anchored_paths(model, labels, key="optim.ewc.strength")
     return config.ewc.strength
+
+
+def mixes(config: TrainConfig, model: jft.Pretrained, labels: ParamLabels) -> bool:
+    """Whether there is mixout, and something to mix."""
+    if config.mixout:
+        anchored_paths(model, labels, key="train.mixout")
+    return config.mixout > 0
 
 
 def set_apart(config: Config, source: data.Source) -> tuple[data.Source, data.Source]:

@@ -400,7 +400,12 @@ def _check_explicit(
 
 
 def make_optimizer(
-    config: OptimConfig, model: jft.Pretrained, labels: ParamLabels, plan: Plan
+    config: OptimConfig,
+    model: jft.Pretrained,
+    labels: ParamLabels,
+    plan: Plan,
+    *,
+    keep_anchor: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """The whole chain."""
     return optim.make_optimizer(
@@ -412,6 +417,7 @@ def make_optimizer(
         l2_sp=anchors.l2_sp(config, model, labels),
         ewc=anchors.ewc(config, model, labels),
         anchor_mask=anchors.make_mask(model),
+        keep_anchor=keep_anchor,
         clip_norm=config.clip_norm,
         layer_index=model.layer_index,
         num_layers=model.num_layers,
@@ -487,7 +493,13 @@ def make_job(config: Config) -> Job:
         loader=loader,
         labels=labels,
         plan=plan,
-        tx=make_optimizer(config.optim, model, labels, plan),
+        tx=make_optimizer(
+            config.optim,
+            model,
+            labels,
+            plan,
+            keep_anchor=anchors.mixes(config.train, model, labels),
+        ),
         multiplier=make_multiplier(config.optim, model, labels),
         key=key_train,
     )
@@ -534,6 +546,7 @@ def make_train_step(
         metric_fns=objective.train_metrics(job.config),
         prefix_fn=objective.prefix_fn(job.config, job.model),
         chunks=objective.train_chunks(job.config, job.model),
+        mixout=job.config.train.mixout,
         state_shardings=state_shardings,
     )
 

@@ -197,6 +197,7 @@ class TrainConfig:
     compute_dtype: Dtype
     loss_options: Options  # keyword arguments of the task's loss
     loss_chunk: Whole | None  # tokens of a row scored at a time; 0: all; None: chosen
+    mixout: Fraction  # probability that a weight is the pre-trained one in a step
     r_drop: NonNegative  # weight of the divergence of two dropouts; 0: one pass
     teacher: TeacherConfig
     mesh: MeshConfig

@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """How do they move? Schedules, layer-wise decay, unfreezing, anchors, the one chain."""
 
-from jft.optim.anchor import AnchorState, l2_sp, strength_by_rule
+from jft.optim.anchor import (
+    AnchorState,
+    anchor_of,
+    hold_anchor,
+    l2_sp,
+    strength_by_rule,
+)
 from jft.optim.chain import default_decay_mask, make_optimizer
 from jft.optim.ema import EmaState, ema_params, track_ema
 from jft.optim.evaluation import eval_params
@@ -44,6 +50,7 @@ __all__ = [
     "SwaState",
     "Windows",
     "all_open",
+    "anchor_of",
     "chain_thaw",
     "close_gradients",
     "default_decay_mask",
@@ -51,6 +58,7 @@ __all__ = [
     "eval_params",
     "ewc",
     "gradual_unfreeze",
+    "hold_anchor",
     "is_open",
     "l2_sp",
     "layer_multiplier",

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from jft import paths
+from jft.optim.ema import find_states
 from jft.types import InputError, Params
 
 Strength = float | Callable[[str], float]  # of all anchored leaves, or of a path
@@ -100,6 +101,42 @@ def l2_sp(
         return paths.map_with_path(pull, updates), state
 
     return optax.GradientTransformation(init_fn, update_fn)
+
+
+def hold_anchor(
+    anchor_mask: Callable[[str, Any], bool] | None = None,
+) -> optax.GradientTransformation:
+    """Keep the starting point in the state, see `anchor_of`; updates pass on unchanged.
+
+    Args:
+      anchor_mask: as for `l2_sp`.
+    """
+    chosen = anchor_mask or (lambda path, leaf: True)
+
+    def update_fn(
+        updates: Any, state: AnchorState, params: Params = None
+    ) -> tuple[Any, AnchorState]:
+        del params
+        return updates, state
+
+    return optax.GradientTransformation(
+        lambda params: AnchorState(keep_start(params, chosen)), update_fn
+    )
+
+
+def anchor_of(opt_state: Any) -> Params:
+    """Find the starting point in the state of a chain that keeps one.
+
+    Raises:
+      InputError: if it keeps none.
+    """
+    states = find_states(opt_state, AnchorState)
+    if not states:
+        raise InputError(
+            "this optimizer state keeps no starting point; make the optimizer with "
+            "keep_anchor=True."
+        )
+    return states[0].anchor
 
 
 def keep_start(params: Params, anchor_mask: Callable[[str, Any], bool]) -> Params:

@@ -8,7 +8,7 @@ import jax
 import optax
 
 from jft import paths
-from jft.optim.anchor import Strength
+from jft.optim.anchor import Strength, hold_anchor
 from jft.optim.anchor import l2_sp as make_l2_sp
 from jft.optim.clip import clip_by_global_norm
 from jft.optim.ema import track_ema
@@ -64,6 +64,7 @@ def make_optimizer(
     l2_sp: Strength = 0.0,
     ewc: float = 0.0,
     anchor_mask: LeafMask | None = None,
+    keep_anchor: bool = False,
     clip_norm: float | None = None,
     layer_index: LayerIndex | None = None,
     num_layers: int | None = None,
@@ -105,6 +106,8 @@ def make_optimizer(
       anchor_mask: which leaves are pulled; by default all but the head (layer
         ``num_layers`` + 1), which starts from nothing worth keeping. Without
         ``layer_index``, all.
+      keep_anchor: keep the starting point in the state though nothing here pulls to
+        it, for `jft.train.mixout`; L2-SP of one strength keeps it anyway.
       clip_norm: largest global norm of the open gradients.
       layer_index: path to depth.
       num_layers: number of blocks, embeddings and head not counted.
@@ -143,6 +146,8 @@ def make_optimizer(
     parts: list[optax.GradientTransformation] = []
     if ewc:
         parts.append(make_ewc(ewc, anchor_mask))
+    if keep_anchor and (callable(l2_sp) or not l2_sp):
+        parts.append(hold_anchor(anchor_mask))
     if open_at is not None:
         if group_of is None:
             raise InputError("open_at needs group_of or layer_index: path to group.")

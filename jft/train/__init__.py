@@ -42,6 +42,7 @@ from jft.train.memory import (
     device_bytes,
     plan_memory,
 )
+from jft.train.mixout import mixout
 from jft.train.phases import Phase, groups_at, phases
 from jft.train.pmap import (
     make_pmap_train_step,
@@ -122,6 +123,7 @@ __all__ = [
     "make_pmap_train_step",
     "make_r_drop",
     "make_train_step",
+    "mixout",
     "num_shares",
     "on_first_draw",
     "param_shardings",

@@ -2,6 +2,7 @@
 """What holds a run to its base: that a run uses it, and what is refused."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -11,9 +12,9 @@ import pytest
 from safetensors.numpy import load_file
 
 import jft
-from experiments import anchors, build, finetune
+from experiments import anchors, build, feed, finetune, judge
 from jft import train
-from jft.config import load_config_file, resolve
+from jft.config import load_config_file, read_config, resolve
 from jft.config.schema import EwcConfig
 from jft.data import ArraySource
 from tests.experiments.tiny import MODEL
@@ -169,12 +170,28 @@ def test_a_run_exports_the_mean_of_its_last_points(run, tiny):
     )
 
 
+# --- mixout ---------------------------------------------------------------------------
+def test_mixout_moves_a_run_less_or_elsewhere_and_is_not_evaluated(run, free):
+    mixed = run("train.mixout=0.8")
+    assert not np.allclose(
+        exported(mixed)["classifier.weight"], exported(free)["classifier.weight"]
+    )
+    # the test split's figures are those of the exported weights, as they are
+    result = json.loads((mixed / "summary.json").read_text())["test"]
+    model = jft.load(mixed / "export")
+    splits = feed.load_examples(read_config(mixed))
+    evaluate = judge.Evaluator(read_config(mixed), model, place=jax.device_put)
+    scores = evaluate(model.params, splits["test"]).scores
+    assert scores["loss"] == pytest.approx(result["loss"], rel=1e-5)
+
+
 # --- bad input ------------------------------------------------------------------------
 # overrides -> words of the message; with the base, and without
 FROM_SCRATCH = [
     (["optim.l2_sp=0.1"], ["optim.l2_sp is 0.1", "nothing to return to"]),
     (["optim.l2_sp_rules=[['.*',1.0]]"], ["optim.l2_sp_rules", "nothing to return to"]),
     (["optim.ewc.strength=1.0"], ["optim.ewc.strength", "nothing to return to"]),
+    (["train.mixout=0.5"], ["train.mixout", "nothing to return to"]),
 ]
 REFUSED = [
     (["optim.l2_sp=-1.0"], ["optim.l2_sp", "-1.0"]),
@@ -196,6 +213,8 @@ REFUSED = [
         ["optim.swa_start_percent=50", "optim.optimizer=schedule_free_sgd"],
         ["schedule_free_sgd", "swa"],
     ),
+    (["train.mixout=1.0"], ["train.mixout", "1.0", "below 1"]),
+    (["train.mixout=0.5", "adapter.method=lora"], ["train.mixout", "an adapter's"]),
     (["optim.ewc.targets=both"], ["'model', 'data'"]),
     (
         ["optim.l2_sp=0.1", "adapter.method=lora"],
