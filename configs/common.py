@@ -56,6 +56,7 @@ def base_config() -> Any:
             "model": {
                 "pretrained": None,  # a folder, a Hub id, "jft:<shipped>", or None
                 "revision": None,  # of a Hub id: pin a commit for runs to repeat
+                "reinit_layers": 0,  # blocks of it to draw new, from the top
                 "model_type": "vit",  # where pretrained is None: jft.models.MODELS
                 "model_config": {},  # likewise: fields of its config.json
                 "tokenizer": None,  # likewise, of texts: a folder, or "train"
@@ -107,6 +108,8 @@ def base_config() -> Any:
                 "layer_decay": None,  # factor of the rate, a layer down, or None
                 "layer_decay_preset": "timm",  # timm, beit, electra, ulmfit
                 "multipliers": {},  # label -> factor of the learning rate
+                # scale a layer's rate by its relative gradient, measured so often
+                "auto_rgn_every_steps": None,
                 "ema_decay": None,  # evaluate a moving average of the weights
                 "swa_start_steps": None,  # or their plain mean from here on
                 "swa_every_epochs": 1,  # of points so far apart

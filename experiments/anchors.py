@@ -36,6 +36,12 @@ def check(config: Config) -> None:
                 "has nothing to return to. Name a checkpoint, or set it to "
                 f"{type(value)()}."
             )
+    if config.model.reinit_layers and config.model.pretrained is None:
+        raise InputError(
+            f"model.reinit_layers is {config.model.reinit_layers}, but "
+            "model.pretrained is None: all of a model from scratch is drawn new. Name "
+            "a checkpoint, or set it to 0."
+        )
     if config.optim.ewc.strength:
         _check_ewc(config)
 

@@ -173,6 +173,7 @@ def load_model(
             key=key,
             dtype=dtype,
             revision=config.revision,
+            reinit_layers=config.reinit_layers,
             **classes,
         )
     settings = {"model_type": config.model_type, **config.model_config}
@@ -285,6 +286,7 @@ class Plan(NamedTuple):
     save_every: int
     keep_every: int | None
     open_at: Mapping[Group, Any] | None  # None: everything from the start
+    auto_rgn: int | None  # steps between two measures of relative gradients
     swa: tuple[int, int] | None  # the start of the plain mean, and how often
     schedule: Schedule
     phases: list[train.Phase]  # empty where they are not known before the run
@@ -327,7 +329,7 @@ def make_plan(
             )
         return start, every(config.optim.swa_every)
 
-    keep = config.checkpoint.keep_every
+    keep, auto_rgn = config.checkpoint.keep_every, config.optim.auto_rgn_every
     open_at = _open_at(config.optim, model, labels, lambda d: steps(d, num_steps))
     known = open_at is not None and config.optim.unfreeze.method != "plateau"
     return Plan(
@@ -337,6 +339,7 @@ def make_plan(
         save_every=every(config.checkpoint.save_every),
         keep_every=None if keep is None else every(keep),
         open_at=open_at,
+        auto_rgn=None if auto_rgn is None else every(auto_rgn),
         swa=swa(),
         schedule=optim.make_schedule(
             config.optim.schedule,
@@ -427,6 +430,7 @@ def make_optimizer(
         multipliers=config.multipliers,
         open_at=plan.open_at,
         ema_decay=config.ema_decay,
+        auto_rgn=plan.auto_rgn,
         swa=plan.swa,
     )
 

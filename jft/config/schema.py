@@ -82,6 +82,7 @@ class ModelConfig:
     # folder in Hugging Face layout, Hub id, "jft:<shipped>", or None: from scratch
     pretrained: str | None
     revision: str | None  # commit, branch or tag of a Hub id
+    reinit_layers: Whole  # blocks of it drawn new, from the top
     model_type: str  # a name in jft.models.MODELS; read where pretrained is None
     model_config: Mapping[str, Any]  # fields of config.json; likewise
     tokenizer: str | None  # a folder of one, or "train"; likewise, of texts
@@ -156,6 +157,7 @@ class OptimConfig:
     layer_decay_preset: Literal["timm", "beit", "electra", "ulmfit"]
     multipliers: Mapping[str, NonNegative]  # label -> factor of the learning rate
     ema_decay: Fraction | None  # moving average of the trainable parameters
+    auto_rgn_every: Duration | None  # rates by relative gradients, or None
     swa_start: Duration | None  # from where on their plain mean is taken, or None
     swa_every: Duration  # between two points of that mean
     unfreeze: UnfreezeConfig

@@ -8,6 +8,7 @@ from jft.optim.anchor import (
     l2_sp,
     strength_by_rule,
 )
+from jft.optim.auto_rgn import AutoRgnState, auto_rgn
 from jft.optim.chain import default_decay_mask, make_optimizer
 from jft.optim.ema import EmaState, ema_params, track_ema
 from jft.optim.evaluation import eval_params
@@ -40,6 +41,7 @@ __all__ = [
     "PRESETS",
     "SCHEDULES",
     "AnchorState",
+    "AutoRgnState",
     "CloseGradientsState",
     "EmaState",
     "EwcState",
@@ -51,6 +53,7 @@ __all__ = [
     "Windows",
     "all_open",
     "anchor_of",
+    "auto_rgn",
     "chain_thaw",
     "close_gradients",
     "default_decay_mask",

@@ -10,6 +10,7 @@ import optax
 from jft import paths
 from jft.optim.anchor import Strength, hold_anchor
 from jft.optim.anchor import l2_sp as make_l2_sp
+from jft.optim.auto_rgn import auto_rgn as make_auto_rgn
 from jft.optim.clip import clip_by_global_norm
 from jft.optim.ema import track_ema
 from jft.optim.ewc import ewc as make_ewc
@@ -71,6 +72,7 @@ def make_optimizer(
     layer_decay: float | None = None,
     layer_decay_preset: str = "timm",
     final_norm: str | None = None,
+    auto_rgn: int | None = None,
     multipliers: Mapping[str, float] | None = None,
     open_at: OpenAt | None = None,
     group_of: Callable[[str], Any] | None = None,
@@ -115,6 +117,8 @@ def make_optimizer(
         "ulmfit", which has its own.
       layer_decay_preset: a key of ``PRESETS``.
       final_norm: regex of the final norm, for the preset "beit".
+      auto_rgn: steps between two measures of each layer's relative gradient norm, by
+        which its rate is scaled; see the function of that name.
       multipliers: label to learning-rate multiplier.
       open_at: group to opening step or windows; None opens everything.
       group_of: path to group; by default ``layer_index``.
@@ -143,6 +147,13 @@ def make_optimizer(
     anchor_mask = anchor_mask or _all_but_head(layer_index, num_layers)
     decay = _decay_and_anchor(weight_decay, decay_mask, l2_sp, anchor_mask)
     core = make_direction(rule, decay, hyperparams)
+    if auto_rgn is not None:
+        if open_at is not None:
+            raise InputError(
+                f"auto_rgn is {auto_rgn} together with open_at: both say which layers "
+                "move, and one that is closed has no gradient to measure. Drop one."
+            )
+        core = make_auto_rgn(core, layer_index, every=auto_rgn)
     parts: list[optax.GradientTransformation] = []
     if ewc:
         parts.append(make_ewc(ewc, anchor_mask))

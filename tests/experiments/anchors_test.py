@@ -171,7 +171,7 @@ def test_a_run_exports_the_mean_of_its_last_points(run, tiny):
 
 
 # --- mixout ---------------------------------------------------------------------------
-def test_mixout_moves_a_run_less_or_elsewhere_and_is_not_evaluated(run, free):
+def test_mixout_trains_a_run_and_is_not_in_its_evaluation(run, free):
     mixed = run("train.mixout=0.8")
     assert not np.allclose(
         exported(mixed)["classifier.weight"], exported(free)["classifier.weight"]
@@ -185,12 +185,31 @@ def test_mixout_moves_a_run_less_or_elsewhere_and_is_not_evaluated(run, free):
     assert scores["loss"] == pytest.approx(result["loss"], rel=1e-5)
 
 
+# --- new top blocks -------------------------------------------------------------------
+def test_a_run_draws_its_top_blocks_new(run, start):
+    still = ["train.num_steps=1", "optim.learning_rate=1e-9"]
+    after = exported(run("model.reinit_layers=1", *still))
+    for key in start.keys() - {"classifier.bias", "classifier.weight"}:
+        same = np.allclose(after[key], start[key], atol=1e-6)
+        if "encoder.layer.0" in key and "query.weight" in key:
+            assert not same, key
+        elif "embeddings" in key:
+            assert same, key
+
+
+# --- Auto-RGN -------------------------------------------------------------------------
+def test_a_run_scales_rates_by_relative_gradients(run, free, start):
+    scaled = run("optim.auto_rgn_every_steps=1")
+    assert distance(scaled, start, "embeddings") < distance(free, start, "embeddings")
+
+
 # --- bad input ------------------------------------------------------------------------
 # overrides -> words of the message; with the base, and without
 FROM_SCRATCH = [
     (["optim.l2_sp=0.1"], ["optim.l2_sp is 0.1", "nothing to return to"]),
     (["optim.l2_sp_rules=[['.*',1.0]]"], ["optim.l2_sp_rules", "nothing to return to"]),
     (["optim.ewc.strength=1.0"], ["optim.ewc.strength", "nothing to return to"]),
+    (["model.reinit_layers=1"], ["model.reinit_layers is 1", "drawn new"]),
     (["train.mixout=0.5"], ["train.mixout", "nothing to return to"]),
 ]
 REFUSED = [
@@ -212,6 +231,18 @@ REFUSED = [
     (
         ["optim.swa_start_percent=50", "optim.optimizer=schedule_free_sgd"],
         ["schedule_free_sgd", "swa"],
+    ),
+    (["model.reinit_layers=2"], ["reinit_layers is 2", "has 1 blocks", "0 to 1"]),
+    (
+        [
+            "model.reinit_layers=1",
+            "partition.rules=[['.*/layer/.*','frozen'],['.*','h']]",
+        ],
+        ["new parameters are frozen", "layer/0"],
+    ),
+    (
+        ["optim.auto_rgn_every_steps=1", "optim.unfreeze.method=top_down"],
+        ["auto_rgn", "open_at"],
     ),
     (["train.mixout=1.0"], ["train.mixout", "1.0", "below 1"]),
     (["train.mixout=0.5", "adapter.method=lora"], ["train.mixout", "an adapter's"]),
