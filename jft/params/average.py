@@ -36,7 +36,8 @@ def interpolate(
 
     Example:
       >>> import numpy as np
-      >>> old, new = {"body": np.zeros(1)}, {"body": np.ones(1), "head": np.ones(2)}
+      >>> old = {"body": np.zeros(1, np.float32)}
+      >>> new = {"body": np.ones(1, np.float32), "head": np.ones(2)}
       >>> interpolate(old, new, 0.25, keep=["head"])["body"].tolist()
       [0.25]
     """
