@@ -74,6 +74,7 @@ def base_config() -> Any:
             "model": {
                 "pretrained": None,  # a folder, a Hub id, "jft:<shipped>", or None
                 "revision": None,  # of a Hub id: pin a commit for runs to repeat
+                "reinit_layers": 0,  # blocks of it to draw new, from the top
                 "model_type": "vit",  # where pretrained is None: jft.models.MODELS
                 "model_config": {},  # likewise: fields of its config.json
                 "tokenizer": None,  # likewise, of texts: a folder, or "train"
@@ -113,11 +114,21 @@ def base_config() -> Any:
                 "warmup_percent": 5,  # linear, from 0
                 "weight_decay": 0.05,  # decoupled; times the learning rate once
                 "l2_sp": 0.0,  # decoupled pull towards the starting point
+                "l2_sp_rules": [],  # [regex of a path, its own pull], the first wins
+                "ewc": {  # pull by how much the source task needs a parameter
+                    "strength": 0.0,  # of the penalty, a part of the loss; 0: none
+                    # the Fisher's: drawn from the "model", or the "data"'s own
+                    "targets": "model",
+                },
                 "clip_norm": 1.0,  # of all trainable gradients together, or None
                 "layer_decay": None,  # factor of the rate, a layer down, or None
                 "layer_decay_preset": "timm",  # timm, beit, electra, ulmfit
                 "multipliers": {},  # label -> factor of the learning rate
+                # scale a layer's rate by its relative gradient, measured so often
+                "auto_rgn_every_steps": None,
                 "ema_decay": None,  # evaluate a moving average of the weights
+                "swa_start_steps": None,  # or their plain mean from here on
+                "swa_every_epochs": 1,  # of points so far apart
                 "unfreeze": {
                     # none, top_down, chain_thaw, lp_ft, explicit, plateau
                     "method": "none",
@@ -142,6 +153,7 @@ def base_config() -> Any:
                 # of language models: tokens of each row scored at a time, for the same
                 # result; 0: all; None: few where all would take much memory
                 "loss_chunk": None,
+                "mixout": 0.0,  # probability that a weight is the base's in a step
                 "r_drop": 0.0,  # pull two dropouts of an example together; 0: one pass
                 "teacher": {
                     "model": None,  # folder or Hub id: learn its logits too

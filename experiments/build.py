@@ -12,7 +12,7 @@ import optax
 
 import jft
 from configs import common
-from experiments import feed, objective, source_task, two_heads
+from experiments import anchors, feed, objective, source_task, two_heads
 from jft import data, export, optim, partition, paths, train
 from jft.config import (
     AdapterConfig,
@@ -124,6 +124,7 @@ def check_config(config: Config) -> None:
         )
     objective.check(config)
     two_heads.check(config)
+    anchors.check(config)
     feed.check_options(config.data)
     export.parse_size(config.export.max_shard_size)
     make_mesh(config)
@@ -171,6 +172,7 @@ def load_model(
             key=key,
             dtype=dtype,
             revision=config.revision,
+            reinit_layers=config.reinit_layers,
             **classes,
         )
     settings = {"model_type": config.model_type, **config.model_config}
@@ -321,6 +323,8 @@ class Plan(NamedTuple):
     save_every: int
     keep_every: int | None
     open_at: Mapping[Group, Any] | None  # None: everything from the start
+    auto_rgn: int | None  # steps between two measures of relative gradients
+    swa: tuple[int, int] | None  # the start of the plain mean, and how often
     schedule: Schedule
     phases: list[train.Phase]  # empty where they are not known before the run
 
@@ -352,7 +356,17 @@ def make_plan(
     def every(duration: Duration) -> int:
         return max(1, steps(duration, num_steps))
 
-    keep = config.checkpoint.keep_every
+    def swa() -> tuple[int, int] | None:
+        if (begin := config.optim.swa_start) is None:
+            return None
+        if (start := steps(begin, num_steps)) >= num_steps:
+            raise InputError(
+                f"optim.swa_start is {begin}, step {start}, but the run ends after "
+                f"step {num_steps}, so nothing would be averaged; start earlier."
+            )
+        return start, every(config.optim.swa_every)
+
+    keep, auto_rgn = config.checkpoint.keep_every, config.optim.auto_rgn_every
     schedule = _make_schedule(config.optim, num_steps, steps)
     open_at = _open_at(config.optim, model, labels, lambda d: steps(d, num_steps))
     known = open_at is not None and config.optim.unfreeze.method != "plateau"
@@ -363,6 +377,8 @@ def make_plan(
         save_every=every(config.checkpoint.save_every),
         keep_every=None if keep is None else every(keep),
         open_at=open_at,
+        auto_rgn=None if auto_rgn is None else every(auto_rgn),
+        swa=swa(),
         schedule=schedule,
         phases=train.phases(open_at, num_steps) if known else [],
     )
@@ -456,7 +472,12 @@ def _check_explicit(
 
 
 def make_optimizer(
-    config: OptimConfig, model: jft.Pretrained, labels: ParamLabels, plan: Plan
+    config: OptimConfig,
+    model: jft.Pretrained,
+    labels: ParamLabels,
+    plan: Plan,
+    *,
+    keep_anchor: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """The whole chain."""
     return optim.make_optimizer(
@@ -465,7 +486,10 @@ def make_optimizer(
         learning_rate=plan.schedule,
         hyperparams=config.hyperparams,
         weight_decay=config.weight_decay,
-        l2_sp=config.l2_sp,
+        l2_sp=anchors.l2_sp(config, model, labels),
+        ewc=anchors.ewc(config, model, labels),
+        anchor_mask=anchors.make_mask(model),
+        keep_anchor=keep_anchor,
         clip_norm=config.clip_norm,
         layer_index=model.layer_index,
         num_layers=model.num_layers,
@@ -475,6 +499,8 @@ def make_optimizer(
         multipliers=config.multipliers,
         open_at=plan.open_at,
         ema_decay=config.ema_decay,
+        auto_rgn=plan.auto_rgn,
+        swa=plan.swa,
     )
 
 
@@ -551,7 +577,13 @@ def make_job(config: Config) -> Job:
         loader=loader,
         labels=labels,
         plan=plan,
-        tx=make_optimizer(config.optim, model, labels, plan),
+        tx=make_optimizer(
+            config.optim,
+            model,
+            labels,
+            plan,
+            keep_anchor=anchors.mixes(config.train, model, labels),
+        ),
         multiplier=make_multiplier(config.optim, model, labels),
         key=key_train,
     )
@@ -597,6 +629,15 @@ def init_state(job: Job) -> train.TrainState:
     )
 
 
+def with_fisher(job: Job, state: train.TrainState) -> train.TrainState:
+    """Tell the optimizer how much the source task needs each parameter; of EWC."""
+    assert job.source is not None
+    key = "optim.ewc.strength"
+    anchored = anchors.anchored_paths(job.model, job.labels, key=key)
+    fisher = anchors.source_fisher(job.config, job.source, anchored)
+    return state._replace(opt_state=optim.with_fisher(state.opt_state, fisher))
+
+
 def make_train_step(
     job: Job, *, state_shardings: train.TrainState | None
 ) -> train.TrainStep:
@@ -622,6 +663,7 @@ def make_train_step(
         metric_fns=parts.metric_fns,
         prefix_fn=parts.prefix_fn,
         chunks=parts.chunks,
+        mixout=config.train.mixout,
         state_shardings=state_shardings,
     )
 

@@ -105,6 +105,8 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
         save = keep.make_save(
             job, checkpoints, manifest=manifest, state=state, history=history
         )
+        if config.optim.ewc.strength and not history:
+            state = build.with_fisher(job, state)
         if source and not history:
             record(history, source.record(0, job.model.params))
 

@@ -105,6 +105,7 @@ class ModelConfig:
     # folder in Hugging Face layout, Hub id, "jft:<shipped>", or None: from scratch
     pretrained: str | None
     revision: str | None  # commit, branch or tag of a Hub id
+    reinit_layers: Whole  # blocks of it drawn new, from the top
     model_type: str  # a name in jft.models.MODELS; read where pretrained is None
     model_config: Mapping[str, Any]  # fields of config.json; likewise
     tokenizer: str | None  # a folder of one, or "train"; likewise, of texts
@@ -153,6 +154,14 @@ class UnfreezeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EwcConfig:
+    """How hard parameters are pulled back to what the source task needs."""
+
+    strength: NonNegative  # of the penalty, which is a part of the loss; 0: none
+    targets: Literal["model", "data"]  # drawn from the model, or the data's own
+
+
+@dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     """How they move."""
 
@@ -164,12 +173,17 @@ class OptimConfig:
     warmup: Duration
     weight_decay: NonNegative  # decoupled; multiplied by the learning rate once
     l2_sp: NonNegative  # pull towards the starting point
+    l2_sp_rules: tuple[tuple[str, NonNegative], ...]  # (regex of a path, its own pull)
+    ewc: EwcConfig
     clip_norm: Positive | None  # global norm of all trainable gradients
     # factor of the learning rate from a layer to the one below; None: no such decay
     layer_decay: Annotated[float, Range(above=0, maximum=1)] | None
     layer_decay_preset: Literal["timm", "beit", "electra", "ulmfit"]
     multipliers: Mapping[str, NonNegative]  # label -> factor of the learning rate
     ema_decay: Fraction | None  # moving average of the trainable parameters
+    auto_rgn_every: Duration | None  # rates by relative gradients, or None
+    swa_start: Duration | None  # from where on their plain mean is taken, or None
+    swa_every: Duration  # between two points of that mean
     unfreeze: UnfreezeConfig
 
 
@@ -225,6 +239,7 @@ class TrainConfig:
     compute_dtype: Dtype
     loss_options: Options  # keyword arguments of the task's loss
     loss_chunk: Whole | None  # tokens of a row scored at a time; 0: all; None: chosen
+    mixout: Fraction  # probability that a weight is the pre-trained one in a step
     r_drop: NonNegative  # weight of the divergence of two dropouts; 0: one pass
     teacher: TeacherConfig
     lwf: LwfConfig

@@ -28,6 +28,7 @@ from jft.evals.scoring import Metric, MetricFn, check_metric_names, compute_scor
 from jft.evals.tagging_metrics import TAGGING_METRICS, entity_f1s
 from jft.evals.task_plots import plot_class_f1s, plot_lengths, plot_regression
 from jft.evals.text_metrics import TEXT_METRICS, perplexity
+from jft.evals.wise_ft import ScoreFn, plot_wise_ft, wise_ft_curve
 
 __all__ = [
     "ANSWER_METRICS",
@@ -43,6 +44,7 @@ __all__ = [
     "MetricFn",
     "MetricLog",
     "Rows",
+    "ScoreFn",
     "check_metric_names",
     "class_f1s",
     "compute_scores",
@@ -63,9 +65,11 @@ __all__ = [
     "plot_learning_rates",
     "plot_lengths",
     "plot_regression",
+    "plot_wise_ft",
     "probe_accuracy",
     "put_head_back",
     "set_head_aside",
     "weight_drift",
+    "wise_ft_curve",
     "write_summary",
 ]

@@ -13,6 +13,7 @@ from jft.train.contrastive import (
 )
 from jft.train.distill import distillation_loss
 from jft.train.divergence import DIVERGENCES, DivergenceFn
+from jft.train.fisher import DRAWS, diagonal_fisher
 from jft.train.hooks import (
     NonFiniteError,
     ProgressBar,
@@ -42,6 +43,7 @@ from jft.train.memory import (
     device_bytes,
     plan_memory,
 )
+from jft.train.mixout import mixout
 from jft.train.phases import Phase, groups_at, phases
 from jft.train.pmap import (
     make_pmap_train_step,
@@ -82,6 +84,7 @@ from jft.train.two_heads import (
 
 __all__ = [
     "DIVERGENCES",
+    "DRAWS",
     "REPLAYED",
     "ActivationCache",
     "BothHeads",
@@ -120,6 +123,7 @@ __all__ = [
     "count_correct",
     "describe_memory",
     "device_bytes",
+    "diagonal_fisher",
     "distillation_loss",
     "evaluate_every",
     "fit",
@@ -136,6 +140,7 @@ __all__ = [
     "make_pmap_train_step",
     "make_r_drop",
     "make_train_step",
+    "mixout",
     "num_shares",
     "on_first_draw",
     "on_new_head",
