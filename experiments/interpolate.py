@@ -14,7 +14,7 @@ and the model of ``--export_alpha`` in ``export``. An adapter is folded first.
 import dataclasses
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from jft import evals, params, train
 from jft.config import new_flags, run_without_config
 from jft.evals import ScoreFn
 from jft.tables import format_table
-from jft.types import InputError
+from jft.types import InputError, Params
 
 FLAGS = new_flags()
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a finished run.", FLAGS)
@@ -48,10 +48,7 @@ def main() -> None:
     alphas = read_alphas(ALPHAS.value)
     train.keep_compiled()
     job, trained = keep.load_run(Path(WORKDIR.value))
-    base, model = jft.fold(job.model), jft.fold(job.model, params=trained)
-    new = [re.escape(path) for path in job.model.report.new]
-    score_fns = make_score_fns(job, model)
-    curve = evals.wise_ft_curve(base.params, model.params, alphas, score_fns, keep=new)
+    curve = score_points(job, trained, alphas)
 
     folder = Path(WORKDIR.value) / "wise_ft"
     folder.mkdir(exist_ok=True)
@@ -68,6 +65,7 @@ def main() -> None:
             target_name=outputs.dataset_name(job.config.data),
         )
     if EXPORT_ALPHA.value is not None:
+        base, model, new = ends(job, trained)
         point = params.interpolate(
             base.params, model.params, EXPORT_ALPHA.value, keep=new
         )
@@ -87,6 +85,23 @@ def read_alphas(words: list[str]) -> list[float]:
             "0,0.5,1."
         )
     return alphas
+
+
+def ends(
+    job: build.Job, trained: Params
+) -> tuple[jft.Pretrained, jft.Pretrained, list[str]]:
+    """The plain base, the plain run, and regexes of what the run alone has."""
+    base, model = jft.fold(job.model), jft.fold(job.model, params=trained)
+    return base, model, [re.escape(path) for path in job.model.report.new]
+
+
+def score_points(
+    job: build.Job, trained: Params, alphas: Sequence[float]
+) -> list[dict[str, Any]]:
+    """The curve of a finished run, see `jft.evals.wise_ft_curve`."""
+    base, model, new = ends(job, trained)
+    score_fns = make_score_fns(job, model)
+    return evals.wise_ft_curve(base.params, model.params, alphas, score_fns, keep=new)
 
 
 def make_score_fns(job: build.Job, model: jft.Pretrained) -> dict[str, ScoreFn]:

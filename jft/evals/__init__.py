@@ -13,6 +13,7 @@ from jft.evals.forgetting import (
     set_head_aside,
 )
 from jft.evals.generate import Generated, generate
+from jft.evals.methods_plot import plot_methods
 from jft.evals.multilabel_metrics import MULTILABEL_METRICS, class_f1s
 from jft.evals.plots import (
     layer_name,
@@ -64,6 +65,7 @@ __all__ = [
     "plot_forgetting",
     "plot_learning_rates",
     "plot_lengths",
+    "plot_methods",
     "plot_regression",
     "plot_wise_ft",
     "probe_accuracy",
