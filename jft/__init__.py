@@ -27,10 +27,12 @@ from jft import (
     types,
 )
 from jft.adapted import adapt, check_foldable, fold, load_adapter, save_adapter
+from jft.adapter_set import AdapterSet, gather
 from jft.models.classes import with_classes
 from jft.pretrained import Pretrained, init_model, load, save
 
 __all__ = [
+    "AdapterSet",
     "Pretrained",
     "adapt",
     "check_foldable",
@@ -40,6 +42,7 @@ __all__ = [
     "evals",
     "export",
     "fold",
+    "gather",
     "init_model",
     "load",
     "load_adapter",

@@ -54,12 +54,12 @@ def adapt(
         whole = [p for p in flatten(model.params) if matches_any(rules, p)]
         chosen = adapters.choose_targets(
             targets,
-            _products(model),
+            products_of(model),
             head=_head(model) | adapters.modules_of(whole),
             modules=adapters.modules_of(flatten(model.params)),
         )
     leaves_of = adapter.init(chosen, model.params, key)
-    return _with(model, adapter, adapters.with_adapters(model.params, leaves_of))
+    return with_adapter(model, adapter, adapters.with_adapters(model.params, leaves_of))
 
 
 def fold(model: Pretrained, *, params: Params | None = None) -> Pretrained:
@@ -78,8 +78,8 @@ def fold(model: Pretrained, *, params: Params | None = None) -> Pretrained:
     params = model.params if params is None else params
     if model.adapter is None:
         return model._replace(params=params)
-    folded = adapters.fold(params, model.adapter, products=_products(model))
-    return _plain(model, folded)
+    folded = adapters.fold(params, model.adapter, products=products_of(model))
+    return without_adapter(model, folded)
 
 
 def check_foldable(model: Pretrained) -> None:
@@ -88,7 +88,7 @@ def check_foldable(model: Pretrained) -> None:
     Raises:
       InputError: for an adapter that no base could hold.
     """
-    adapters.check_foldable(model.params, _products(model))
+    adapters.check_foldable(model.params, products_of(model))
 
 
 def load_adapter(folder: str | Path, model: Pretrained) -> Pretrained:
@@ -106,11 +106,13 @@ def load_adapter(folder: str | Path, model: Pretrained) -> Pretrained:
     flat = flatten(model.params)
     names = adapters.make_names(model.family, model.task, flat)
     adapter, leaves_of, trained = adapters.read_adapter(
-        folder, model.params, _products(model), names
+        folder, model.params, products_of(model), names
     )
     flat |= {path: jnp.asarray(x, flat[path].dtype) for path, x in trained.items()}
     leaves_of = jax.tree.map(jnp.asarray, leaves_of)
-    return _with(model, adapter, adapters.with_adapters(unflatten(flat), leaves_of))
+    return with_adapter(
+        model, adapter, adapters.with_adapters(unflatten(flat), leaves_of)
+    )
 
 
 def save_adapter(
@@ -165,7 +167,8 @@ def _config(model: Pretrained) -> Any:
     return model.family.config_from_dict(model.config)
 
 
-def _products(model: Pretrained) -> dict[str, adapters.Product]:
+def products_of(model: Pretrained) -> dict[str, adapters.Product]:
+    """What of a model an adapter can reach, see `find_products`."""
     return adapters.find_products(model.family, _config(model), model.task)
 
 
@@ -176,8 +179,16 @@ def _head(model: Pretrained) -> set[str]:
     return adapters.modules_of(paths)
 
 
-def _with(model: Pretrained, adapter: adapters.Adapter, params: Params) -> Pretrained:
-    """The model with an adapter, whose forward reads the adapters' parameters."""
+def with_adapter(
+    model: Pretrained, adapter: adapters.Adapter, params: Params
+) -> Pretrained:
+    """Put an adapter that is there on a plain model.
+
+    Args:
+      model: without an adapter.
+      adapter: the method.
+      params: the model's, with the subtree ``adapters``, which the forward reads.
+    """
     base = flatten(adapters.without_adapters(params))
     return _run_by(
         adapters.AdaptedModule(model.module, adapter),
@@ -188,8 +199,13 @@ def _with(model: Pretrained, adapter: adapters.Adapter, params: Params) -> Pretr
     )
 
 
-def _plain(model: Pretrained, params: Params) -> Pretrained:
-    """The model without its adapter."""
+def without_adapter(model: Pretrained, params: Params) -> Pretrained:
+    """Take a model's adapter off.
+
+    Args:
+      model: has an adapter.
+      params: of the plain model, such as the base's.
+    """
     return _run_by(
         model.module.module,
         model,

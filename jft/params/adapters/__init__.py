@@ -7,11 +7,13 @@ from jft.params.adapters.adapter import SUBTREE, Adapter, Product
 from jft.params.adapters.forward import AdaptedModule
 from jft.params.adapters.ia3 import Ia3
 from jft.params.adapters.lora import Lora
+from jft.params.adapters.members import Member, member_of
+from jft.params.adapters.mixed import BASE, Mixed, mix
 from jft.params.adapters.peft_config import from_peft_config, to_peft_config
 from jft.params.adapters.peft_folder import read_adapter
 from jft.params.adapters.peft_names import Names, make_names
 from jft.params.adapters.peft_tensors import to_tensors
-from jft.params.adapters.products import find_products
+from jft.params.adapters.products import find_products, rows_of_calls
 from jft.params.adapters.targets import (
     ALL_LINEAR,
     check_also_train,
@@ -29,6 +31,7 @@ from jft.params.adapters.tree import (
     without_adapters,
 )
 from jft.params.adapters.tuning import BitFit, NormTuning
+from jft.params.adapters.weighted import Term, sum_adapters, sum_own
 
 ADAPTERS: Mapping[str, type[Adapter]] = {
     "bitfit": BitFit,
@@ -40,15 +43,19 @@ ADAPTERS: Mapping[str, type[Adapter]] = {
 __all__ = [
     "ADAPTERS",
     "ALL_LINEAR",
+    "BASE",
     "SUBTREE",
     "AdaptedModule",
     "Adapter",
     "BitFit",
     "Ia3",
     "Lora",
+    "Member",
+    "Mixed",
     "Names",
     "NormTuning",
     "Product",
+    "Term",
     "adapted_layer_index",
     "adapters_of",
     "check_also_train",
@@ -60,8 +67,13 @@ __all__ = [
     "head_rules",
     "label_adapted",
     "make_names",
+    "member_of",
+    "mix",
     "modules_of",
     "read_adapter",
+    "rows_of_calls",
+    "sum_adapters",
+    "sum_own",
     "to_peft_config",
     "to_tensors",
     "with_adapters",
