@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jft.export import write_adapter
 from jft.models import make_apply_fn, make_prefix_fn
-from jft.params import adapters
+from jft.params import ADAPTER_FILES, adapters, find_folder
 from jft.params.init import matches_any
 from jft.paths import flatten, unflatten
 from jft.pretrained import Pretrained
@@ -91,28 +91,57 @@ def check_foldable(model: Pretrained) -> None:
     adapters.check_foldable(model.params, products_of(model))
 
 
-def load_adapter(folder: str | Path, model: Pretrained) -> Pretrained:
+def load_adapter(
+    name: str | Path,
+    model: Pretrained,
+    *,
+    revision: str | None = None,
+    check_base: bool = True,
+) -> Pretrained:
     """Put an adapter that PEFT or jft wrote on its base.
 
     Args:
-      folder: holds adapter_config.json and adapter_model.safetensors.
+      name: a folder with adapter_config.json and adapter_model.safetensors, or a Hub
+        id, of whose repository these two are fetched, see ``jft.load``.
       model: the base, with the head that the adapter is for.
+      revision: of the Hub's repository; pin a commit for runs to repeat.
+      check_base: refuse a base of other numbers than the one that the adapter was
+        trained over, where jft wrote it: PEFT does not say over which. Hashes the base.
 
     Raises:
       InputError: if the folder holds no adapter, one with options that jft has not, or
         one of another base.
     """
     _check_plain(model)
+    digest = None
+    if check_base:
+        digest = adapters.make_base_digest(flatten(model.params))
+    folder = find_folder(name, revision=revision, files=ADAPTER_FILES)
+    return read_over(folder, model, digest)
+
+
+def read_over(
+    folder: Path, model: Pretrained, digest: adapters.BaseDigest | None
+) -> Pretrained:
+    """Read an adapter's folder for a base.
+
+    Args:
+      folder: see `load_adapter`.
+      model: the base.
+      digest: the base's, to compare with what the adapter says; None compares nothing.
+    """
     flat = flatten(model.params)
     names = adapters.make_names(model.family, model.task, flat)
     adapter, leaves_of, trained = adapters.read_adapter(
         folder, model.params, products_of(model), names
     )
+    if digest is not None:
+        heads = adapters.head_paths(model.family, model.task, flat)
+        adapters.check_base(folder, digest, trained, heads)
     flat |= {path: jnp.asarray(x, flat[path].dtype) for path, x in trained.items()}
     leaves_of = jax.tree.map(jnp.asarray, leaves_of)
-    return with_adapter(
-        model, adapter, adapters.with_adapters(unflatten(flat), leaves_of)
-    )
+    params = adapters.with_adapters(unflatten(flat), leaves_of)
+    return with_adapter(model, adapter, params)
 
 
 def save_adapter(

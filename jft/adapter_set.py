@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jft.adapted import load_adapter, products_of, with_adapter, without_adapter
-from jft.params import adapters
+from jft.adapted import products_of, read_over, with_adapter, without_adapter
+from jft.params import ADAPTER_FILES, adapters, find_folder
 from jft.params.init import matches_any
 from jft.paths import flatten, unflatten
 from jft.pretrained import Pretrained
@@ -190,10 +190,12 @@ def gather(
         )
     if not models:
         raise InputError("no adapters were given; give at least one, by its name.")
+    digest = adapters.make_base_digest(flatten(base.params))  # hashes once, if at all
     gathered: dict[str, Pretrained] = {}
     for name, given in models.items():
         if isinstance(given, (str, Path)):
-            given = load_adapter(given, base)
+            folder = find_folder(given, files=ADAPTER_FILES)
+            given = read_over(folder, base, digest)
         model = _over(base, name, given)
         for other in gathered.values():
             if other.module == model.module:  # what is compiled for one serves both
@@ -258,9 +260,8 @@ def _equal(one: Any, other: Any) -> bool:
 
 def _drawn_new(base: Pretrained) -> set[str]:
     """What of the base has no numbers worth a difference: heads, and what is new."""
-    rules = adapters.head_rules(base.family, base.task)
     new = set(base.report.new) if base.report.used else set()
-    return new | {path for path in flatten(base.params) if matches_any(rules, path)}
+    return new | adapters.head_paths(base.family, base.task, flatten(base.params))
 
 
 def _check_rows(model: Pretrained, leaves_of: Mapping[str, Any]) -> None:

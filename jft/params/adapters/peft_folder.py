@@ -1,21 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read the folder of an adapter as PEFT writes it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jft.params.adapters.adapter import Adapter, Leaves, Product
+from jft.params.adapters.base_digest import BaseDigest
 from jft.params.adapters.peft_config import from_peft_config
 from jft.params.adapters.peft_names import Names
 from jft.params.adapters.peft_tensors import from_tensors
-from jft.params.pretrained import read_optional, read_tensors
+from jft.params.hub import ADAPTER_FILES
+from jft.params.pretrained import read_notes, read_optional, read_tensors
 from jft.paths import flatten
 from jft.types import InputError, Params
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, WEIGHTS = ADAPTER_FILES
+BASE_DIGEST = "jft_base_digest"  # beside the tensors; what jft alone reads and writes
 
 
 def read_adapter(
@@ -42,12 +45,39 @@ def read_adapter(
     if config is None or not (folder / WEIGHTS).is_file():
         raise InputError(
             f"{folder} is no adapter: it needs {CONFIG} and {WEIGHTS}, as PEFT's "
-            "save_pretrained writes them."
+            "save_pretrained writes them; pickled weights are not read."
         )
     leaves_of, trained = from_tensors(read_tensors(folder / WEIGHTS), names)
     adapter = from_peft_config(config, leaves_of, trained, names)
     _check_shapes(folder, leaves_of, trained, params, products)
     return adapter, leaves_of, trained
+
+
+def check_base(
+    folder: Path, digest: BaseDigest, trained: Collection[str], heads: Collection[str]
+) -> None:
+    """Refuse an adapter that was trained over other numbers, where it says over which.
+
+    Args:
+      folder: the adapter's.
+      digest: the base's, see `make_base_digest`.
+      trained: the base's parameters that come with the adapter.
+      heads: paths of the base's heads.
+
+    Raises:
+      InputError: if the digests differ.
+    """
+    told = read_notes(folder / WEIGHTS).get(BASE_DIGEST)
+    if told is None:  # of PEFT
+        return
+    here = digest({*trained, *heads})
+    if here is not None and here != told:
+        raise InputError(
+            f"{folder} is an adapter of another base: its own has the digest "
+            f"{told[:12]!r}, and the model {here[:12]!r}, of the numbers that the "
+            "adapter leaves alone. Load the base that it was trained over, or pass "
+            "check_base=False to use it with this one."
+        )
 
 
 def _check_shapes(
