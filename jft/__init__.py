@@ -26,7 +26,14 @@ from jft import (
     train,
     types,
 )
-from jft.adapted import adapt, check_foldable, fold, load_adapter, save_adapter
+from jft.adapted import (
+    adapt,
+    adapter_head,
+    check_foldable,
+    fold,
+    load_adapter,
+    save_adapter,
+)
 from jft.adapter_set import AdapterSet, gather
 from jft.models.classes import with_classes
 from jft.pretrained import Pretrained, init_model, load, save
@@ -35,6 +42,7 @@ __all__ = [
     "AdapterSet",
     "Pretrained",
     "adapt",
+    "adapter_head",
     "check_foldable",
     "checkpoint",
     "config",

@@ -120,6 +120,26 @@ def load_adapter(
     return read_over(folder, model, digest)
 
 
+def adapter_head(name: str | Path, *, revision: str | None = None) -> dict[str, Any]:
+    """Say with which head the base of an adapter is loaded.
+
+    ``base = jft.load("bert-base-uncased", **jft.adapter_head("law"), key=key)``
+
+    Args:
+      name: see `load_adapter`.
+      revision: likewise.
+
+    Returns:
+      Options of ``jft.load``: the task, the classes and the kind of problem; ``{}``
+      where PEFT wrote the adapter, which does not say.
+
+    Raises:
+      InputError: if the folder holds no adapter.
+    """
+    folder = find_folder(name, revision=revision, files=ADAPTER_FILES)
+    return adapters.read_head(folder)
+
+
 def read_over(
     folder: Path, model: Pretrained, digest: adapters.BaseDigest | None
 ) -> Pretrained:
@@ -179,6 +199,7 @@ def save_adapter(
         adapter=model.adapter,
         family=model.family,
         task=model.task,
+        head=_head_options(model),
         base_model=base_model,
         model_card=model_card,
     )
@@ -199,6 +220,16 @@ def _config(model: Pretrained) -> Any:
 def products_of(model: Pretrained) -> dict[str, adapters.Product]:
     """What of a model an adapter can reach, see `find_products`."""
     return adapters.find_products(model.family, _config(model), model.task)
+
+
+def _head_options(model: Pretrained) -> dict[str, Any]:
+    """The options of ``jft.load`` that give a base this head."""
+    options: dict[str, Any] = {"task": model.task}
+    if model.class_names:
+        options["class_names"] = list(model.class_names)
+    if problem_type := model.config.get("problem_type"):
+        options["problem_type"] = problem_type
+    return options
 
 
 def _head(model: Pretrained) -> set[str]:

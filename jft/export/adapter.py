@@ -3,6 +3,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from jft.models import Family
 from jft.params import adapters
-from jft.params.adapters.peft_folder import BASE_DIGEST, CONFIG, WEIGHTS
+from jft.params.adapters.peft_folder import BASE_DIGEST, CONFIG, HEAD, WEIGHTS
 from jft.params.init import matches_any
 from jft.paths import flatten
 from jft.types import InputError, Params
@@ -24,12 +25,14 @@ def write_adapter(
     adapter: adapters.Adapter,
     family: Family,
     task: str,
+    head: Mapping[str, Any],
     base_model: str | None = None,
     model_card: str | None = None,
 ) -> list[Path]:
     """Write an adapter with what moved beside it, such as the head.
 
-    Beside the tensors stands the digest of the base, by which another is told.
+    Beside the tensors stand the digest of the base, by which another is told, and what
+    to load the base with.
 
     Args:
       directory: made if absent; other files in it stay.
@@ -37,6 +40,7 @@ def write_adapter(
       adapter: the method.
       family: the model's.
       task: the model's.
+      head: options of ``jft.load`` that give the base this head.
       base_model: the name or folder of the base.
       model_card: becomes README.md.
 
@@ -71,7 +75,8 @@ def write_adapter(
     digest = adapters.make_base_digest(flat)(
         {*trained, *adapters.head_paths(family, task, flat)}
     )
-    notes = {"format": "pt"} | ({} if digest is None else {BASE_DIGEST: digest})
+    notes = {"format": "pt", HEAD: json.dumps(head)}
+    notes |= {} if digest is None else {BASE_DIGEST: digest}
     texts = {CONFIG: json.dumps(config, indent=2, sort_keys=True)}
     if model_card is not None:
         texts["README.md"] = model_card

@@ -90,6 +90,27 @@ def test_digest_is_of_paths_shapes_and_numbers():
     assert make_base_digest(whole)(["q"]) == digest([])
 
 
+def test_an_adapter_says_with_which_head_its_base_is_loaded(base, folder, tmp_path):
+    base = base._replace(class_names=("a", "b", "c", "d"))
+    saved = jft.save(tmp_path / "base", base)
+    assert jft.adapter_head(folder) == {"task": "sequence_classification"}
+    number = base._replace(config={**base.config, "problem_type": "multi_label"})
+    model = adapted(number, Lora(rank=2, targets=("key",)), 1)
+    jft.save_adapter(tmp_path / "news", model)
+    assert jft.adapter_head(tmp_path / "news") == {
+        "task": "sequence_classification",
+        "class_names": ["a", "b", "c", "d"],
+        "problem_type": "multi_label",
+    }
+    save_file(load_file(folder / WEIGHTS), folder / WEIGHTS)
+    assert jft.adapter_head(folder) == {}
+    save_file(load_file(folder / WEIGHTS), folder / WEIGHTS, {"jft_head": "{"})
+    with pytest.raises(InputError, match="write the adapter again"):
+        jft.adapter_head(folder)
+    with pytest.raises(InputError, match="is no adapter"):
+        jft.adapter_head(saved[0].parent)
+
+
 # --- the Hub --------------------------------------------------------------------------
 @pytest.fixture
 def hub(folder, tmp_path, monkeypatch):

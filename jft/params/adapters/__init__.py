@@ -11,7 +11,7 @@ from jft.params.adapters.lora import Lora
 from jft.params.adapters.members import Member, member_of
 from jft.params.adapters.mixed import BASE, Mixed, mix
 from jft.params.adapters.peft_config import from_peft_config, to_peft_config
-from jft.params.adapters.peft_folder import check_base, read_adapter
+from jft.params.adapters.peft_folder import check_base, read_adapter, read_head
 from jft.params.adapters.peft_names import Names, make_names
 from jft.params.adapters.peft_tensors import to_tensors
 from jft.params.adapters.products import find_products, rows_of_calls
@@ -77,6 +77,7 @@ __all__ = [
     "mix",
     "modules_of",
     "read_adapter",
+    "read_head",
     "rows_of_calls",
     "sum_adapters",
     "sum_own",

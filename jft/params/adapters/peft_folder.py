@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read the folder of an adapter as PEFT writes it."""
 
+import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from jft.paths import flatten
 from jft.types import InputError, Params
 
 CONFIG, WEIGHTS = ADAPTER_FILES
-BASE_DIGEST = "jft_base_digest"  # beside the tensors; what jft alone reads and writes
+# notes beside the tensors, which jft alone reads and writes
+BASE_DIGEST, HEAD = "jft_base_digest", "jft_head"
 
 
 def read_adapter(
@@ -41,16 +43,36 @@ def read_adapter(
         one of another base.
     """
     folder = Path(folder)
-    config = read_optional(folder, CONFIG)
-    if config is None or not (folder / WEIGHTS).is_file():
-        raise InputError(
-            f"{folder} is no adapter: it needs {CONFIG} and {WEIGHTS}, as PEFT's "
-            "save_pretrained writes them; pickled weights are not read."
-        )
+    _check_files(folder)
+    config = read_optional(folder, CONFIG) or {}
     leaves_of, trained = from_tensors(read_tensors(folder / WEIGHTS), names)
     adapter = from_peft_config(config, leaves_of, trained, names)
     _check_shapes(folder, leaves_of, trained, params, products)
     return adapter, leaves_of, trained
+
+
+def _check_files(folder: Path) -> None:
+    if not ((folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()):
+        raise InputError(
+            f"{folder} is no adapter: it needs {CONFIG} and {WEIGHTS}, as PEFT's "
+            "save_pretrained writes them; pickled weights are not read."
+        )
+
+
+def read_head(folder: Path) -> dict[str, Any]:
+    """The options of ``jft.load`` that give a base the adapter's head; ``{}`` of PEFT.
+
+    Raises:
+      InputError: if the folder holds no adapter.
+    """
+    _check_files(folder)
+    told = read_notes(folder / WEIGHTS).get(HEAD, "{}")
+    try:
+        return dict(json.loads(told))
+    except ValueError as error:
+        raise InputError(
+            f"{folder / WEIGHTS} says {told!r} of its head; write the adapter again."
+        ) from error
 
 
 def check_base(
