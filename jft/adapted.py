@@ -78,6 +78,7 @@ def fold(model: Pretrained, *, params: Params | None = None) -> Pretrained:
     params = model.params if params is None else params
     if model.adapter is None:
         return model._replace(params=params)
+    _check_single(model)
     folded = adapters.fold(params, model.adapter, products=products_of(model))
     return without_adapter(model, folded)
 
@@ -88,6 +89,7 @@ def check_foldable(model: Pretrained) -> None:
     Raises:
       InputError: for an adapter that no base could hold.
     """
+    _check_single(model)
     adapters.check_foldable(model.params, products_of(model))
 
 
@@ -192,6 +194,7 @@ def save_adapter(
             "the model has no adapter to save; put one on with jft.adapt, or write the "
             "model with jft.save."
         )
+    _check_single(model)
     params = model.params if params is None else params
     return write_adapter(
         directory,
@@ -211,6 +214,11 @@ def _check_plain(model: Pretrained) -> None:
             f"the model has the adapter {model.adapter} already; fold it in with "
             "jft.fold, or start from the base."
         )
+
+
+def _check_single(model: Pretrained) -> None:
+    if isinstance(model.adapter, adapters.Mixed):
+        raise model.adapter.no_single()
 
 
 def _config(model: Pretrained) -> Any:

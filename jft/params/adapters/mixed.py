@@ -69,9 +69,14 @@ class Mixed(Adapter):
     def fold(self, path: str, base: Leaves, leaves: Leaves) -> Leaves:
         """Refuse: rows differ."""
         del path, base, leaves
-        raise InputError(
+        raise self.no_single()
+
+    def no_single(self) -> InputError:
+        """What to raise where one adapter is needed."""
+        return InputError(
             f"the adapters {list(self.names)} answer different rows, so that no base "
-            "can hold them; fold one of them, or their weighted sum."
+            "and no folder can hold them as one; fold or save one of them, or their "
+            "weighted sum."
         )
 
 

@@ -129,7 +129,7 @@ def _own_label(name: str) -> str:
 def check_foldable(params: Params, products: Mapping[str, Product]) -> None:
     """Refuse what ``fold`` would, before there is anything to fold."""
     for module in adapters_of(params):
-        if module in products and products[module].scores:
+        if products[module].scores:
             raise InputError(
                 f"{module} is the embedding and, transposed, the output layer; its "
                 "adapter changes the first alone, so it cannot be folded. Keep the "
