@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Several adapters over one base: switched, summed, and what is refused."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -154,6 +156,9 @@ def test_a_sum_is_saved_and_read_again(every, tmp_path):
     summed = every.weighted_sum({"plain": 0.5, "words": 0.5})
     jft.save_adapter(tmp_path, summed)
     again = jft.load_adapter(tmp_path, every.base)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert config["modules_to_save"] == ["classifier"]  # biases move with their modules
+    assert config["bias"] == "lora_only"
     one, other = flatten(summed.params), flatten(again.params)
     assert one.keys() == other.keys()
     for path in one:

@@ -34,6 +34,7 @@ from jft.evals.decoding import (
 )
 from jft.evals.scores import Written, adjust_scores
 from jft.models import MODELS, Family
+from jft.params.adapters import Mixed
 from jft.types import Batch, InputError, Params
 
 SMALLEST_BUCKET = 16  # lengths are padded to this, or to the next power of two
@@ -135,8 +136,10 @@ def generate(
     most = family.max_positions(decoder.module.config)
     prompt, width = _make_prompt(decoder, batch, settings, most)
     decoding = read_decoding(settings, method=method, prompt_width=width)
-    if "adapter_ids" in batch:
-        prompt = prompt._replace(adapter_ids=np.asarray(batch["adapter_ids"]))
+    adapter = getattr(decoder.module, "adapter", None)
+    if isinstance(adapter, Mixed) and "adapter_ids" in batch:
+        ids = adapter.check_ids(batch["adapter_ids"], num_rows=len(prompt.tokens))
+        prompt = prompt._replace(adapter_ids=ids)
     _check_vocabulary(decoder.module.config, batch, settings)
     _check_given(given, decoding, key)
     _check_length(prompt, decoding, most)

@@ -47,9 +47,9 @@ class AdaptedModule:
             return self.module.apply(base, *args, **options)
 
 
-def _adapter_ids(batch: Mapping[str, Any]) -> jax.Array | None:
+def _adapter_ids(batch: Any) -> jax.Array | None:
     """Which of several adapters answers each row, if the batch says so."""
-    if "adapter_ids" not in batch:
+    if not isinstance(batch, Mapping) or "adapter_ids" not in batch:
         return None
     ids = jnp.asarray(batch["adapter_ids"])
     sizes = {np.shape(x)[0] for x in jax.tree.leaves(dict(batch)) if np.ndim(x)}

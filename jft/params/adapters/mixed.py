@@ -71,6 +71,21 @@ class Mixed(Adapter):
         del path, base, leaves
         raise self.no_single()
 
+    def check_ids(self, ids: Any, *, num_rows: int) -> np.ndarray:
+        """Return ids that are not traced as int32 ``[B]``, if all have an adapter.
+
+        Raises:
+          InputError: if they are not one for each row, or one has none.
+        """
+        array = np.asarray(ids)
+        fits = array.shape == (num_rows,) and np.issubdtype(array.dtype, np.integer)
+        if not fits or not ((array >= BASE) & (array < len(self.names))).all():
+            raise InputError(
+                f"adapter_ids is {array.tolist()}; expected {num_rows} whole numbers, "
+                f"the places in {list(self.names)} or {BASE} for the base alone."
+            )
+        return array.astype(np.int32)
+
     def no_single(self) -> InputError:
         """What to raise where one adapter is needed."""
         return InputError(
