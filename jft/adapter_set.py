@@ -177,7 +177,8 @@ def gather(
       base: without an adapter.
       models: by a name of the adapter: a model that ``jft.adapt`` or
         ``jft.load_adapter`` returned (with the parameters to use: ``model._replace(
-        params=state.params)`` after training), or what ``jft.load_adapter`` reads.
+        params=state.params)`` after training), or a folder or Hub id that
+        ``jft.load_adapter`` reads; for a revision, call that.
 
     Raises:
       InputError: if a model is no adapter over this base: it has other parameters, or
