@@ -26,13 +26,23 @@ from jft import (
     train,
     types,
 )
-from jft.adapted import adapt, check_foldable, fold, load_adapter, save_adapter
+from jft.adapted import (
+    adapt,
+    adapter_head,
+    check_foldable,
+    fold,
+    load_adapter,
+    save_adapter,
+)
+from jft.adapter_set import AdapterSet, gather
 from jft.models.classes import with_classes
 from jft.pretrained import Pretrained, init_model, load, save
 
 __all__ = [
+    "AdapterSet",
     "Pretrained",
     "adapt",
+    "adapter_head",
     "check_foldable",
     "checkpoint",
     "config",
@@ -40,6 +50,7 @@ __all__ = [
     "evals",
     "export",
     "fold",
+    "gather",
     "init_model",
     "load",
     "load_adapter",
