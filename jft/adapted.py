@@ -49,17 +49,16 @@ def adapt(
     else:
         rules = adapter.also_train
         adapters.check_also_train(rules, flatten(model.params))
-    chosen = {}
-    if (targets := getattr(adapter, "targets", None)) is not None:
-        whole = [p for p in flatten(model.params) if matches_any(rules, p)]
-        chosen = adapters.choose_targets(
-            targets,
-            _products(model),
-            head=_head(model) | adapters.modules_of(whole),
-            modules=adapters.modules_of(flatten(model.params)),
-        )
+    whole = [p for p in flatten(model.params) if matches_any(rules, p)]
+    chosen = adapter.choose(
+        _products(model),
+        head=_head(model) | adapters.modules_of(whole),
+        modules=adapters.modules_of(flatten(model.params)),
+    )
     leaves_of = adapter.init(chosen, model.params, key)
-    return _with(model, adapter, adapters.with_adapters(model.params, leaves_of))
+    shared = adapter.init_shared(chosen, key)
+    params = adapters.with_adapters(model.params, leaves_of, shared)
+    return _with(model, adapter, params)
 
 
 def fold(model: Pretrained, *, params: Params | None = None) -> Pretrained:
@@ -107,12 +106,11 @@ def load_adapter(folder: str | Path, model: Pretrained) -> Pretrained:
     _check_plain(model)
     flat = flatten(model.params)
     names = adapters.make_names(model.family, model.task, flat)
-    adapter, leaves_of, trained = adapters.read_adapter(
-        folder, model.params, _products(model), names
-    )
-    flat |= {path: jnp.asarray(x, flat[path].dtype) for path, x in trained.items()}
-    leaves_of = jax.tree.map(jnp.asarray, leaves_of)
-    return _with(model, adapter, adapters.with_adapters(unflatten(flat), leaves_of))
+    adapter, read = adapters.read_adapter(folder, model.params, _products(model), names)
+    flat |= {path: jnp.asarray(x, flat[path].dtype) for path, x in read.trained.items()}
+    leaves_of, shared = jax.tree.map(jnp.asarray, (read.leaves_of, read.shared))
+    params = adapters.with_adapters(unflatten(flat), leaves_of, shared)
+    return _with(model, adapter, params)
 
 
 def save_adapter(

@@ -4,6 +4,7 @@
 from collections.abc import Mapping
 
 from jft.params.adapters.adapter import SUBTREE, Adapter, Product
+from jft.params.adapters.bottleneck import Bottleneck
 from jft.params.adapters.forward import AdaptedModule
 from jft.params.adapters.ia3 import Ia3
 from jft.params.adapters.lora import Lora
@@ -25,16 +26,20 @@ from jft.params.adapters.tree import (
     head_rules,
     label_adapted,
     modules_of,
+    shared_of,
     with_adapters,
     without_adapters,
 )
 from jft.params.adapters.tuning import BitFit, NormTuning
+from jft.params.adapters.vera import Vera
 
 ADAPTERS: Mapping[str, type[Adapter]] = {
     "bitfit": BitFit,
+    "bottleneck": Bottleneck,
     "ia3": Ia3,
     "lora": Lora,
     "norm": NormTuning,
+    "vera": Vera,
 }
 
 __all__ = [
@@ -44,11 +49,13 @@ __all__ = [
     "AdaptedModule",
     "Adapter",
     "BitFit",
+    "Bottleneck",
     "Ia3",
     "Lora",
     "Names",
     "NormTuning",
     "Product",
+    "Vera",
     "adapted_layer_index",
     "adapters_of",
     "check_also_train",
@@ -62,6 +69,7 @@ __all__ = [
     "make_names",
     "modules_of",
     "read_adapter",
+    "shared_of",
     "to_peft_config",
     "to_tensors",
     "with_adapters",

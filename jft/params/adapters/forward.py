@@ -5,12 +5,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 from flax import linen as nn
 
 from jft.models.dropout import random_words
 from jft.params.adapters.adapter import Adapter, Call, Leaves
-from jft.params.adapters.products import kind_of
-from jft.params.adapters.tree import adapters_of, without_adapters
+from jft.params.adapters.products import groups_of, kind_of
+from jft.params.adapters.tree import adapters_of, shared_of, without_adapters
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,9 @@ class AdaptedModule:
         """Run the module, see ``flax.linen.Module.apply``."""
         params = variables["params"]
         base = {**variables, "params": without_adapters(params)}
-        with nn.intercept_methods(_beside(self.adapter, adapters_of(params))):
+        shared = shared_of(params)
+        leaves_of = {p: {**shared, **own} for p, own in adapters_of(params).items()}
+        with nn.intercept_methods(_beside(self.adapter, leaves_of)):
             return self.module.apply(base, *args, **options)
 
 
@@ -67,7 +70,18 @@ def _beside(adapter: Adapter, leaves_of: Mapping[str, Leaves]) -> Callable[..., 
                 if module.has_rng("dropout")
                 else None
             ),
+            convolve=lambda x, kernel: _convolve(module, x, kernel),
         )
         return adapter.forward(path, call, leaves_of[path])
 
     return intercept
+
+
+def _convolve(module: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolve as a module does, in one group, with another kernel and no bias."""
+    settings = {"features": kernel.shape[-1], "use_bias": False}
+    if groups_of(module) > 1:
+        settings["feature_group_count"] = 1
+    other = module.clone(parent=None, **settings)
+    y: jax.Array = other.apply({"params": {"kernel": kernel}}, x)
+    return y
