@@ -35,7 +35,7 @@ class Method(NamedTuple):
 
 
 METHODS = {
-    "lora": Method(adapters.Lora(rank=2)),
+    "lora": Method(adapters.Lora(rank=2, alpha=4.0)),
     "lora, patterns, rank-stabilized": Method(
         adapters.Lora(
             rank=2,
@@ -47,7 +47,7 @@ METHODS = {
         families=("bert",),  # of settings, one family is enough
     ),
     "lora, pissa": Method(
-        adapters.Lora(rank=2, init_method="pissa"), families=("bert",)
+        adapters.Lora(rank=2, alpha=4.0, init_method="pissa"), families=("bert",)
     ),
     "dora": Method(adapters.Lora(rank=2, dora=True)),
     "lora, a convolution": Method(
