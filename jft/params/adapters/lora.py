@@ -25,6 +25,7 @@ from jft.params.adapters.targets import (
     check_patterns,
     pattern_value,
 )
+from jft.params.adapters.thin import thin_product
 from jft.paths import flatten
 from jft.types import InputError, Params
 
@@ -137,13 +138,13 @@ class Lora(Targeted):
         scale = self.scale(path)
         if "lora_embedding_A" in leaves:
             rows = jnp.take(leaves["lora_embedding_A"], call.x, axis=0, mode="clip")
-            low: jax.Array = rows @ leaves["lora_embedding_B"]
-            return y + scale * low
+            return y + thin_product(scale * rows, leaves["lora_embedding_B"])
         x, words = call.x, call.dropout_words() if self.dropout else None
         if words is not None:
             x = drop(x, words, rate=self.dropout)
         a, b = _both(leaves, "lora_A"), _both(leaves, "lora_B")
-        low = scale * _widened(x @ a if a.ndim == 2 else call.convolve(x, a), b)
+        low = thin_product(x, a) if a.ndim == 2 else call.convolve(x, a)
+        low = _widened(scale * low, b)  # the narrow one is scaled
         if not self.dora:
             return y + low
         bias = call.base("bias")
@@ -216,8 +217,7 @@ def _widened(low: jax.Array, b: jax.Array) -> jax.Array:
     """Multiply with B: ``[..., rank] -> [..., out]``, each group with its own part."""
     rank, (num_in, num_out) = low.shape[-1], b.shape
     if rank == num_in:
-        y: jax.Array = low @ b
-        return y
+        return thin_product(low, b)
     groups = rank // num_in
     low = low.reshape(*low.shape[:-1], groups, num_in)
     y = jnp.einsum("...gr,rgo->...go", low, b.reshape(num_in, groups, -1))
