@@ -82,22 +82,28 @@ def base_config() -> Any:
                 "dtype": "float32",  # of the parameters
             },
             "adapter": {
-                # lora, ia3, bitfit or norm: the base stays, and little is learned
+                # lora, vera, ia3, bottleneck, bitfit or norm: the base stays, and
+                # little is learned. A setting of another method is refused
                 "method": None,
-                # lora, ia3: modules by their names, as PEFT's, or regexes over paths
+                # lora, vera, ia3: modules by name, as PEFT's, or regexes over paths
                 "targets": ["all-linear"],
                 # regexes of paths of the base that move too; None: a classifier's head
                 "also_train": None,
-                "rank": 8,  # lora
+                "rank": 8,  # lora, vera (which needs more: the paper has 256 and up)
                 "alpha": 16.0,  # lora: what it adds is scaled by alpha / rank
                 "rank_pattern": [],  # lora: [name or regex, rank], the first wins
                 "alpha_pattern": [],  # lora: likewise
                 "rslora": False,  # lora: scale by alpha / sqrt(rank)
                 "dora": False,  # lora: learn the lengths of columns apart
-                "dropout": 0.0,  # lora: of the inputs of what it adds
+                "dropout": 0.0,  # lora, vera: of the inputs of what they add
                 "bias": "none",  # lora: the base's biases that move; all, lora_only
                 "init_method": "random",  # lora: or "pissa"
                 "feedforward": [],  # ia3: targets whose inputs are scaled
+                "d_initial": 0.1,  # vera: where the factors of A's columns start
+                # bottleneck: after attention and the MLP; or "pfeiffer", the MLP alone
+                "placement": "houlsby",
+                "reduction_factor": 16,  # bottleneck: the width over the narrow one
+                "nonlinearity": "relu",  # bottleneck: in jft.models.activations
             },
             "partition": {
                 # (regex of a whole parameter path, label), the first match wins;
@@ -208,7 +214,8 @@ def base_config() -> Any:
                 "enabled": True,
                 "max_shard_size": "5GB",  # of one safetensors file
                 # a run with an adapter: "folded" into the model, "apart" as PEFT has
-                # it, or "both": apart in the folder "adapter"
+                # it, or "both": apart in the folder "adapter". Of a method that cannot
+                # be folded, "both" is "apart"
                 "adapter": "both",
             },
         }

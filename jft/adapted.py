@@ -49,17 +49,16 @@ def adapt(
     else:
         rules = adapter.also_train
         adapters.check_also_train(rules, flatten(model.params))
-    chosen = {}
-    if (targets := getattr(adapter, "targets", None)) is not None:
-        whole = [p for p in flatten(model.params) if matches_any(rules, p)]
-        chosen = adapters.choose_targets(
-            targets,
-            products_of(model),
-            head=_head(model) | adapters.modules_of(whole),
-            modules=adapters.modules_of(flatten(model.params)),
-        )
+    whole = [p for p in flatten(model.params) if matches_any(rules, p)]
+    chosen = adapter.choose(
+        products_of(model),
+        head=_head(model) | adapters.modules_of(whole),
+        modules=adapters.modules_of(flatten(model.params)),
+    )
     leaves_of = adapter.init(chosen, model.params, key)
-    return with_adapter(model, adapter, adapters.with_adapters(model.params, leaves_of))
+    shared = adapter.init_shared(chosen, key)
+    params = adapters.with_adapters(model.params, leaves_of, shared)
+    return with_adapter(model, adapter, params)
 
 
 def fold(model: Pretrained, *, params: Params | None = None) -> Pretrained:
@@ -89,8 +88,10 @@ def check_foldable(model: Pretrained) -> None:
     Raises:
       InputError: for an adapter that no base could hold.
     """
-    _check_single(model)
-    adapters.check_foldable(model.params, products_of(model))
+    if model.adapter is not None:
+        _check_single(model)
+        products = products_of(model)
+        adapters.check_foldable(model.params, model.adapter, products=products)
 
 
 def load_adapter(
@@ -154,15 +155,15 @@ def read_over(
     """
     flat = flatten(model.params)
     names = adapters.make_names(model.family, model.task, flat)
-    adapter, leaves_of, trained = adapters.read_adapter(
+    adapter, read = adapters.read_adapter(
         folder, model.params, products_of(model), names
     )
     if digest is not None:
         heads = adapters.head_paths(model.family, model.task, flat)
-        adapters.check_base(folder, digest, trained, heads)
-    flat |= {path: jnp.asarray(x, flat[path].dtype) for path, x in trained.items()}
-    leaves_of = jax.tree.map(jnp.asarray, leaves_of)
-    params = adapters.with_adapters(unflatten(flat), leaves_of)
+        adapters.check_base(folder, digest, read.trained, heads)
+    flat |= {path: jnp.asarray(x, flat[path].dtype) for path, x in read.trained.items()}
+    leaves_of, shared = jax.tree.map(jnp.asarray, (read.leaves_of, read.shared))
+    params = adapters.with_adapters(unflatten(flat), leaves_of, shared)
     return with_adapter(model, adapter, params)
 
 

@@ -241,7 +241,9 @@ def _over(base: Pretrained, name: str, model: Pretrained) -> Pretrained:
             )
     own = {path: jnp.asarray(x, flat[path].dtype) for path, x in own.items()}
     params = adapters.with_adapters(
-        unflatten(flat | own), adapters.adapters_of(model.params)
+        unflatten(flat | own),
+        adapters.adapters_of(model.params),
+        adapters.shared_of(model.params),
     )
     return model._replace(params=params)
 

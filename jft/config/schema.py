@@ -118,18 +118,22 @@ class AdapterConfig:
     """What is added to a base that stays as it is."""
 
     method: str | None  # a name in jft.params.adapters.ADAPTERS; None: nothing is
-    targets: tuple[str, ...]  # lora, ia3: modules by name or regex, or "all-linear"
+    targets: tuple[str, ...]  # lora, vera, ia3: by name or regex, or "all-linear"
     also_train: tuple[str, ...] | None  # regexes of paths of the base; None: the head
-    rank: Count  # lora
+    rank: Count  # lora, vera
     alpha: Positive  # lora: what it adds is scaled by alpha / rank
     rank_pattern: tuple[tuple[str, int], ...]  # lora: (module by name or regex, rank)
     alpha_pattern: tuple[tuple[str, float], ...]  # lora: likewise
     rslora: bool  # lora: scaled by alpha / sqrt(rank)
     dora: bool  # lora: the lengths of columns are learned apart
-    dropout: Fraction  # lora: of the inputs of what it adds
+    dropout: Fraction  # lora, vera: of the inputs of what they add
     bias: Literal["none", "all", "lora_only"]  # lora: which biases of the base move
     init_method: Literal["random", "pissa"]  # lora
     feedforward: tuple[str, ...]  # ia3: those of the targets whose inputs are scaled
+    d_initial: float  # vera: where the factors of A's columns start
+    placement: Literal["houlsby", "pfeiffer"]  # bottleneck: see Bottleneck
+    reduction_factor: Count  # bottleneck: the block's width over the narrow layer's
+    nonlinearity: str  # bottleneck: a name in jft.models.activations.ACTIVATIONS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,7 +69,8 @@ def write_adapter(
         task=task,
         base_model=base_model,
     )
-    tensors = adapters.to_tensors(adapter, leaves_of, trained, names)
+    shared = adapters.shared_of(host)
+    tensors = adapters.to_tensors(adapter, leaves_of, shared, trained, names)
     if bad := sorted(key for key, x in tensors.items() if not np.isfinite(x).all()):
         raise InputError(f"not exported: these tensors hold NaN or infinity: {bad}.")
     digest = adapters.make_base_digest(flat)(

@@ -50,6 +50,35 @@ def along_last(vector: jax.Array, x: jax.Array) -> jax.Array:
     return vector.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
+class PatchConv(nn.Module):
+    """A convolution whose stride is its size: one product over cut-out patches.
+
+    What is left over at the right and at the bottom is not read.
+    """
+
+    features: int
+    kernel_size: tuple[int, int]
+    init: Init
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Map ``[B, height, width, channels]`` to ``[B, L, D]``, row by row."""
+        (down, across), channels = self.kernel_size, images.shape[-1]
+        rows, columns = images.shape[1] // down, images.shape[2] // across
+        kernel = self.param(
+            "kernel", self.init, (down, across, channels, self.features)
+        )
+        pixels = images.astype(kernel.dtype)[:, : rows * down, : columns * across]
+        patches = pixels.reshape(-1, rows, down, columns, across, channels)
+        flat = patches.transpose(0, 1, 3, 2, 4, 5).reshape(-1, down * across * channels)
+        tokens: jax.Array = flat @ kernel.reshape(flat.shape[-1], -1)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            tokens = tokens + bias[None]
+        return tokens.reshape(len(images), rows * columns, -1)
+
+
 class Bias(nn.Module):
     """A bias without a matrix, for a layer whose matrix is another's."""
 

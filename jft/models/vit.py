@@ -17,32 +17,12 @@ from flax import linen as nn
 from jft.models.attention import attend, merge_heads, split_heads
 from jft.models.dropout import dropout
 from jft.models.family import Family, Shapes, make_layer_index
-from jft.models.layers import Blocks, LayerNorm, activate, dense, normal
+from jft.models.layers import Blocks, LayerNorm, PatchConv, activate, dense, normal
 from jft.models.stages import Stages, make_stages
 from jft.models.vit_config import VARIANTS, ViTConfig, config_from_dict
 from jft.types import Batch, InputError, LayerIndex
 
 AnyArray = jax.Array | np.ndarray
-
-
-class PatchProjection(nn.Module):
-    """The convolution whose stride is its size: one product over cut-out patches."""
-
-    config: ViTConfig
-
-    @nn.compact
-    def __call__(self, images: AnyArray) -> jax.Array:
-        """Map ``[B, height, width, channels]`` to ``[B, L - 1, D]``."""
-        cfg = self.config
-        (rows, columns), (down, across) = cfg.grid, cfg.patch_size
-        shape = (down, across, cfg.num_channels, cfg.hidden_size)
-        kernel = self.param("kernel", normal(cfg.initializer_range), shape)
-        bias = self.param("bias", nn.initializers.zeros, (cfg.hidden_size,))
-        pixels = jnp.asarray(images, kernel.dtype)[:, : rows * down, : columns * across]
-        patches = pixels.reshape(-1, rows, down, columns, across, cfg.num_channels)
-        flat = patches.transpose(0, 1, 3, 2, 4, 5).reshape(-1, np.prod(shape[:3]))
-        tokens: jax.Array = flat @ kernel.reshape(flat.shape[-1], -1) + bias[None]
-        return tokens.reshape(len(images), rows * columns, -1)
 
 
 class PatchEmbeddings(nn.Module):
@@ -53,7 +33,11 @@ class PatchEmbeddings(nn.Module):
     @nn.compact
     def __call__(self, images: AnyArray) -> jax.Array:
         """Map ``[B, height, width, channels]`` to ``[B, L - 1, D]``."""
-        patches: jax.Array = PatchProjection(self.config, name="projection")(images)
+        cfg = self.config
+        init, width = normal(cfg.initializer_range), cfg.hidden_size
+        patches: jax.Array = PatchConv(width, cfg.patch_size, init, name="projection")(
+            jnp.asarray(images)
+        )
         return patches
 
 

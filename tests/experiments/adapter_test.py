@@ -12,10 +12,20 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import jft
+from configs import common
 from experiments import build, evaluate, export, finetune, predict, several
-from jft.config import AdapterConfig, read_config
-from jft.params.adapters import ADAPTERS, Lora
+from jft.config import AdapterConfig, read_config, resolve
+from jft.params.adapters import ADAPTERS, BitFit, Lora
+from jft.paths import flatten
 from jft.types import InputError
+from tests.params.adapters import table
+
+
+class Outside(Lora):
+    """A method that no base could hold."""
+
+    foldable = False
+
 
 LORA = (
     "--config.adapter.method=lora",
@@ -110,6 +120,25 @@ def test_scripts_read_the_run(adapter_run, call, tmp_path):
             ["BASE", "--config.adapter.method=lora", "--config.adapter.rank=99"],
             "rank 99",
         ),
+        (
+            ["BASE", "--config.adapter.method=ia3", "--config.adapter.rank=4"],
+            "adapter.rank is 4, but adapter.method is 'ia3', which has no such "
+            "setting; set adapter.method to one of ['lora', 'vera'], or leave "
+            "adapter.rank at 8",
+        ),
+        (
+            ["--config.adapter.placement=pfeiffer"],
+            "adapter.placement is 'pfeiffer', but adapter.method is None",
+        ),
+        (
+            [
+                "BASE",
+                "--config.adapter.method=bottleneck",
+                "--config.adapter.reduction_factor=4",
+                "--config.export.adapter=folded",
+            ],
+            "cannot be folded",
+        ),
         (["BASE", "--config.adapter.method=ia3"], None),
         (["BASE", "--config.adapter.method=bitfit"], None),
     ],
@@ -188,3 +217,56 @@ def test_an_object_names_its_adapter():
     assert several.choose_adapters("a", names) == names
     with pytest.raises(InputError, match=r"names the adapter 'lw'.*\['law', 'news'\]"):
         several.choose_adapters({"text": "a", "adapter": "lw"}, names)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "asked", "expected"),
+    [
+        (Lora(rank=2), "both", "both"),
+        (Lora(rank=2), "apart", "apart"),
+        (Outside(rank=2), "both", "apart"),
+        (Outside(rank=2), "folded", "folded"),  # what `jft.check_foldable` refuses
+        (BitFit(), "apart", "folded"),
+        (None, "both", "folded"),
+    ],
+)
+def test_how_an_adapter_leaves(adapter, asked, expected):
+    config = resolve(common.base_config())
+    asked_for = dataclasses.replace(config.export, adapter=asked)
+    config = dataclasses.replace(config, export=asked_for)
+    model, _ = table.make_model("bert")
+    model = model._replace(adapter=adapter)
+    assert build.exported_as(config, model) == expected
+
+
+def test_what_cannot_be_folded_leaves_apart(call, tiny, base, tmp_path):
+    """The run's folder is the adapter with its head; nothing is lost."""
+    workdir = tmp_path / "run"
+    result = call(
+        finetune,
+        tiny,
+        base,
+        "--config.train.num_steps=3",
+        "--config.adapter.method=bottleneck",
+        "--config.adapter.reduction_factor=4",
+        f"--workdir={workdir}",
+    )
+    assert result.status == 0, result.err
+    config = json.loads((workdir / "export" / "adapter_config.json").read_text())
+    assert config["peft_type"] == "JFT_BOTTLENECK"
+    assert not (workdir / "export" / "model.safetensors").exists()
+    result = call(export, f"--workdir={workdir}", f"--to={tmp_path / 'again'}")
+    assert result.status == 0, result.err
+    one, other = (
+        load_file(folder / "adapter_model.safetensors")
+        for folder in (workdir / "export", tmp_path / "again")
+    )
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    job = build.make_job(build.complete(read_config(workdir)))
+    folder, names = base.partition("=")[2], job.model.class_names
+    frozen = jft.load(folder, class_names=names, key=jax.random.key(7))
+    adapted = jft.load_adapter(workdir / "export", frozen)
+    ups = [x for p, x in flatten(adapted.params).items() if p.endswith("_up")]
+    assert len(ups) == 2 * frozen.num_layers
+    assert all(x.any() for x in ups)
+    assert adapted.adapter.reduction_factor == 4

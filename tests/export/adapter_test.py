@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import jft
-from jft.params.adapters import BitFit, Ia3, Lora
+from jft.params.adapters import BitFit, Bottleneck, Ia3, Lora, Vera
 from jft.paths import flatten, map_with_path
 from jft.types import InputError
 from tests.models import peer
@@ -71,6 +71,17 @@ CASES = {
     ),
     "t5, lengths": ("t5", "seq2seq_lm", Lora(rank=4, targets=("q", "v"), dora=True)),
     "vit": ("vit", "image_classification", Lora(rank=4)),
+    "vit, patches": (
+        "vit",
+        "image_classification",
+        Lora(rank=4, targets=("projection", "query")),
+    ),
+    "bert, shared factors": (
+        "bert",
+        "sequence_classification",
+        Vera(rank=12, targets=("query", "intermediate.dense", r".*/\d+/output/dense")),
+    ),
+    "gpt2, shared factors": ("gpt2", "causal_lm", Vera(rank=12)),
 }
 
 
@@ -201,6 +212,38 @@ def test_reads_what_peft_makes(tmp_path):
     assert set(flatten(asked.params)) == set(flatten(model.params))
 
 
+@needs_peft
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # PEFT asks an old name
+def test_reads_the_factors_that_peft_draws(tmp_path):
+    import peft
+
+    batch = write_base(tmp_path / "base", "bert", "sequence_classification")
+    torch_model = read_torch(tmp_path / "base", "bert", "sequence_classification")
+    settings = peft.VeraConfig(
+        r=8,
+        target_modules=["query", "intermediate.dense"],
+        projection_prng_key=3,
+        init_weights=False,
+        task_type="SEQ_CLS",
+    )
+    wrapped = peft.get_peft_model(torch_model, settings).eval()
+    wrapped.save_pretrained(tmp_path / "theirs")
+    base = jft.load(tmp_path / "base")
+    model = jft.load_adapter(tmp_path / "theirs", base)
+    ours = model.apply_fn(model.params, batch, key=None)
+    theirs = torch_logits(wrapped, "sequence_classification", batch)
+    np.testing.assert_allclose(ours, theirs, atol=TOLERANCE)
+    tensors = load_file(tmp_path / "theirs" / WEIGHTS)
+    rest = {name: x for name, x in tensors.items() if "vera_A" not in name}
+    save_file(rest, tmp_path / "theirs" / WEIGHTS)
+    with pytest.raises(InputError, match="save_projection=True"):
+        jft.load_adapter(tmp_path / "theirs", base)
+    small = {"base_model.vera_A": np.zeros((8, 5), np.float32)}
+    save_file(tensors | small, tmp_path / "theirs" / WEIGHTS)
+    with pytest.raises(InputError, match="another base: vera_A"):
+        jft.load_adapter(tmp_path / "theirs", base)
+
+
 # --- without PEFT ---------------------------------------------------------------------
 @pytest.fixture
 def written(tmp_path):
@@ -234,9 +277,63 @@ def test_what_is_read_is_written_again(written, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("adapter", "settings"),
+    [
+        (
+            Bottleneck(placement="pfeiffer", reduction_factor=5, nonlinearity="gelu"),
+            {"placement": "pfeiffer", "reduction_factor": 5, "nonlinearity": "gelu"},
+        ),
+        (Vera(rank=6, d_initial=0.2), {"r": 6, "save_projection": True}),
+    ],
+)
+def test_other_methods_are_read_as_written(adapter, settings, tmp_path):
+    """A bottleneck's folder is jft's own: PEFT has none."""
+    base, batch = table.make_model("bert", "sequence_classification")
+    model = jft.adapt(base, adapter, key=jax.random.key(0))
+    params = moved(model)
+    jft.save_adapter(tmp_path, model, params=params)
+    config = json.loads((tmp_path / CONFIG).read_text())
+    assert config | settings == config
+    assert config["peft_type"] == adapter.peft_type
+    again = jft.load_adapter(tmp_path, base)
+    assert flatten(again.params).keys() == flatten(params).keys()
+    np.testing.assert_allclose(
+        again.apply_fn(again.params, batch, key=None),
+        model.apply_fn(params, batch, key=None),
+        atol=1e-6,
+    )
+    found = {"also_train", "targets"}  # the tensors tell
+    for name, value in vars(adapter).items():
+        assert name in found or getattr(again.adapter, name) == value
+
+
+def test_a_part_of_an_adapter_is_refused(written):
+    model, folder = written
+    tensors = load_file(folder / WEIGHTS)
+    for factor in ("lora_A", "lora_B"):
+        absent = next(key for key in tensors if f"{factor}.weight" in key)
+        rest = {key: x for key, x in tensors.items() if key != absent}
+        save_file(rest, folder / WEIGHTS)
+        with pytest.raises(InputError, match=r"holds .* needs \['lora_A', 'lora_B'\]"):
+            jft.load_adapter(folder, model)
+
+
+def test_patterns_that_name_no_module_are_refused(written):
+    model, folder = written
+    config = json.loads((folder / CONFIG).read_text())
+    for what in ("rank_pattern", "alpha_pattern"):
+        (folder / CONFIG).write_text(json.dumps(config | {what: {"key": 4}}))
+        with pytest.raises(InputError, match=f"{what} has 'key', which is none of"):
+            jft.load_adapter(folder, model)
+        (folder / CONFIG).write_text(json.dumps(config | {what: {"query": 2}}))
+        jft.load_adapter(folder, model)
+
+
+@pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"peft_type": "LOHA"}, "LOHA"),
+        ({"peft_type": "VERA", "bias": "all"}, "'bias': 'all'"),
         ({"use_qalora": True}, "use_qalora"),
         ({"lora_bias": True}, "lora_bias"),
         ({"init_lora_weights": "pissa_niter_4"}, "path_initial_model"),

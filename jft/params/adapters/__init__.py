@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from jft.params.adapters.adapter import SUBTREE, Adapter, Product
 from jft.params.adapters.base_digest import BaseDigest, make_base_digest
+from jft.params.adapters.bottleneck import Bottleneck
 from jft.params.adapters.forward import AdaptedModule
 from jft.params.adapters.ia3 import Ia3
 from jft.params.adapters.lora import Lora
@@ -29,17 +30,21 @@ from jft.params.adapters.tree import (
     head_rules,
     label_adapted,
     modules_of,
+    shared_of,
     with_adapters,
     without_adapters,
 )
 from jft.params.adapters.tuning import BitFit, NormTuning
+from jft.params.adapters.vera import Vera
 from jft.params.adapters.weighted import Term, sum_adapters, sum_own
 
 ADAPTERS: Mapping[str, type[Adapter]] = {
     "bitfit": BitFit,
+    "bottleneck": Bottleneck,
     "ia3": Ia3,
     "lora": Lora,
     "norm": NormTuning,
+    "vera": Vera,
 }
 
 __all__ = [
@@ -51,6 +56,7 @@ __all__ = [
     "Adapter",
     "BaseDigest",
     "BitFit",
+    "Bottleneck",
     "Ia3",
     "Lora",
     "Member",
@@ -59,6 +65,7 @@ __all__ = [
     "NormTuning",
     "Product",
     "Term",
+    "Vera",
     "adapted_layer_index",
     "adapters_of",
     "check_also_train",
@@ -79,6 +86,7 @@ __all__ = [
     "read_adapter",
     "read_head",
     "rows_of_calls",
+    "shared_of",
     "sum_adapters",
     "sum_own",
     "to_peft_config",

@@ -4,7 +4,7 @@
 An adapter's own parameters are a subtree beside the model's:
 ``{"bert": …, "adapters": {"bert": … {"query": {"lora_A": …, "lora_B": …}}}}``. Under
 ``adapters`` stands the path of the module that is adapted, so the base's paths and
-numbers stay as they are.
+numbers stay as they are. What all adapted modules share stands right under it.
 """
 
 import abc
@@ -24,20 +24,25 @@ Leaves = dict[str, Any]  # of one module: name -> array
 
 
 class Product(NamedTuple):
-    """A module that an adapter can reach: a product with a matrix, or its look-up."""
+    """A module that an adapter can reach: a product, a look-up, or a convolution."""
 
-    kind: str  # "dense" or "embed"
-    shape: tuple[int, int]  # of a dense [in, out], of an embedding [V, D]
+    kind: str  # "dense", "embed" or "conv"
+    # of a dense [in, out], an embedding [V, D], a convolution [..., in / groups, out]
+    shape: tuple[int, ...]
     scores: bool = False  # an embedding that also scores the outputs: tied words
+    groups: int = 1  # of a convolution's channels
+    ends: str | None = None  # of a block: "attention" or "mlp", if it is its last
 
 
 class Call(NamedTuple):
     """One use of an adapted module in a forward."""
 
     run: Callable[[jax.Array], jax.Array]  # the module as the model calls it
-    x: jax.Array  # dense: [..., in]; embedding: ids [...]
+    x: jax.Array  # [..., in], a convolution's [B, ..., in]; an embedding's ids [...]
     base: Callable[[str], Any]  # a parameter of the module by name; None: has it not
     dropout_words: Callable[[], jax.Array | None]  # see `jft.models.dropout.drop`
+    # a convolution's: the same over all channels, of x with another kernel, no bias
+    convolve: Callable[[jax.Array, jax.Array], jax.Array]
     adapter_ids: jax.Array | None = None  # [B]; which of several answers each row
 
 
@@ -51,8 +56,23 @@ class Adapter(abc.ABC):
         task that has its own, such as a classifier.
     """
 
-    peft_type: ClassVar[str | None] = None  # PEFT's name; None: PEFT has it not
+    # its name in the file of an adapter, PEFT's where PEFT has it; None: all that it
+    # trains is the base's own
+    peft_type: ClassVar[str | None] = None
+    foldable: ClassVar[bool] = True  # False: no base could hold what it has learned
+    still: ClassVar[tuple[str, ...]] = ()  # names of its leaves that never move
     also_train: tuple[str, ...] | None = None
+
+    def choose(
+        self,
+        products: Mapping[str, Product],
+        *,
+        head: Collection[str],
+        modules: Collection[str],
+    ) -> dict[str, Product]:
+        """Pick the modules to adapt, see `choose_targets`; none where none is new."""
+        del products, head, modules
+        return {}
 
     @abc.abstractmethod
     def init(
@@ -60,9 +80,26 @@ class Adapter(abc.ABC):
     ) -> dict[str, Leaves]:
         """Draw the adapters' parameters: module -> leaves; ``{}`` where none is new."""
 
+    def shared_shapes(
+        self, products: Mapping[str, Product]
+    ) -> dict[str, tuple[int, ...]]:
+        """Of what all adapted modules share: name -> shape."""
+        del products
+        return {}
+
+    def init_shared(self, products: Mapping[str, Product], key: jax.Array) -> Leaves:
+        """Draw what all adapted modules share; ``{}`` where they share nothing."""
+        del products, key
+        return {}
+
+    def shapes(self, path: str, product: Product) -> dict[str, tuple[int, ...]]:
+        """A module's own leaves: name -> shape; refuses what it is not made for."""
+        del path, product
+        return {}
+
     @abc.abstractmethod
     def forward(self, path: str, call: Call, leaves: Leaves) -> jax.Array:
-        """What an adapted module answers."""
+        """What an adapted module answers; the shared leaves are among its own."""
 
     @abc.abstractmethod
     def fold(self, path: str, base: Leaves, leaves: Leaves) -> Leaves:

@@ -12,7 +12,8 @@ from flax import linen as nn
 
 from jft.models.dropout import random_words
 from jft.params.adapters.adapter import Adapter, Call, Leaves
-from jft.params.adapters.tree import adapters_of, without_adapters
+from jft.params.adapters.products import groups_of
+from jft.params.adapters.tree import adapters_of, shared_of, without_adapters
 from jft.types import InputError
 
 
@@ -42,7 +43,9 @@ class AdaptedModule:
         """Run the module, see ``flax.linen.Module.apply``."""
         params = variables["params"]
         base = {**variables, "params": without_adapters(params)}
-        beside = _beside(self.adapter, adapters_of(params), _adapter_ids(args[0]))
+        shared = shared_of(params)
+        leaves_of = {p: {**shared, **own} for p, own in adapters_of(params).items()}
+        beside = _beside(self.adapter, leaves_of, _adapter_ids(args[0]))
         with nn.intercept_methods(beside):
             return self.module.apply(base, *args, **options)
 
@@ -87,8 +90,19 @@ def _beside(
                 if module.has_rng("dropout")
                 else None
             ),
+            convolve=lambda x, kernel: _convolve(module, x, kernel),
             adapter_ids=adapter_ids,
         )
         return adapter.forward(path, call, leaves_of[path])
 
     return intercept
+
+
+def _convolve(module: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolve as a module does, in one group, with another kernel and no bias."""
+    settings = {"features": kernel.shape[-1], "use_bias": False}
+    if groups_of(module) > 1:
+        settings["feature_group_count"] = 1
+    other = module.clone(parent=None, **settings)
+    y: jax.Array = other.apply({"params": {"kernel": kernel}}, x)
+    return y

@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 
 from jft.models.layers import along_last
-from jft.params.adapters.adapter import Adapter, Call, Leaves, Product, wide
-from jft.params.adapters.targets import check_patterns, matches
-from jft.types import InputError, Params
+from jft.params.adapters.adapter import Call, Leaves, Product, wide
+from jft.params.adapters.targets import Targeted, check_kind, check_patterns, matches
+from jft.types import Params
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ia3(Adapter):
+class Ia3(Targeted):
     """Each output of a product is multiplied, or each input of those named so.
 
     Attributes:
@@ -29,7 +29,6 @@ class Ia3(Adapter):
     """
 
     peft_type: ClassVar[str] = "IA3"
-    targets: tuple[str, ...]
     feedforward: tuple[str, ...] = ()
 
     def on_inputs(self, path: str) -> bool:
@@ -44,14 +43,16 @@ class Ia3(Adapter):
         check_patterns("feedforward", [(x, True) for x in self.feedforward], products)
         made: dict[str, Leaves] = {}
         for path, product in products.items():
-            if product.kind == "embed":
-                raise InputError(
-                    f"{path} is an embedding, and (IA)³ is for products alone; leave "
-                    "it out of the targets."
-                )
-            size = product.shape[0 if self.on_inputs(path) else 1]
-            made[path] = {"ia3_l": jnp.ones(size, jnp.float32)}
+            (shape,) = self.shapes(path, product).values()
+            made[path] = {"ia3_l": jnp.ones(shape, jnp.float32)}
         return made
+
+    def shapes(self, path: str, product: Product) -> dict[str, tuple[int, ...]]:
+        """A factor an output, or an input."""
+        check_kind("(IA)³", path, product)
+        return {
+            "ia3_l": product.shape[:1] if self.on_inputs(path) else product.shape[1:]
+        }
 
     def forward(self, path: str, call: Call, leaves: Leaves) -> jax.Array:
         """Multiply, ``[..., in] -> [..., out]``."""

@@ -17,8 +17,14 @@ import numpy as np
 
 from jft.models.dropout import drop
 from jft.models.layers import along_last
-from jft.params.adapters.adapter import Adapter, Call, Leaves, Product, key_of, wide
-from jft.params.adapters.targets import ALL_LINEAR, check_patterns, pattern_value
+from jft.params.adapters.adapter import Call, Leaves, Product, key_of, wide
+from jft.params.adapters.targets import (
+    ALL_LINEAR,
+    Targeted,
+    check_kind,
+    check_patterns,
+    pattern_value,
+)
 from jft.params.adapters.thin import thin_product
 from jft.paths import flatten
 from jft.types import InputError, Params
@@ -27,13 +33,15 @@ START = "_start"  # ends the names of PiSSA's first factors, which never move
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lora(Adapter):
+class Lora(Targeted):
     """Low-rank adaptation.
 
     Attributes:
       rank: columns of A.
       alpha: the path is scaled by ``alpha / rank``.
-      targets: see `choose_targets`; an embedding may be one.
+      targets: see `choose_targets`; an embedding or a convolution may be one. Of a
+        convolution A is one with fewer outputs and the same stride and padding, and B
+        one of size 1, in the groups of the base's.
       rank_pattern: ``(target, rank)``, the first that names a module rules it.
       alpha_pattern: ``(target, alpha)``, likewise.
       rslora: scale by ``alpha / sqrt(rank)``: Kalajdzievski 2023, arXiv 2312.03732.
@@ -48,6 +56,7 @@ class Lora(Adapter):
     """
 
     peft_type: ClassVar[str] = "LORA"
+    still: ClassVar[tuple[str, ...]] = (f"lora_A{START}", f"lora_B{START}")
     rank: int = 8
     alpha: float = 16.0
     targets: tuple[str, ...] = (ALL_LINEAR,)
@@ -71,43 +80,56 @@ class Lora(Adapter):
         """Draw A, in float32; B is zero. Of an embedding it is the other way round."""
         check_patterns("rank_pattern", self.rank_pattern, products)
         check_patterns("alpha_pattern", self.alpha_pattern, products)
-        flat = flatten(params)
-        made = {}
+        flat, made = flatten(params), {}
         for path, product in products.items():
             rank = pattern_value(self.rank_pattern, path, self.rank)
             _check_rank(path, product, rank)
-            if product.kind == "embed":
-                self._check_embedding(path)
-                made[path] = _init_embedding(product, rank, key_of(key, path))
-            else:
-                matrix = flat[f"{path}/kernel"]
-                made[path] = self._init_dense(path, matrix, rank, key_of(key, path))
+            matrix = flat.get(f"{path}/kernel")
+            made[path] = self._draw(path, product, matrix, key_of(key, path))
         return made
 
-    def _init_dense(self, path: str, matrix: Any, rank: int, key: jax.Array) -> Leaves:
-        num_in, num_out = matrix.shape
+    def shapes(self, path: str, product: Product) -> dict[str, tuple[int, ...]]:
+        """Of the factors, and of the lengths of columns."""
+        pissa = self.init_method == "pissa"
+        for name, used in (("dora", self.dora), ("pissa", pissa)):
+            if used:
+                check_kind(name, path, product)
+        rank = pattern_value(self.rank_pattern, path, self.rank)
+        (*kernel, num_in, num_out) = product.shape
+        if product.kind == "embed":
+            return {
+                "lora_embedding_A": (num_in, rank),
+                "lora_embedding_B": (rank, num_out),
+            }
+        factors: dict[str, tuple[int, ...]] = {
+            "lora_A": (*kernel, num_in * product.groups, rank),
+            "lora_B": (rank // product.groups, num_out),
+        }
+        lengths = {"lora_magnitude_vector": (num_out,)} if self.dora else {}
+        return factors | lengths
+
+    def _draw(self, path: str, product: Product, matrix: Any, key: jax.Array) -> Leaves:
+        shapes = self.shapes(path, product)
+        if product.kind == "embed":
+            a, b = shapes.values()
+            return {
+                "lora_embedding_A": jnp.zeros(a, jnp.float32),
+                "lora_embedding_B": jax.random.normal(key, b, jnp.float32),
+            }
         if self.init_method == "pissa":
+            rank = shapes["lora_A"][-1]
             leaves = _leading(matrix, rank, self.scale(path))
         else:
-            bound = num_in**-0.5  # torch's kaiming_uniform with a = sqrt(5)
+            a = shapes["lora_A"]
+            bound = math.prod(a[:-1]) ** -0.5  # torch's kaiming_uniform, a = sqrt(5)
             leaves = {
-                "lora_A": jax.random.uniform(
-                    key, (num_in, rank), jnp.float32, -bound, bound
-                ),
-                "lora_B": jnp.zeros((rank, num_out), jnp.float32),
+                "lora_A": jax.random.uniform(key, a, jnp.float32, -bound, bound),
+                "lora_B": jnp.zeros(shapes["lora_B"], jnp.float32),
             }
         if self.dora:
             lengths = np.linalg.norm(wide(matrix), axis=0)
             leaves["lora_magnitude_vector"] = jnp.asarray(lengths)
         return leaves
-
-    def _check_embedding(self, path: str) -> None:
-        unfit = "dora" if self.dora else "pissa" * (self.init_method == "pissa")
-        if unfit:
-            raise InputError(
-                f"{path} is an embedding, and {unfit} is for products alone; leave the "
-                "embedding out of the targets."
-            )
 
     def forward(self, path: str, call: Call, leaves: Leaves) -> jax.Array:
         """The module's answer and the low-rank path's; ``[..., in] -> [..., out]``."""
@@ -120,8 +142,9 @@ class Lora(Adapter):
         x, words = call.x, call.dropout_words() if self.dropout else None
         if words is not None:
             x = drop(x, words, rate=self.dropout)
-        low = scale * thin_product(x, _both(leaves, "lora_A"))  # the narrow one
-        low = thin_product(low, _both(leaves, "lora_B"))
+        a, b = _both(leaves, "lora_A"), _both(leaves, "lora_B")
+        low = thin_product(x, a) if a.ndim == 2 else call.convolve(x, a)
+        low = _widened(scale * low, b)  # the narrow one is scaled
         if not self.dora:
             return y + low
         bias = call.base("bias")
@@ -154,7 +177,7 @@ class Lora(Adapter):
             delta = wide_leaves["lora_embedding_A"] @ wide_leaves["lora_embedding_B"]
             return {**base, "embedding": wide(base["embedding"]) + scale * delta}
         a, b = both_factors(wide_leaves)
-        matrix = wide(base["kernel"]) + scale * (a @ b)
+        matrix = wide(base["kernel"]) + scale * np.tensordot(a, b, 1)
         if self.dora:
             lengths = np.linalg.norm(matrix, axis=0)
             matrix = matrix * (wide_leaves["lora_magnitude_vector"] / lengths)[None]
@@ -174,15 +197,15 @@ def both_factors(leaves: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarr
     """The factors of all that is added: of PiSSA ``[A, A'] [B; -B']``."""
     a, b = leaves["lora_A"], leaves["lora_B"]
     if f"lora_A{START}" in leaves:
-        a = np.concatenate([a, leaves[f"lora_A{START}"]], axis=1)
+        a = np.concatenate([a, leaves[f"lora_A{START}"]], axis=-1)
         b = np.concatenate([b, -leaves[f"lora_B{START}"]], axis=0)
     return a, b
 
 
-def rank_of(leaves: Leaves) -> int:
-    """Of a module, as the shape of its factor tells."""
-    factor = leaves["lora_A" if "lora_A" in leaves else "lora_embedding_A"]
-    return int(factor.shape[-1])
+def rank_of(leaves: Leaves, usual: int) -> int:
+    """Of a module, as the shape of its factor tells, if it is there."""
+    factor = leaves.get("lora_A", leaves.get("lora_embedding_A"))
+    return usual if factor is None else int(factor.shape[-1])
 
 
 def _both(leaves: Leaves, name: str) -> jax.Array:
@@ -196,12 +219,15 @@ def _both(leaves: Leaves, name: str) -> jax.Array:
     return jnp.concatenate([factor, -start], axis=0)
 
 
-def _init_embedding(product: Product, rank: int, key: jax.Array) -> Leaves:
-    num_rows, width = product.shape
-    return {
-        "lora_embedding_A": jnp.zeros((num_rows, rank), jnp.float32),
-        "lora_embedding_B": jax.random.normal(key, (rank, width), jnp.float32),
-    }
+def _widened(low: jax.Array, b: jax.Array) -> jax.Array:
+    """Multiply with B: ``[..., rank] -> [..., out]``, each group with its own part."""
+    rank, (num_in, num_out) = low.shape[-1], b.shape
+    if rank == num_in:
+        return thin_product(low, b)
+    groups = rank // num_in
+    low = low.reshape(*low.shape[:-1], groups, num_in)
+    y = jnp.einsum("...gr,rgo->...go", low, b.reshape(num_in, groups, -1))
+    return y.reshape(*low.shape[:-2], num_out)
 
 
 def _leading(matrix: Any, rank: int, scale: float) -> Leaves:
@@ -219,8 +245,16 @@ def _leading(matrix: Any, rank: int, scale: float) -> Leaves:
 
 
 def _check_rank(path: str, product: Product, rank: int) -> None:
-    if not 1 <= rank <= min(product.shape):
+    (*kernel, num_out), groups = product.shape, product.groups
+    most = min(math.prod(kernel) * groups, num_out)
+    if not 1 <= rank <= most:
         raise InputError(
             f"rank {rank} for {path}, a matrix of {list(product.shape)}; expected 1 to "
-            f"{min(product.shape)}. Lower it there with rank_pattern, or for all."
+            f"{most}. Lower it there with rank_pattern, or for all."
+        )
+    if rank % groups:
+        raise InputError(
+            f"rank {rank} for {path}, a convolution in {groups} groups; expected a "
+            f"multiple of {groups}. Set it there with rank_pattern, or leave the "
+            "convolution out of the targets."
         )

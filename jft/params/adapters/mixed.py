@@ -167,6 +167,12 @@ def mix(
 
 
 def _check_own(name: str, member: Member, products: Mapping[str, Product]) -> None:
+    for module in member.leaves_of:
+        if products[module].kind == "conv":
+            raise InputError(
+                f"the adapter {name!r} stands beside {module}, a convolution, of which "
+                "rows cannot have their own; use the adapter alone."
+            )
     for path in member.own:
         module, _, leaf = path.rpartition("/")
         is_product = module in products and products[module].kind == "dense"

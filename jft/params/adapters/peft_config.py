@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An adapter's settings as PEFT's ``adapter_config.json``, and back."""
+"""An adapter's settings as PEFT's ``adapter_config.json``, and back.
+
+A method that PEFT has not is written in the same form, with a ``peft_type`` of jft's.
+"""
 
 import dataclasses
 import math
@@ -7,11 +10,14 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from jft.params.adapters.adapter import Adapter, Leaves
+from jft.params.adapters.adapter import Adapter
+from jft.params.adapters.bottleneck import Bottleneck
 from jft.params.adapters.ia3 import Ia3
 from jft.params.adapters.lora import Lora, rank_of
 from jft.params.adapters.peft_names import Names
+from jft.params.adapters.peft_tensors import Stored
 from jft.params.adapters.targets import pattern_value
+from jft.params.adapters.vera import Vera
 from jft.params.layout import CONV1D
 from jft.types import InputError
 
@@ -36,7 +42,16 @@ _LORA = {
     "alpha_pattern", "bias", "init_lora_weights", "lora_alpha", "r", "rank_pattern",
     "use_dora", "use_rslora",
 }  # fmt: skip
-_IA3 = {"feedforward_modules"}
+_VERA = {
+    "d_initial", "init_weights", "projection_prng_key", "r", "save_projection",
+    "vera_dropout",
+}  # fmt: skip
+_KNOWN = {
+    "IA3": {"feedforward_modules"},
+    "JFT_BOTTLENECK": {"nonlinearity", "placement", "reduction_factor"},
+    "LORA": _LORA,
+    "VERA": _VERA,
+}
 # initialisations that change the base's own numbers when PEFT loads the adapter
 _CHANGES_BASE = ("corda", "loftq", "lora_ga", "olora", "pissa")
 
@@ -53,7 +68,7 @@ def to_peft_config(
     """Say in PEFT's words what an adapter is.
 
     Args:
-      adapter: a method that PEFT has.
+      adapter: a method with parameters of its own.
       adapted: the modules that it adapts.
       saved: the modules of the base that are kept with it.
       names: the model's.
@@ -64,7 +79,7 @@ def to_peft_config(
       The dict that becomes adapter_config.json.
 
     Raises:
-      InputError: for a method that PEFT has not.
+      InputError: for a method without parameters of its own.
     """
     if adapter.peft_type is None:
         raise InputError(
@@ -85,8 +100,20 @@ def to_peft_config(
         common["target_modules"] = sorted(names.modules[path] for path in adapted)
         feedforward = sorted(names.modules[path] for path in on_inputs)
         return {**common, "feedforward_modules": feedforward}
-    assert isinstance(adapter, Lora)
-    return {**common, **_lora_settings(adapter, adapted, names)}
+    if isinstance(adapter, Lora):
+        return {**common, **_lora_settings(adapter, adapted, names)}
+    if isinstance(adapter, Vera):
+        return {
+            **common,
+            "d_initial": adapter.d_initial,
+            "projection_prng_key": 0,  # what it would draw is saved instead
+            "r": adapter.rank,
+            "save_projection": True,
+            "vera_dropout": adapter.dropout,
+        }
+    assert isinstance(adapter, Bottleneck)
+    settings = {name: getattr(adapter, name) for name in _KNOWN["JFT_BOTTLENECK"]}
+    return {**common, **settings}
 
 
 def short_names(adapted: Collection[str], names: Names) -> list[str]:
@@ -138,56 +165,59 @@ def _lora_settings(
 
 
 def from_peft_config(
-    config: Mapping[str, Any],
-    leaves_of: Mapping[str, Leaves],
-    trained: Collection[str],
-    names: Names,
+    config: Mapping[str, Any], stored: Stored, names: Names
 ) -> Adapter:
     """Read PEFT's settings; which modules are adapted, and how wide, the tensors tell.
 
     Args:
       config: adapter_config.json.
-      leaves_of: the adapters' parameters.
-      trained: the base's parameters that came with them.
+      stored: the tensors that came with it.
       names: the model's.
 
     Raises:
       InputError: for a method or an option that jft has not.
     """
-    known = {"LORA": _LORA, "IA3": _IA3}
     kind = config.get("peft_type")
-    if kind not in known:
+    if kind not in _KNOWN:
         raise InputError(
-            f"adapter_config.json: peft_type is {kind!r}; jft reads {sorted(known)}."
+            f"adapter_config.json: peft_type is {kind!r}; jft reads {sorted(_KNOWN)}."
         )
+    usual = {"bias": "none"} if kind == "VERA" else {}
     unknown = {
         name: value
         for name, value in config.items()
-        if name not in _NEUTRAL | known[kind] and value not in (None, False, [], {})
+        if name not in _NEUTRAL | _KNOWN[kind]
+        and value not in (None, False, [], {}, usual.get(name))
     }
     if unknown:
         raise InputError(
             f"adapter_config.json sets {unknown}, which jft has not; of a {kind} it "
-            f"knows {sorted(known[kind])}."
+            f"knows {sorted(_KNOWN[kind])}."
         )
-    targets = tuple(leaves_of)
-    if kind == "IA3":
-        feedforward = tuple(
-            path
-            for path in targets
-            if _names_module(config.get("feedforward_modules"), names.modules[path])
+    targets = tuple(stored.leaves_of)
+    if kind == "LORA":
+        return _read_lora(config, stored, names)
+    also_train = tuple(map(re.escape, sorted(stored.trained)))
+    if kind == "VERA":
+        return Vera(
+            rank=config.get("r", 256),
+            targets=targets,
+            dropout=config.get("vera_dropout", 0.0),
+            d_initial=config.get("d_initial", 0.1),
+            also_train=also_train,
         )
-        also_train = tuple(map(re.escape, sorted(trained)))
-        return Ia3(targets=targets, feedforward=feedforward, also_train=also_train)
-    return _read_lora(config, leaves_of, trained, names)
+    if kind == "JFT_BOTTLENECK":
+        settings = {name: config[name] for name in _KNOWN[kind] if name in config}
+        return Bottleneck(**settings, also_train=also_train)
+    feedforward = tuple(
+        path
+        for path in targets
+        if _names_module(config.get("feedforward_modules"), names.modules[path])
+    )
+    return Ia3(targets=targets, feedforward=feedforward, also_train=also_train)
 
 
-def _read_lora(
-    config: Mapping[str, Any],
-    leaves_of: Mapping[str, Leaves],
-    trained: Collection[str],
-    names: Names,
-) -> Lora:
+def _read_lora(config: Mapping[str, Any], stored: Stored, names: Names) -> Lora:
     start = str(config.get("init_lora_weights", True)).lower()
     if start.startswith(_CHANGES_BASE):
         raise InputError(
@@ -195,13 +225,17 @@ def _read_lora(
             "base too; save it as a plain LoRA, with save_pretrained(…, "
             "path_initial_model_for_weight_conversion=…)."
         )
-    targets = tuple(leaves_of)
+    targets = tuple(stored.leaves_of)
     rank, alpha = config.get("r", 8), float(config.get("lora_alpha", 8))
     pattern = config.get("alpha_pattern") or {}
+    for what in ("rank_pattern", "alpha_pattern"):
+        _check_pattern(
+            what, config.get(what) or {}, [names.modules[p] for p in targets]
+        )
     alphas = {
         path: float(_value_of(pattern, names.modules[path], alpha)) for path in targets
     }
-    ranks = {path: rank_of(leaves) for path, leaves in leaves_of.items()}
+    ranks = {path: rank_of(xs, rank) for path, xs in stored.leaves_of.items()}
     adapter = Lora(
         rank=rank,
         alpha=alpha,
@@ -213,8 +247,21 @@ def _read_lora(
         dropout=config.get("lora_dropout", 0.0),
         bias=config.get("bias", "none"),
     )
-    rest = (path for path in sorted(trained) if not adapter.moves(path, targets, ()))
+    rest = (p for p in sorted(stored.trained) if not adapter.moves(p, targets, ()))
     return dataclasses.replace(adapter, also_train=tuple(map(re.escape, rest)))
+
+
+def _check_pattern(
+    what: str, pattern: Mapping[str, Any], adapted: Collection[str]
+) -> None:
+    """Refuse a pattern that names no adapted module, as `check_patterns` does."""
+    for key in pattern:
+        if not any(_value_of({key: True}, name, False) for name in adapted):
+            raise InputError(
+                f"adapter_config.json: {what} has {key!r}, which is none of the "
+                f"adapted modules, such as {min(adapted)!r}; correct it, or take it "
+                "out of the file."
+            )
 
 
 def _names_module(named: Any, name: str) -> bool:

@@ -2,17 +2,16 @@
 """Read the folder of an adapter as PEFT writes it."""
 
 import json
+import operator
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from jft.params.adapters.adapter import Adapter, Leaves, Product
 from jft.params.adapters.base_digest import BaseDigest
 from jft.params.adapters.peft_config import from_peft_config
 from jft.params.adapters.peft_names import Names
-from jft.params.adapters.peft_tensors import from_tensors
+from jft.params.adapters.peft_tensors import Stored, from_tensors
 from jft.params.hub import ADAPTER_FILES
 from jft.params.pretrained import read_notes, read_optional, read_tensors
 from jft.paths import flatten
@@ -25,7 +24,7 @@ BASE_DIGEST, HEAD = "jft_base_digest", "jft_head"
 
 def read_adapter(
     folder: str | Path, params: Params, products: Mapping[str, Product], names: Names
-) -> tuple[Adapter, dict[str, Leaves], dict[str, np.ndarray]]:
+) -> tuple[Adapter, Stored]:
     """Read an adapter for a base.
 
     Args:
@@ -35,20 +34,19 @@ def read_adapter(
       names: the base's.
 
     Returns:
-      The method, its parameters (module -> leaves), and those of the base that were
-      trained with it (by path).
+      The method, and its parameters with those of the base that were trained with it.
 
     Raises:
-      InputError: if the folder holds no adapter, one with options that jft has not, or
-        one of another base.
+      InputError: if the folder holds no adapter, a part of one, one with options that
+        jft has not, or one of another base.
     """
     folder = Path(folder)
     _check_files(folder)
     config = read_optional(folder, CONFIG) or {}
-    leaves_of, trained = from_tensors(read_tensors(folder / WEIGHTS), names)
-    adapter = from_peft_config(config, leaves_of, trained, names)
-    _check_shapes(folder, leaves_of, trained, params, products)
-    return adapter, leaves_of, trained
+    stored = from_tensors(read_tensors(folder / WEIGHTS), names)
+    adapter = from_peft_config(config, stored, names)
+    _check_shapes(folder, adapter, stored, params, products)
+    return adapter, stored
 
 
 def _check_files(folder: Path) -> None:
@@ -104,36 +102,50 @@ def check_base(
 
 def _check_shapes(
     folder: Path,
-    leaves_of: Mapping[str, Leaves],
-    trained: Mapping[str, np.ndarray],
+    adapter: Adapter,
+    stored: Stored,
     params: Params,
     products: Mapping[str, Product],
 ) -> None:
-    """Refuse an adapter of a base with the same names and other sizes."""
+    """Refuse an adapter that lacks a part, or is of a base with other sizes."""
     flat = flatten(params)
-    for path, array in trained.items():
+    for path, array in stored.trained.items():
         if array.shape != flat[path].shape:
             raise InputError(_other_base(folder, path, array.shape, flat[path].shape))
-    for module, leaves in leaves_of.items():
+    for module, leaves in stored.leaves_of.items():
         if module not in products:
             raise InputError(
-                f"{folder} adapts {module}, which is no product or embedding that the "
-                "model's forward calls."
+                f"{folder} adapts {module}, which is no product, embedding or "
+                "convolution that the model's forward calls."
+            )
+        expected = adapter.shapes(module, products[module])
+        if leaves.keys() != expected.keys():
+            raise InputError(
+                f"{folder} holds {sorted(leaves)} for {module}, but its "
+                f"{adapter.peft_type} needs {sorted(expected)}; save the adapter anew."
             )
         for name, array in leaves.items():
-            if not _fits(name, array.shape, products[module]):
+            if array.shape != expected[name]:
                 path, shape = f"{module}/{name}", products[module].shape
                 raise InputError(_other_base(folder, path, array.shape, shape))
+    adapted = {module: products[module] for module in stored.leaves_of}
+    _check_shared(folder, adapter.shared_shapes(adapted), stored.shared)
 
 
-def _fits(name: str, shape: tuple[int, ...], product: Product) -> bool:
-    """Whether an adapter's array belongs to a matrix of that size."""
-    num_in, num_out = product.shape
-    if name.endswith("_A"):
-        return len(shape) == 2 and shape[0] == num_in
-    if name.endswith("_B"):
-        return len(shape) == 2 and shape[1] == num_out
-    return shape == (num_out,) or (name == "ia3_l" and shape == (num_in,))
+def _check_shared(
+    folder: Path, expected: Mapping[str, tuple[int, ...]], shared: Leaves
+) -> None:
+    """Refuse factors that are absent, or too small for a product."""
+    given = {name: array.shape for name, array in shared.items()}
+    if given.keys() != expected.keys():
+        raise InputError(
+            f"{folder} holds {sorted(given)} for all modules, but needs "
+            f"{sorted(expected)}; of a VeRA, save it with save_projection=True: what "
+            "torch draws from a seed, nothing else does."
+        )
+    for name, shape in expected.items():
+        if any(map(operator.lt, given[name], shape)):
+            raise InputError(_other_base(folder, name, given[name], shape))
 
 
 def _other_base(folder: Path, path: str, given: Any, expected: Any) -> str:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which modules of a model an adapter can reach, found by tracing its forward."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -9,12 +10,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jft.models import Family
-from jft.models.layers import Embed
+from jft.models.layers import Blocks, Embed, PatchConv
 from jft.params.adapters.adapter import Product
 
 
 def find_products(family: Family, config: Any, task: str) -> dict[str, Product]:
-    """Find the products and look-ups that a forward calls; nothing is computed.
+    """Find the products, look-ups and convolutions of a forward; nothing is computed.
 
     A matrix that is read in another way, such as a table of positions that is added as
     it is, is not among them: no adapter could stand beside it.
@@ -30,6 +31,7 @@ def find_products(family: Family, config: Any, task: str) -> dict[str, Product]:
     module = family.make_module(config, task)
     shapes = family.example_batch(config, task)
     found: dict[str, Product] = {}
+    stacks: set[str] = set()  # the paths of runs of blocks
 
     def watch(
         run: Callable[..., Any],
@@ -38,6 +40,8 @@ def find_products(family: Family, config: Any, task: str) -> dict[str, Product]:
         context: nn.module.InterceptorContext,
     ) -> Any:
         kind, method = kind_of(context.module), context.method_name
+        if isinstance(context.module, Blocks):
+            stacks.add("/".join(context.module.path))
         y = run(*args, **kwargs)
         if kind and method in ("__call__", "attend"):
             path = "/".join(context.module.path)
@@ -45,6 +49,10 @@ def find_products(family: Family, config: Any, task: str) -> dict[str, Product]:
             scores = method == "attend" or (before is not None and before.scores)
             if kind == "dense":
                 found[path] = Product("dense", (args[0].shape[-1], y.shape[-1]))
+            elif kind == "conv":
+                shape = context.module.get_variable("params", "kernel").shape
+                groups = groups_of(context.module)
+                found[path] = Product("conv", shape, groups=groups)
             else:
                 table = context.module
                 shape = (table.num_embeddings, table.features)
@@ -57,7 +65,29 @@ def find_products(family: Family, config: Any, task: str) -> dict[str, Product]:
             return module.init(key, batch)
 
     jax.eval_shape(trace, jax.random.key(0))
-    return found
+    return found | _ends(family, found, stacks)
+
+
+def _ends(
+    family: Family, found: Mapping[str, Product], stacks: Collection[str]
+) -> dict[str, Product]:
+    """The products whose answers a block adds to its input, with what they end.
+
+    They are those that tensor parallelism splits by rows; of a block the last is the
+    MLP's.
+    """
+    of_block: dict[str, list[str]] = {}
+    for path in found:
+        inside = [stack for stack in stacks if path.startswith(f"{stack}/")]
+        if inside and re.fullmatch(rf"(?:.+/)?(?:{family.row_parallel})", path):
+            stack = max(inside, key=len)
+            number = path.removeprefix(f"{stack}/").partition("/")[0]
+            of_block.setdefault(f"{stack}/{number}", []).append(path)
+    return {
+        path: found[path]._replace(ends="mlp" if path == paths[-1] else "attention")
+        for paths in of_block.values()
+        for path in paths
+    }
 
 
 def rows_of_calls(module: Any, params: Any, batch: Any) -> dict[str, list[int]]:
@@ -94,4 +124,11 @@ def kind_of(module: Any) -> str | None:
     """What a module is to an adapter, a `Product`'s kind; None: nothing."""
     if isinstance(module, nn.Dense):
         return "dense"
+    if isinstance(module, nn.Conv | PatchConv):
+        return "conv"
     return "embed" if isinstance(module, Embed) else None
+
+
+def groups_of(module: Any) -> int:
+    """In how many groups a convolution takes its channels."""
+    return module.feature_group_count if isinstance(module, nn.Conv) else 1

@@ -3,9 +3,10 @@
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
-from jft.params.adapters.adapter import Product
+from jft.params.adapters.adapter import Adapter, Product
 from jft.types import InputError
 
 ALL_LINEAR = "all-linear"
@@ -69,6 +70,27 @@ def choose_targets(
     return {path: product for path, product in products.items() if path in chosen}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Targeted(Adapter):
+    """A method whose modules are named.
+
+    Attributes:
+      targets: see `choose_targets`.
+    """
+
+    targets: tuple[str, ...]
+
+    def choose(
+        self,
+        products: Mapping[str, Product],
+        *,
+        head: Collection[str],
+        modules: Collection[str],
+    ) -> dict[str, Product]:
+        """Pick the targets."""
+        return choose_targets(self.targets, products, head=head, modules=modules)
+
+
 def pattern_value(patterns: Sequence[tuple[str, T]], path: str, default: T) -> T:
     """The value of the first pattern that names the module, see `matches`.
 
@@ -89,6 +111,19 @@ def check_patterns(
                 f"{what} names {name!r}, which is none of the adapted modules "
                 f"{_last_names(adapted)}; correct it, or add it to the targets."
             )
+
+
+def check_kind(
+    what: str, path: str, product: Product, kinds: Collection[str] = ("dense",)
+) -> None:
+    """Refuse a module that a method is not made for."""
+    names = {"dense": "product", "embed": "embedding", "conv": "convolution"}
+    if product.kind not in kinds:
+        raise InputError(
+            f"{path} is of the kind {names[product.kind]}, and {what} is for "
+            f"{' and '.join(f'{names[kind]}s' for kind in kinds)} alone; leave it out "
+            "of the targets."
+        )
 
 
 def check_also_train(rules: Sequence[str], paths: Collection[str]) -> None:
@@ -129,8 +164,8 @@ def _nothing_found(
     others = sorted(path for path in modules if matches(target, path))
     if others:
         return (
-            f"the target {target!r} is {others[0]}, which is no product with a matrix "
-            f"nor an embedding, so it has nothing to adapt. {known}."
+            f"the target {target!r} is {others[0]}, which is no product with a matrix, "
+            f"embedding or convolution, so it has nothing to adapt. {known}."
         )
     return f"the target {target!r} names no module. {known}; paths use slashes."
 

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 from jft.models import Family
 from jft.params.adapters.adapter import SUBTREE, Adapter, Leaves, Product
-from jft.params.adapters.lora import START
 from jft.params.init import matches_any
 from jft.paths import flatten, map_with_path, unflatten
 from jft.types import FROZEN, InputError, LayerIndex, ParamLabels, Params
@@ -28,8 +27,15 @@ def adapters_of(params: Params) -> dict[str, Leaves]:
     found: dict[str, Leaves] = {}
     for path, leaf in flatten(params.get(SUBTREE, {})).items():
         module, _, name = path.rpartition("/")
-        found.setdefault(module, {})[name] = leaf
+        if module:
+            found.setdefault(module, {})[name] = leaf
     return found
+
+
+def shared_of(params: Params) -> Leaves:
+    """What all adapted modules share: ``{name: leaf}``."""
+    own = flatten(params.get(SUBTREE, {}))
+    return {path: leaf for path, leaf in own.items() if "/" not in path}
 
 
 def without_adapters(params: Params) -> Params:
@@ -37,11 +43,13 @@ def without_adapters(params: Params) -> Params:
     return {name: tree for name, tree in params.items() if name != SUBTREE}
 
 
-def with_adapters(params: Params, leaves_of: Mapping[str, Leaves]) -> Params:
+def with_adapters(
+    params: Params, leaves_of: Mapping[str, Leaves], shared: Leaves | None = None
+) -> Params:
     """The base's parameters with a subtree of adapters beside them."""
     if not leaves_of:
         return without_adapters(params)
-    flat = {
+    flat = dict(shared or {}) | {
         f"{path}/{name}": x for path, xs in leaves_of.items() for name, x in xs.items()
     }
     return {**without_adapters(params), SUBTREE: unflatten(flat)}
@@ -66,6 +74,8 @@ def head_paths(family: Family, task: str, paths: Iterable[str]) -> set[str]:
 def adapted_layer_index(layer_index: LayerIndex, paths: Iterable[str]) -> LayerIndex:
     """Give each of an adapter's parameters the depth of the module it stands beside.
 
+    What all modules share is as deep as the embeddings: below whatever reads it.
+
     Args:
       layer_index: the family's.
       paths: the base's parameters.
@@ -77,6 +87,8 @@ def adapted_layer_index(layer_index: LayerIndex, paths: Iterable[str]) -> LayerI
         if prefix != SUBTREE:
             return layer_index(path)
         module = rest.rpartition("/")[0]
+        if not module:
+            return 0
         if module not in first:
             raise InputError(
                 f"{path} adapts {module}, a module that the model has not; expected "
@@ -113,7 +125,8 @@ def label_adapted(
 
     def label(path: str, leaf: Any) -> str:
         if path.startswith(f"{SUBTREE}/"):
-            return _own_label(path.rpartition("/")[2])
+            name = path.rpartition("/")[2]
+            return FROZEN if name in adapter.still else _own_label(name)
         moves = matches_any(rules, path) or adapter.moves(path, adapted, norms)
         return label_of[path] if moves else FROZEN
 
@@ -121,13 +134,19 @@ def label_adapted(
 
 
 def _own_label(name: str) -> str:
-    if name.endswith(START):
-        return FROZEN
     return "lora_B" if re.fullmatch(r"lora(_embedding)?_B", name) else "adapter"
 
 
-def check_foldable(params: Params, products: Mapping[str, Product]) -> None:
+def check_foldable(
+    params: Params, adapter: Adapter, *, products: Mapping[str, Product]
+) -> None:
     """Refuse what ``fold`` would, before there is anything to fold."""
+    if not adapter.foldable:
+        raise InputError(
+            f"{type(adapter).__name__} adds what no parameter of the base could hold, "
+            "so it cannot be folded. Keep the adapter apart, with jft.save_adapter (in "
+            'a config, export.adapter="apart").'
+        )
     for module in adapters_of(params):
         if products[module].scores:
             raise InputError(
@@ -135,6 +154,13 @@ def check_foldable(params: Params, products: Mapping[str, Product]) -> None:
                 "adapter changes the first alone, so it cannot be folded. Keep the "
                 'adapter apart (in a config, export.adapter="apart"), or leave the '
                 "embedding out of its targets."
+            )
+        if products[module].groups > 1:
+            raise InputError(
+                f"{module} is a convolution in {products[module].groups} groups, and "
+                "what its adapter adds mixes all channels, so it cannot be folded. "
+                'Keep the adapter apart (in a config, export.adapter="apart"), or '
+                "leave the convolution out of its targets."
             )
 
 
@@ -152,14 +178,15 @@ def fold(
       The base's parameters, each in its dtype.
 
     Raises:
-      InputError: for a table of words that also scores the outputs: the adapter
-        changes the look-up alone, and one table cannot do both.
+      InputError: for a method that no base could hold; for a table of words that also
+        scores the outputs: the adapter changes the look-up alone, and one table cannot
+        do both; for a convolution in groups.
     """
-    check_foldable(params, products)
-    flat = flatten(without_adapters(params))
+    check_foldable(params, adapter, products=products)
+    flat, shared = flatten(without_adapters(params)), shared_of(params)
     for module, leaves in adapters_of(params).items():
         names = [path for path in flat if path.rpartition("/")[0] == module]
         base = {path.rpartition("/")[2]: flat[path] for path in names}
-        for name, x in adapter.fold(module, base, leaves).items():
+        for name, x in adapter.fold(module, base, {**shared, **leaves}).items():
             flat[f"{module}/{name}"] = jnp.asarray(x, base[name].dtype)
     return unflatten(flat)

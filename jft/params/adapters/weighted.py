@@ -23,7 +23,7 @@ from jft.params.adapters.tuning import BitFit, NormTuning
 from jft.types import InputError
 
 # the axis of a factor along which others stand beside it
-SIDES = {"lora_A": 1, "lora_B": 0, "lora_embedding_A": 1, "lora_embedding_B": 0}
+SIDES = {"lora_A": -1, "lora_B": 0, "lora_embedding_A": 1, "lora_embedding_B": 0}
 BIASES = ("none", "lora_only", "all")  # each moves what those before it do
 
 
@@ -124,7 +124,7 @@ def _sum_loras(terms: Mapping[str, Term]) -> Sum:
         }
         for path, xs in parts.items()
     }
-    ranks = {path: rank_of(leaves) for path, leaves in leaves_of.items()}
+    ranks = {path: rank_of(leaves, 1) for path, leaves in leaves_of.items()}
     rank = max(ranks.values())
     differ = [(path, r) for path, r in ranks.items() if r != rank]
     adapter = Lora(

@@ -31,10 +31,11 @@ class Method(NamedTuple):
 
     adapter: adapters.Adapter
     adds: bool = True  # parameters of its own
+    families: tuple[str, ...] = ()  # where it is tested; empty: all
 
 
 METHODS = {
-    "lora": Method(adapters.Lora(rank=2)),
+    "lora": Method(adapters.Lora(rank=2, alpha=4.0)),
     "lora, patterns, rank-stabilized": Method(
         adapters.Lora(
             rank=2,
@@ -42,15 +43,37 @@ METHODS = {
             bias="lora_only",
             rank_pattern=((r".*/0/.*", 3),),
             alpha_pattern=((r".*/1/.*", 5.0),),
-        )
+        ),
+        families=("bert",),  # of settings, one family is enough
     ),
-    "lora, pissa": Method(adapters.Lora(rank=2, init_method="pissa")),
+    "lora, pissa": Method(
+        adapters.Lora(rank=2, alpha=4.0, init_method="pissa"), families=("bert",)
+    ),
     "dora": Method(adapters.Lora(rank=2, dora=True)),
+    "lora, a convolution": Method(
+        adapters.Lora(rank=2, targets=("all-linear", "projection")), families=("vit",)
+    ),
+    "vera": Method(adapters.Vera(rank=6)),
+    "houlsby": Method(adapters.Bottleneck(reduction_factor=4, nonlinearity="gelu")),
+    "pfeiffer": Method(
+        adapters.Bottleneck(placement="pfeiffer", reduction_factor=4),
+        families=("bert",),
+    ),
     "ia3": Method(adapters.Ia3(targets=("all-linear",))),
     "bitfit": Method(adapters.BitFit(), adds=False),
     "norm": Method(adapters.NormTuning(), adds=False),
 }
 FAMILIES = (*TABLE, "vit")
+STILL = ("_start", "vera_A", "vera_B")  # what ends the names of leaves that stay
+
+
+def methods_of(model_type):
+    """The methods that a family can have, by name."""
+    return {
+        name: row
+        for name, row in METHODS.items()
+        if not row.families or model_type in row.families
+    }
 
 
 def task_of(model_type):
@@ -97,7 +120,7 @@ def trained(params, size=0.2):
     rng = np.random.default_rng(1)
 
     def move(path, x):
-        own = path.startswith(f"{adapters.SUBTREE}/") and not path.endswith("_start")
+        own = path.startswith(f"{adapters.SUBTREE}/") and not path.endswith(STILL)
         noise = rng.normal(size=x.shape).astype(np.float32)
         return x + size * jnp.asarray(noise) if own else x
 

@@ -55,4 +55,7 @@ def test_products_are_what_the_forward_calls():
     model, _ = table.make_model("vit")
     config = model.family.config_from_dict(model.config)
     found = find_products(model.family, config, model.task)
-    assert not any("patch_embeddings" in path for path in found)
+    patches = "vit/embeddings/patch_embeddings/projection"
+    assert found[patches] == Product("conv", (4, 4, 3, 16))
+    chosen = choose_targets(["all-linear"], found, head=set(), modules=found)
+    assert patches not in chosen
