@@ -26,7 +26,14 @@ from jft import (
     train,
     types,
 )
-from jft.adapted import adapt, check_foldable, fold, load_adapter, save_adapter
+from jft.adapted import (
+    adapt,
+    check_foldable,
+    fold,
+    load_adapter,
+    quantize,
+    save_adapter,
+)
 from jft.models.classes import with_classes
 from jft.pretrained import Pretrained, init_model, load, save
 
@@ -48,6 +55,7 @@ __all__ = [
     "params",
     "partition",
     "paths",
+    "quantize",
     "save",
     "save_adapter",
     "tasks",

@@ -13,7 +13,7 @@ from jft.models import Family
 from jft.params import adapters
 from jft.params.adapters.peft_folder import CONFIG, WEIGHTS
 from jft.params.init import matches_any
-from jft.paths import flatten
+from jft.params.quantised import flatten_whole
 from jft.types import InputError, Params
 
 
@@ -46,7 +46,7 @@ def write_adapter(
         directory that cannot be written.
     """
     host = jax.device_get(params)
-    flat = flatten(adapters.without_adapters(host))
+    flat = flatten_whole(adapters.without_adapters(host))
     names = adapters.make_names(family, task, flat)
     leaves_of = adapters.adapters_of(host)
     saved = _saved_modules(adapter, flat, head=adapters.head_rules(family, task))

@@ -3,9 +3,8 @@
 
 from collections.abc import Iterable
 
-import jax
-
 from jft import paths
+from jft.params.quantised import flatten_whole, is_quantised, num_numbers
 from jft.types import FROZEN, InputError, ParamLabels, Params
 
 
@@ -62,6 +61,35 @@ def check_new_leaves_move(new_paths: Iterable[str], param_labels: ParamLabels) -
         )
 
 
+def check_quantised_stay(params: Params, param_labels: ParamLabels) -> None:
+    """Refuse a labelling that lets a quantised matrix move.
+
+    Args:
+      params: any pytree.
+      param_labels: a tree of strings of the same structure.
+
+    Raises:
+      InputError: naming the matrix: codes have no gradient.
+    """
+    labels = paths.flatten(param_labels)
+    for path, matrix in flatten_whole(params).items():
+        if not is_quantised(matrix):
+            continue
+        for part in matrix:
+            label = labels.get(f"{path}/{part}", FROZEN)
+            if is_trainable(label):
+                raise InputError(
+                    f"{path} is quantised ({next(iter(matrix))}), so it cannot train, "
+                    f"but its label is {label!r}. Freeze it and put an adapter beside "
+                    "it (jft.adapt; in a config adapter.method), freeze it with a rule "
+                    f'such as ("{path}/.*", "frozen"), or load the base without '
+                    "quantize (in a config model.quantize)."
+                )
+
+
 def num_params(tree: Params) -> int:
-    """Count the scalars of a tree; ``None`` holes count nothing."""
-    return sum(int(leaf.size) for leaf in jax.tree.leaves(tree))
+    """Count the scalars of a tree; ``None`` holes count nothing.
+
+    The codes of a quantised matrix are its scalars.
+    """
+    return sum(num_numbers(path, x) for path, x in paths.flatten(tree).items())

@@ -19,7 +19,7 @@ from jft.models.dropout import drop
 from jft.models.layers import along_last
 from jft.params.adapters.adapter import Adapter, Call, Leaves, Product, key_of, wide
 from jft.params.adapters.targets import ALL_LINEAR, check_patterns, pattern_value
-from jft.paths import flatten
+from jft.params.quantised import flatten_whole, in_full
 from jft.types import InputError, Params
 
 START = "_start"  # ends the names of PiSSA's first factors, which never move
@@ -70,7 +70,7 @@ class Lora(Adapter):
         """Draw A, in float32; B is zero. Of an embedding it is the other way round."""
         check_patterns("rank_pattern", self.rank_pattern, products)
         check_patterns("alpha_pattern", self.alpha_pattern, products)
-        flat = flatten(params)
+        flat = flatten_whole(params)
         made = {}
         for path, product in products.items():
             rank = pattern_value(self.rank_pattern, path, self.rank)
@@ -79,7 +79,7 @@ class Lora(Adapter):
                 self._check_embedding(path)
                 made[path] = _init_embedding(product, rank, key_of(key, path))
             else:
-                matrix = flat[f"{path}/kernel"]
+                matrix = in_full(flat[f"{path}/kernel"], product.shape[0], jnp.float32)
                 made[path] = self._init_dense(path, matrix, rank, key_of(key, path))
         return made
 

@@ -12,7 +12,7 @@ from jft.params.adapters.peft_config import from_peft_config
 from jft.params.adapters.peft_names import Names
 from jft.params.adapters.peft_tensors import from_tensors
 from jft.params.pretrained import read_optional, read_tensors
-from jft.paths import flatten
+from jft.params.quantised import flatten_whole, is_quantised
 from jft.types import InputError, Params
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -58,8 +58,13 @@ def _check_shapes(
     products: Mapping[str, Product],
 ) -> None:
     """Refuse an adapter of a base with the same names and other sizes."""
-    flat = flatten(params)
+    flat = flatten_whole(params)
     for path, array in trained.items():
+        if is_quantised(flat[path]):
+            raise InputError(
+                f"{folder} holds {path}, trained as a whole, and the model has it "
+                "quantised; load the base without quantize."
+            )
         if array.shape != flat[path].shape:
             raise InputError(_other_base(folder, path, array.shape, flat[path].shape))
     for module, leaves in leaves_of.items():
