@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Matrices of 8 or 4 bits a number, for a base that stays as it is.
 
-A quantised matrix is a dict of arrays at the place of the leaf, whose first key says
+A quantised matrix is a dict of arrays at the place of the leaf, one of whose keys says
 what it is; its arrays have paths of their own, such as ``query/kernel/nf4``:
 
 - ``{"int8", "absmax"}``: integers from -127 to 127, in units of 1/127 of the largest
@@ -20,21 +20,23 @@ as it lacks.
 
 import functools
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
 
+from jft.models.layers import at_least_float32
 from jft.paths import flatten
 from jft.types import InputError, Params
 
 Kind: TypeAlias = Literal["int8", "nf4"]
-Quantised: TypeAlias = Mapping[str, jax.Array]  # see above
+Quantised: TypeAlias = Mapping[str, Any]  # of arrays, see above
 
 KINDS: tuple[str, ...] = get_args(Kind)
 NUMBERS_A_CODE = {"int8": 1, "nf4": 2}
 BLOCK, GROUP = 64, 256  # numbers that share a magnitude, magnitudes that share a step
+PARTS, SMALL = 4, 2**14  # the most parts of a product; of fewer codes it is one
 
 # table 5 of the paper's appendix E
 NF4 = (
@@ -101,28 +103,12 @@ def quantize(matrix: jax.Array, kind: str) -> dict[str, jax.Array]:
     }
 
 
-def dequantize_rows(
-    matrix: Quantised, num_in: int, dtype: Any = jnp.float32
-) -> jax.Array:
-    """The matrix as its codes lie, ``[out, in]``; computed in float32, then cast."""
-    if "int8" in matrix:
-        unit = (matrix["absmax"] / 127)[:, None]
-        return (matrix["int8"].astype(jnp.float32) * unit).astype(dtype)
-    codes = matrix["nf4"]
-    pairs = jnp.asarray([[high, low] for high in NF4 for low in NF4], jnp.float32)
-    rows = jnp.take(pairs, codes, axis=0, mode="clip").reshape(codes.shape[0], -1)
-    count, step = matrix["absmax"].size, matrix["absmax_step"]
-    steps = jnp.repeat(step, GROUP, total_repeat_length=step.size * GROUP)[:count]
-    deviations = matrix["absmax"].astype(jnp.float32) * steps
-    absmax = deviations + matrix["absmax_mean"]
-    blocks = _in_blocks(rows, BLOCK) * absmax[:, None]
-    rows = blocks.reshape(-1)[: rows.size].reshape(rows.shape)
-    return rows[:, :num_in].astype(dtype)
-
-
 def dequantize(matrix: Quantised, num_in: int, dtype: Any = jnp.float32) -> jax.Array:
-    """The matrix ``[in, out]`` that a model with these codes has."""
-    return dequantize_rows(matrix, num_in, dtype).T
+    """The matrix ``[in, out]`` that the codes stand for.
+
+    It is computed in float32, then cast.
+    """
+    return _rows(_codes(matrix), _units(matrix), num_in, dtype).T
 
 
 def in_full(leaf: Any, num_in: int, dtype: Any) -> Any:
@@ -133,9 +119,11 @@ def in_full(leaf: Any, num_in: int, dtype: Any) -> Any:
 def product(x: jax.Array, matrix: Quantised) -> jax.Array:
     """Multiply ``[B, in] -> [B, out]``, in the dtype of ``x``.
 
-    The backward pass keeps the codes and dequantises once more: the numbers that they
-    stand for are never there for longer than one product takes. What is quantised has
-    no gradient.
+    The backward pass keeps the codes and dequantises once more, and both do so a part
+    of the outputs at a time, so that the numbers are never there for longer than they
+    are used. The parts are taken in a loop: of what is not in one, compilers may take
+    the forward's numbers for the backward too, and compute all of a model's at its
+    start. What is quantised has no gradient.
     """
     y: jax.Array = _product(x.shape[-1], x, dict(matrix))
     return y
@@ -143,11 +131,14 @@ def product(x: jax.Array, matrix: Quantised) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _product(num_in: int, x: jax.Array, matrix: Quantised) -> jax.Array:
-    # only once x is there, or a compiler may dequantise all of a model at its start
-    x, matrix = jax.lax.optimization_barrier((x, matrix))
-    rows = dequantize_rows(matrix, num_in, x.dtype)
-    y: jax.Array = jax.lax.dot_general(x, rows, (((1,), (1,)), ((), ())))
-    return y
+    codes, units = _in_parts(matrix)
+    size = codes.shape[1]
+
+    def put(i: Any, y: jax.Array) -> jax.Array:
+        part = x @ _rows(codes[i], units[i], num_in, x.dtype).T
+        return jax.lax.dynamic_update_slice_in_dim(y, part, i * size, axis=1)
+
+    return _for_each(codes.shape[0], put, x, (x.shape[0], codes.shape[0] * size))
 
 
 def _forward(
@@ -159,17 +150,91 @@ def _forward(
 def _backward(
     num_in: int, matrix: Quantised, cotangent: jax.Array
 ) -> tuple[jax.Array, None]:
-    # the barrier also keeps a compiler from taking the forward's numbers, kept till now
-    cotangent, matrix = jax.lax.optimization_barrier((cotangent, matrix))
-    return cotangent @ dequantize_rows(matrix, num_in, cotangent.dtype), None
+    codes, units = _in_parts(matrix)
+    size = codes.shape[1]
+
+    def add(i: Any, total: jax.Array) -> jax.Array:
+        share = jax.lax.dynamic_slice_in_dim(cotangent, i * size, size, axis=1)
+        more = share @ _rows(codes[i], units[i], num_in, share.dtype)
+        more = more.astype(total.dtype)
+        return jnp.where(i == 0, more, total + more)
+
+    wide = at_least_float32(cotangent)
+    total = _for_each(codes.shape[0], add, wide, (cotangent.shape[0], num_in))
+    return total.astype(cotangent.dtype), None
 
 
 _product.defvjp(_forward, _backward)
 
 
+def _for_each(
+    num_parts: int,
+    body: Callable[[Any, jax.Array], jax.Array],
+    x: jax.Array,
+    shape: tuple[int, int],
+) -> jax.Array:
+    """Run ``body(part, result)``, whose first part makes nothing of what it is given.
+
+    That is a number of ``x``: a constant would be there from the step's start.
+    """
+    start = jnp.broadcast_to(x[:1, :1], shape)
+    result: jax.Array = jax.lax.fori_loop(0, num_parts, body, start)
+    return result
+
+
+def _codes(matrix: Quantised) -> jax.Array:
+    return jnp.asarray(matrix["int8"] if "int8" in matrix else matrix["nf4"])
+
+
+def _units(matrix: Quantised) -> jax.Array:
+    """What codes are multiplied with, in float32: one a row, or one a block."""
+    absmax = jnp.asarray(matrix["absmax"])
+    if "int8" in matrix:
+        return absmax / 127
+    step = jnp.asarray(matrix["absmax_step"])
+    steps = jnp.broadcast_to(step[:, None], (step.size, GROUP)).reshape(-1)
+    mean = jnp.asarray(matrix["absmax_mean"])
+    return absmax.astype(jnp.float32) * steps[: absmax.size] + mean
+
+
+def _rows(codes: jax.Array, units: jax.Array, num_in: int, dtype: Any) -> jax.Array:
+    """Some rows of a matrix as its codes lie, ``[out, in]``."""
+    if codes.dtype == jnp.int8:
+        return (codes.astype(jnp.float32) * units[:, None]).astype(dtype)
+    pairs = jnp.asarray([[high, low] for high in NF4 for low in NF4], jnp.float32)
+    rows = jnp.take(pairs, codes, axis=0, mode="clip").reshape(codes.shape[0], -1)
+    blocks = _in_blocks(rows, BLOCK) * units[:, None]
+    rows = blocks.reshape(-1)[: rows.size].reshape(rows.shape)
+    return rows[:, :num_in].astype(dtype)
+
+
+def _in_parts(matrix: Quantised) -> tuple[jax.Array, jax.Array]:
+    """Codes and units of equal parts, with an axis of parts before their own.
+
+    Each part is of whole rows and whole blocks; a small matrix is one part.
+    """
+    codes, units = _codes(matrix), _units(matrix)
+    whole = BLOCK // NUMBERS_A_CODE["nf4"] if "nf4" in matrix else 1  # codes
+    num_parts = 1
+    if codes.size >= SMALL:
+        fits = (n for n in range(PARTS, 1, -1) if codes.shape[0] % n == 0)
+        num_parts = next((n for n in fits if codes.size // n % whole == 0), 1)
+    return (
+        codes.reshape(num_parts, -1, codes.shape[1]),
+        units.reshape(num_parts, -1),
+    )
+
+
+def kind_of(tree: Any) -> str | None:
+    """How a part of a tree of parameters is quantised; None: it is not."""
+    if not isinstance(tree, Mapping):
+        return None
+    return next((kind for kind in KINDS if kind in tree), None)
+
+
 def is_quantised(tree: Any) -> bool:
     """Whether a part of a tree of parameters is a quantised matrix."""
-    return isinstance(tree, Mapping) and any(kind in tree for kind in KINDS)
+    return kind_of(tree) is not None
 
 
 def has_quantised(params: Params) -> bool:
@@ -182,19 +247,19 @@ def flatten_whole(params: Params) -> dict[str, Any]:
     return flatten(params, is_leaf=is_quantised)
 
 
-def quantised_parent(path: str) -> str | None:
-    """The path of the matrix that an array is a part of, None of any other array.
+def whole_path(path: str) -> str:
+    """The path of the matrix that an array is a part of; of any other array its own.
 
-    >>> quantised_parent("query/kernel/nf4"), quantised_parent("query/kernel")
-    ('query/kernel', None)
+    >>> whole_path("query/kernel/nf4"), whole_path("query/kernel")
+    ('query/kernel', 'query/kernel')
     """
     parent = path.rpartition("/")[0]
-    return parent if parent.rpartition("/")[2] == "kernel" else None
+    return parent if parent.endswith("/kernel") else path
 
 
 def num_numbers(path: str, leaf: Any) -> int:
     """How many numbers of a model an array holds; what scales a matrix holds none."""
-    if quantised_parent(path) is None:
+    if whole_path(path) == path:
         return int(leaf.size)
     return int(leaf.size) * NUMBERS_A_CODE.get(path.rpartition("/")[2], 0)
 

@@ -4,12 +4,14 @@
 from collections.abc import Iterable
 
 from jft import paths
-from jft.params.quantised import flatten_whole, is_quantised, num_numbers
+from jft.params.quantised import flatten_whole, kind_of, num_numbers, whole_path
 from jft.types import FROZEN, InputError, ParamLabels, Params
 
 
 def label_params(params: Params, rules: paths.Rules[str]) -> ParamLabels:
     """Label every leaf by the first rule that matches its whole path.
+
+    A quantised matrix is one leaf, at the path it had before.
 
     Args:
       params: any pytree; only its structure is read.
@@ -27,13 +29,13 @@ def label_params(params: Params, rules: paths.Rules[str]) -> ParamLabels:
       >>> label_params({"head": 0.0, "body": 1.0}, [("head", "new"), (".*", "frozen")])
       {'body': 'frozen', 'head': 'new'}
     """
-    labels = paths.match_rules(rules, paths.flatten(params))
+    labels = paths.match_rules(rules, flatten_whole(params))
     if all(label == FROZEN for label in labels.values()):
         raise InputError(
             f"the rules {list(rules)} freeze all {len(labels)} parameters, so nothing "
             'would train; give at least one path a label other than "frozen".'
         )
-    return paths.map_with_path(lambda path, _: labels[path], params)
+    return paths.map_with_path(lambda path, _: labels[whole_path(path)], params)
 
 
 def is_trainable(label: str) -> bool:
@@ -73,18 +75,15 @@ def check_quantised_stay(params: Params, param_labels: ParamLabels) -> None:
     """
     labels = paths.flatten(param_labels)
     for path, matrix in flatten_whole(params).items():
-        if not is_quantised(matrix):
-            continue
-        for part in matrix:
-            label = labels.get(f"{path}/{part}", FROZEN)
-            if is_trainable(label):
-                raise InputError(
-                    f"{path} is quantised ({next(iter(matrix))}), so it cannot train, "
-                    f"but its label is {label!r}. Freeze it and put an adapter beside "
-                    "it (jft.adapt; in a config adapter.method), freeze it with a rule "
-                    f'such as ("{path}/.*", "frozen"), or load the base without '
-                    "quantize (in a config model.quantize)."
-                )
+        kind = kind_of(matrix)
+        label = labels.get(f"{path}/{kind}", FROZEN)
+        if is_trainable(label):
+            raise InputError(
+                f"{path} is quantised ({kind}), so it cannot train, but its label is "
+                f"{label!r}. Put an adapter beside it (jft.adapt; in a config "
+                f'adapter.method), freeze it with a rule such as ("{path}", "frozen"), '
+                "or load the base without quantize (in a config model.quantize)."
+            )
 
 
 def num_params(tree: Params) -> int:

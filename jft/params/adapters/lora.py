@@ -79,12 +79,16 @@ class Lora(Adapter):
                 self._check_embedding(path)
                 made[path] = _init_embedding(product, rank, key_of(key, path))
             else:
-                matrix = in_full(flat[f"{path}/kernel"], product.shape[0], jnp.float32)
-                made[path] = self._init_dense(path, matrix, rank, key_of(key, path))
+                kernel, own = flat[f"{path}/kernel"], key_of(key, path)
+                made[path] = self._init_dense(path, product, kernel, rank, own)
         return made
 
-    def _init_dense(self, path: str, matrix: Any, rank: int, key: jax.Array) -> Leaves:
-        num_in, num_out = matrix.shape
+    def _init_dense(
+        self, path: str, product: Product, kernel: Any, rank: int, key: jax.Array
+    ) -> Leaves:
+        num_in, num_out = product.shape
+        if self.dora or self.init_method == "pissa":
+            matrix = in_full(kernel, num_in, jnp.float32)
         if self.init_method == "pissa":
             leaves = _leading(matrix, rank, self.scale(path))
         else:

@@ -11,6 +11,7 @@ from jft.models import Family
 from jft.params.adapters.adapter import SUBTREE, Adapter, Leaves, Product
 from jft.params.adapters.lora import START
 from jft.params.init import matches_any
+from jft.params.quantised import whole_path
 from jft.paths import flatten, map_with_path, unflatten
 from jft.types import FROZEN, InputError, LayerIndex, ParamLabels, Params
 
@@ -108,7 +109,8 @@ def label_adapted(
     def label(path: str, leaf: Any) -> str:
         if path.startswith(f"{SUBTREE}/"):
             return _own_label(path.rpartition("/")[2])
-        moves = matches_any(rules, path) or adapter.moves(path, adapted, norms)
+        whole = whole_path(path)
+        moves = matches_any(rules, whole) or adapter.moves(whole, adapted, norms)
         return label_of[path] if moves else FROZEN
 
     return map_with_path(label, params)
