@@ -73,7 +73,7 @@ def quantize(matrix: jax.Array, kind: str) -> dict[str, jax.Array]:
 
     Args:
       matrix: of any floating dtype.
-      kind: a key of ``KINDS``.
+      kind: one of ``KINDS``.
 
     Returns:
       See the module's docstring.
@@ -108,7 +108,7 @@ def dequantize(matrix: Quantised, num_in: int, dtype: Any = jnp.float32) -> jax.
 
     It is computed in float32, then cast.
     """
-    return _rows(_codes(matrix), _units(matrix), num_in, dtype).T
+    return _rows(matrix, num_in, dtype).T
 
 
 def in_full(leaf: Any, num_in: int, dtype: Any) -> Any:
@@ -131,14 +131,14 @@ def product(x: jax.Array, matrix: Quantised) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _product(num_in: int, x: jax.Array, matrix: Quantised) -> jax.Array:
-    codes, units = _in_parts(matrix)
-    size = codes.shape[1]
+    num_parts, num_out = _num_parts(matrix), _codes(matrix).shape[0]
 
     def put(i: Any, y: jax.Array) -> jax.Array:
-        part = x @ _rows(codes[i], units[i], num_in, x.dtype).T
-        return jax.lax.dynamic_update_slice_in_dim(y, part, i * size, axis=1)
+        part = x @ _rows(matrix, num_in, x.dtype, part=i, num_parts=num_parts).T
+        first = i * (num_out // num_parts)
+        return jax.lax.dynamic_update_slice_in_dim(y, part, first, axis=1)
 
-    return _for_each(codes.shape[0], put, x, (x.shape[0], codes.shape[0] * size))
+    return _for_each(num_parts, put, x, (x.shape[0], num_out))
 
 
 def _forward(
@@ -150,17 +150,16 @@ def _forward(
 def _backward(
     num_in: int, matrix: Quantised, cotangent: jax.Array
 ) -> tuple[jax.Array, None]:
-    codes, units = _in_parts(matrix)
-    size = codes.shape[1]
+    num_parts, size = _num_parts(matrix), cotangent.shape[1] // _num_parts(matrix)
 
     def add(i: Any, total: jax.Array) -> jax.Array:
         share = jax.lax.dynamic_slice_in_dim(cotangent, i * size, size, axis=1)
-        more = share @ _rows(codes[i], units[i], num_in, share.dtype)
-        more = more.astype(total.dtype)
+        rows = _rows(matrix, num_in, share.dtype, part=i, num_parts=num_parts)
+        more = jnp.matmul(share, rows, preferred_element_type=total.dtype)
         return jnp.where(i == 0, more, total + more)
 
     wide = at_least_float32(cotangent)
-    total = _for_each(codes.shape[0], add, wide, (cotangent.shape[0], num_in))
+    total = _for_each(num_parts, add, wide, (cotangent.shape[0], num_in))
     return total.astype(cotangent.dtype), None
 
 
@@ -186,21 +185,24 @@ def _codes(matrix: Quantised) -> jax.Array:
     return jnp.asarray(matrix["int8"] if "int8" in matrix else matrix["nf4"])
 
 
-def _units(matrix: Quantised) -> jax.Array:
-    """What codes are multiplied with, in float32: one a row, or one a block."""
-    absmax = jnp.asarray(matrix["absmax"])
+def _rows(
+    matrix: Quantised, num_in: int, dtype: Any, *, part: Any = 0, num_parts: int = 1
+) -> jax.Array:
+    """The numbers of one of equal parts, ``[out / num_parts, in]``, as its codes lie.
+
+    All that is made on the way is of the part alone.
+    """
+
+    def own(x: jax.Array) -> jax.Array:
+        size = x.shape[0] // num_parts
+        return jax.lax.dynamic_slice_in_dim(x, part * size, size)
+
+    codes, absmax = own(_codes(matrix)), own(jnp.asarray(matrix["absmax"]))
     if "int8" in matrix:
-        return absmax / 127
-    step = jnp.asarray(matrix["absmax_step"])
-    steps = jnp.broadcast_to(step[:, None], (step.size, GROUP)).reshape(-1)
-    mean = jnp.asarray(matrix["absmax_mean"])
-    return absmax.astype(jnp.float32) * steps[: absmax.size] + mean
-
-
-def _rows(codes: jax.Array, units: jax.Array, num_in: int, dtype: Any) -> jax.Array:
-    """Some rows of a matrix as its codes lie, ``[out, in]``."""
-    if codes.dtype == jnp.int8:
-        return (codes.astype(jnp.float32) * units[:, None]).astype(dtype)
+        return (codes.astype(jnp.float32) * (absmax / 127)[:, None]).astype(dtype)
+    groups = (part * absmax.size + jnp.arange(absmax.size)) // GROUP
+    steps = jnp.take(jnp.asarray(matrix["absmax_step"]), groups, mode="clip")
+    units = absmax.astype(jnp.float32) * steps + jnp.asarray(matrix["absmax_mean"])
     pairs = jnp.asarray([[high, low] for high in NF4 for low in NF4], jnp.float32)
     rows = jnp.take(pairs, codes, axis=0, mode="clip").reshape(codes.shape[0], -1)
     blocks = _in_blocks(rows, BLOCK) * units[:, None]
@@ -208,21 +210,17 @@ def _rows(codes: jax.Array, units: jax.Array, num_in: int, dtype: Any) -> jax.Ar
     return rows[:, :num_in].astype(dtype)
 
 
-def _in_parts(matrix: Quantised) -> tuple[jax.Array, jax.Array]:
-    """Codes and units of equal parts, with an axis of parts before their own.
+def _num_parts(matrix: Quantised) -> int:
+    """In how many parts a product is taken, each of whole rows and whole blocks.
 
-    Each part is of whole rows and whole blocks; a small matrix is one part.
+    One where the matrix is small, or divides into no such parts.
     """
-    codes, units = _codes(matrix), _units(matrix)
+    codes = _codes(matrix)
     whole = BLOCK // NUMBERS_A_CODE["nf4"] if "nf4" in matrix else 1  # codes
-    num_parts = 1
-    if codes.size >= SMALL:
-        fits = (n for n in range(PARTS, 1, -1) if codes.shape[0] % n == 0)
-        num_parts = next((n for n in fits if codes.size // n % whole == 0), 1)
-    return (
-        codes.reshape(num_parts, -1, codes.shape[1]),
-        units.reshape(num_parts, -1),
-    )
+    if codes.size < SMALL:
+        return 1
+    fits = (n for n in range(PARTS, 1, -1) if codes.shape[0] % n == 0)
+    return next((n for n in fits if codes.size // n % whole == 0), 1)
 
 
 def kind_of(tree: Any) -> str | None:

@@ -71,7 +71,7 @@ def quantize_params(params: Params, modules: Collection[str], kind: str) -> Para
     Args:
       params: the model's; the others of them come back as they are.
       modules: paths of products.
-      kind: a key of ``jft.params.quantised.KINDS``.
+      kind: one of ``jft.params.quantised.KINDS``.
     """
     return unflatten(
         {
