@@ -157,6 +157,13 @@ def test_a_run_on_a_quantised_base(call, tiny, base, tmp_path):
     name = "export/adapter/adapter_model.safetensors"
     stored, resumed = load_file(workdir / name), load_file(again / name)
     jax.tree.map(np.testing.assert_array_equal, stored, resumed)
+    result = call(export, f"--workdir={again}", f"--to={tmp_path / 'to'}")
+    assert result.status == 0, result.err
+    one, other = (
+        load_file(x / "model.safetensors")
+        for x in (workdir / "export", tmp_path / "to")
+    )
+    jax.tree.map(np.testing.assert_array_equal, one, other)
     manifest = next((again / "checkpoints").glob("*4/manifest.json")).read_text()
     assert "lora_B" in manifest
     assert "frozen/" not in manifest
