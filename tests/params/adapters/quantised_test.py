@@ -77,7 +77,7 @@ def test_every_product_but_the_heads_is_quantised(model_type, model_of):
 
 
 @pytest.mark.parametrize(
-    ("model_type", "kind"), [*((name, "nf4") for name in ANSWERED), ("t5", "int8")]
+    ("model_type", "kind"), [*((name, "nf4") for name in ANSWERED), ("bert", "int8")]
 )
 def test_starts_as_the_quantised_base_and_folds(model_type, kind, model_of):
     """And the base answers as a plain model does that has the numbers of the codes."""
@@ -194,8 +194,8 @@ def test_blocks_that_keep_less_give_the_same_gradients(nf4):
         return jax.jit(jax.grad(loss))(moved["adapters"])
 
     expected = gradients(model.apply_fn)
-    for policy in ("products", "nothing"):
-        close(gradients(with_remat(model.apply_fn, [(r".*/\d+", policy)])), expected)
+    less = with_remat(model.apply_fn, [(r".*/\d+", "products")])
+    close(gradients(less), expected)
 
 
 def test_a_language_model_writes_and_is_scored_in_parts(model_of):
