@@ -53,9 +53,28 @@ def base_config() -> Any:
                 "augment": None,  # a name in jft.data.AUGMENTATIONS
                 "num_workers": 0,  # processes; 0: threads. Never changes the result
             },
+            "source": {
+                # what the model could do before, by the head that it came with: it is
+                # measured before, during and after; a name in jft.data.SOURCES or None
+                "name": None,
+                "path": None,  # this and what follows as in data
+                "options": {},
+                "columns": {},
+                "class_names": (),  # (): those of the model
+                "split_paths": {},
+                # test: to measure on; train, where there is one: to learn from again
+                "split_sizes": {"test": "rest"},
+                "split_per_class": False,
+                "split_group": None,
+                "split_seed": 0,
+                "task": None,  # None: that of data
+                "task_options": {},
+                "metric": None,  # None: the first of the task
+            },
             "model": {
                 "pretrained": None,  # a folder, a Hub id, "jft:<shipped>", or None
                 "revision": None,  # of a Hub id: pin a commit for runs to repeat
+                "reinit_layers": 0,  # blocks of it to draw new, from the top
                 "model_type": "vit",  # where pretrained is None: jft.models.MODELS
                 "model_config": {},  # likewise: fields of its config.json
                 "tokenizer": None,  # likewise, of texts: a folder, or "train"
@@ -98,16 +117,30 @@ def base_config() -> Any:
                 "warmup_percent": 5,  # linear, from 0
                 "weight_decay": 0.05,  # decoupled; times the learning rate once
                 "l2_sp": 0.0,  # decoupled pull towards the starting point
+                "l2_sp_rules": [],  # [regex of a path, its own pull], the first wins
+                "ewc": {  # pull by how much the source task needs a parameter
+                    "strength": 0.0,  # of the penalty, a part of the loss; 0: none
+                    # the Fisher's: drawn from the "model", or the "data"'s own
+                    "targets": "model",
+                },
                 "clip_norm": 1.0,  # of all trainable gradients together, or None
                 "layer_decay": None,  # factor of the rate, a layer down, or None
                 "layer_decay_preset": "timm",  # timm, beit, electra, ulmfit
                 "multipliers": {},  # label -> factor of the learning rate
+                # scale a layer's rate by its relative gradient, measured so often
+                "auto_rgn_every_steps": None,
                 "ema_decay": None,  # evaluate a moving average of the weights
+                "swa_start_steps": None,  # or their plain mean from here on
+                "swa_every_epochs": 1,  # of points so far apart
                 "unfreeze": {
-                    # none, top_down, chain_thaw, explicit, plateau
+                    # none, top_down, chain_thaw, lp_ft, explicit, plateau
                     "method": "none",
                     "start_steps": 0,  # top_down: when the head opens
                     "every_percent": 10,  # top_down, chain_thaw: between openings
+                    # lp_ft: the head alone, then everything; the schedule and its
+                    # warm-up run anew in each of the two parts, as if it were a run
+                    "probe_percent": 50,
+                    "finetune_learning_rate": None,  # lp_ft: of the second; None: same
                     "open_at": [],  # explicit: [layer, step] pairs
                     "patience": 3,  # plateau: evaluations without progress
                     "min_delta": 0.0,  # plateau: less progress than this is none
@@ -123,11 +156,20 @@ def base_config() -> Any:
                 # of language models: tokens of each row scored at a time, for the same
                 # result; 0: all; None: few where all would take much memory
                 "loss_chunk": None,
+                "mixout": 0.0,  # probability that a weight is the base's in a step
                 "r_drop": 0.0,  # pull two dropouts of an example together; 0: one pass
                 "teacher": {
                     "model": None,  # folder or Hub id: learn its logits too
                     "weight": 0.5,  # of the teacher's part of the loss
                     "temperature": 2.0,
+                },
+                "lwf": {  # learning without forgetting, by the head that it came with
+                    "weight": 0.0,  # of keeping its answers to the new inputs; 0: not
+                    "temperature": 2.0,
+                },
+                "replay": {  # of source's part "train", by the head that it came with
+                    "share": 0.0,  # of all examples of a step; 0: none
+                    "weight": 1.0,  # of their mean loss beside the task's
                 },
                 "mesh": {
                     "data": -1,  # devices that share a batch; -1: all that are left
@@ -164,8 +206,6 @@ def base_config() -> Any:
                 "mode": None,  # max or min; None: as the metric is meant
                 "generation": {},  # of jft.evals.generate, for tasks that write texts
                 "early_stop_patience": None,  # evaluations without progress, or None
-                "forgetting": None,  # source measured before and after, or None
-                "forgetting_options": {},  # its keyword arguments
             },
             "export": {
                 "enabled": True,
@@ -202,5 +242,6 @@ def quicktest(config: Any) -> None:
     set_duration(config.train, log_every_steps=2)
     set_duration(config.optim, warmup_steps=2)
     set_duration(config.optim.unfreeze, every_steps=2)
+    set_duration(config.optim.unfreeze, probe_steps=4)
     set_duration(config.checkpoint, save_every_steps=6)
     set_duration(config.evals, eval_every_steps=6)

@@ -35,19 +35,20 @@ def get_config(arg: str | None = None) -> Any:
     config.data.global_batch_size = 50
     config.data.augment = "small_affine"
 
+    config.source.name = "letters"
+    config.source.options = {"num_per_class": 10, "seed": 1}
+
     config.model.pretrained = "jft:letters_vit"
 
     set_duration(config.train, num_steps=400)
     set_duration(config.checkpoint, save_every_steps=40)
     set_duration(config.evals, eval_every_steps=20)
     config.evals.early_stop_patience = 8
-    config.evals.forgetting = "letters"
-    config.evals.forgetting_options = {"num_per_class": 10, "seed": 1}
 
     RECIPES[args.recipe](config)
     if args.quicktest:
         common.quicktest(config)
-        config.evals.forgetting_options.num_per_class = 2
+        config.source.options.num_per_class = 2
     return config
 
 
@@ -75,7 +76,7 @@ def scratch(config: Any) -> None:
     config.optim.learning_rate = 2e-3
     config.model.pretrained = None
     config.model.model_config = letters.MODEL
-    config.evals.forgetting = None
+    config.source.name = None
 
 
 RECIPES = {"recipe": recipe, "full": full, "head": head, "scratch": scratch}

@@ -187,6 +187,8 @@ def why_not(job: build.Job) -> str | None:
         return "several texts share a row for good"
     if config.train.teacher.model is not None:
         return "a teacher reads the same batches"
+    if config.train.lwf.weight or config.train.replay.share:
+        return "the old head reads whole examples in each step"
     model = job.model
     batches = feed.make_eval_batches(config.data, job.tables["train"], model)
     if not train.is_one_array(

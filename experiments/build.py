@@ -12,7 +12,7 @@ import optax
 
 import jft
 from configs import common
-from experiments import feed, objective
+from experiments import anchors, feed, objective, source_task, two_heads
 from jft import data, export, optim, partition, paths, train
 from jft.config import (
     AdapterConfig,
@@ -37,6 +37,8 @@ from jft.types import (
     ParamLabels,
     Schedule,
 )
+
+MANY_PARAMS = 10_000  # an example, from where on a warning is due
 
 
 # --- config ---------------------------------------------------------------------------
@@ -110,11 +112,7 @@ def check_config(config: Config) -> None:
             f"evals.metric is {config.evals.metric!r}, which is not measured; expected "
             f"one of {measured}. Add it to evals.metrics."
         )
-    if config.evals.forgetting is not None and "accuracy" not in measured:
-        raise InputError(
-            f"evals.forgetting compares accuracy, but evals.metrics has {measured}; "
-            'add "accuracy" there, or set evals.forgetting to None.'
-        )
+    source_task.check(config)
     if config.optim.unfreeze.method == "plateau" and config.train.phases == "gated":
         raise InputError(
             'optim.unfreeze.method "plateau" opens layers between two programs, but '
@@ -131,6 +129,8 @@ def check_config(config: Config) -> None:
             'to True, or train.phases to "compiled".'
         )
     objective.check(config)
+    two_heads.check(config)
+    anchors.check(config)
     feed.check_options(config.data)
     export.parse_size(config.export.max_shard_size)
     make_mesh(config)
@@ -179,6 +179,7 @@ def load_model(
             dtype=dtype,
             revision=config.revision,
             quantize=config.quantize,
+            reinit_layers=config.reinit_layers,
             **classes,
         )
     settings = {"model_type": config.model_type, **config.model_config}
@@ -217,6 +218,44 @@ def make_tokenizer(
         options={**template, **config.tokenizer_options},
         what="model.tokenizer_options",
     )
+
+
+def load_base(config: Config) -> jft.Pretrained:
+    """The checkpoint with the head that it came with, and the config's adapter.
+
+    Raises:
+      InputError: if it came without a head.
+    """
+    assert config.model.pretrained is not None
+    base = jft.load(
+        config.model.pretrained,
+        dtype=jnp.dtype(config.model.dtype),
+        revision=config.model.revision,
+    )
+    if base.task == "base":
+        raise InputError(
+            f"{config.model.pretrained} came without a head, so there is no task that "
+            "it could do before; leave out what asks for its old answers."
+        )
+    # its forward reads an adapter too, where the model has one
+    return add_adapter(config, base, key=jax.random.key(0))
+
+
+def load_old_model(
+    config: Config, model: jft.Pretrained
+) -> source_task.OldModel | None:
+    """What ``model`` was before its new head, where the config looks back at it."""
+    if config.source.name is None and not two_heads.asks_old_head(config):
+        return None
+    old = source_task.find_old_model(load_base(config), model)
+    needed = get_task(config.data.task).head
+    if config.train.lwf.weight and old.model.task != needed:
+        raise InputError(
+            f"train.lwf.weight is {config.train.lwf.weight}, but "
+            f"{config.model.pretrained} came with the head {old.model.task!r}, which "
+            f"cannot answer the inputs of {needed!r}; set it to 0."
+        )
+    return old
 
 
 def processor_config_of(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -292,6 +331,8 @@ class Plan(NamedTuple):
     save_every: int
     keep_every: int | None
     open_at: Mapping[Group, Any] | None  # None: everything from the start
+    auto_rgn: int | None  # steps between two measures of relative gradients
+    swa: tuple[int, int] | None  # the start of the plain mean, and how often
     schedule: Schedule
     phases: list[train.Phase]  # empty where they are not known before the run
 
@@ -323,7 +364,18 @@ def make_plan(
     def every(duration: Duration) -> int:
         return max(1, steps(duration, num_steps))
 
-    keep = config.checkpoint.keep_every
+    def swa() -> tuple[int, int] | None:
+        if (begin := config.optim.swa_start) is None:
+            return None
+        if (start := steps(begin, num_steps)) >= num_steps:
+            raise InputError(
+                f"optim.swa_start is {begin}, step {start}, but the run ends after "
+                f"step {num_steps}, so nothing would be averaged; start earlier."
+            )
+        return start, every(config.optim.swa_every)
+
+    keep, auto_rgn = config.checkpoint.keep_every, config.optim.auto_rgn_every
+    schedule = _make_schedule(config.optim, num_steps, steps)
     open_at = _open_at(config.optim, model, labels, lambda d: steps(d, num_steps))
     known = open_at is not None and config.optim.unfreeze.method != "plateau"
     return Plan(
@@ -333,14 +385,38 @@ def make_plan(
         save_every=every(config.checkpoint.save_every),
         keep_every=None if keep is None else every(keep),
         open_at=open_at,
-        schedule=optim.make_schedule(
-            config.optim.schedule,
-            config.optim.learning_rate,
-            num_steps=num_steps,
-            warmup_steps=steps(config.optim.warmup, num_steps),
-            **config.optim.schedule_options,
-        ),
+        auto_rgn=None if auto_rgn is None else every(auto_rgn),
+        swa=swa(),
+        schedule=schedule,
         phases=train.phases(open_at, num_steps) if known else [],
+    )
+
+
+def _make_schedule(
+    config: OptimConfig, num_steps: int, steps: Callable[[Duration, int], int]
+) -> Schedule:
+    """The learning rate of each step: of one run, or of a probe and a run after it."""
+
+    def part(rate: float, length: int) -> Schedule:
+        return optim.make_schedule(
+            config.schedule,
+            rate,
+            num_steps=length,
+            warmup_steps=steps(config.warmup, length),
+            **config.schedule_options,
+        )
+
+    if config.unfreeze.method != "lp_ft":
+        return part(config.learning_rate, num_steps)
+    probe = steps(config.unfreeze.probe, num_steps)
+    if not 0 < probe < num_steps:
+        raise InputError(
+            f"optim.unfreeze.probe is {config.unfreeze.probe}, {probe} of the run's "
+            f"{num_steps} steps; expected at least one, and less than all."
+        )
+    rate = config.unfreeze.finetune_learning_rate or config.learning_rate
+    return optim.follow_schedule(
+        part(config.learning_rate, probe), part(rate, num_steps - probe), at=probe
     )
 
 
@@ -360,12 +436,21 @@ def _open_at(
             model.num_layers, every=every, start=steps(unfreeze.start)
         ),
         "chain_thaw": optim.chain_thaw(model.num_layers, every=every),
+        "lp_ft": optim.lp_ft(
+            model.num_layers, probe_steps=max(1, steps(unfreeze.probe))
+        ),
         "explicit": dict(unfreeze.open_at),
         "plateau": dict.fromkeys(reversed(layers), ()),
     }
     if unfreeze.method == "none":
         return None
     moving = moving_layers(model, labels)
+    if unfreeze.method == "lp_ft" and len(moving) == 1:
+        raise InputError(
+            f'optim.unfreeze.method is "lp_ft", but only layer {min(moving)} ever '
+            'moves: there is nothing to open after the probe. Set it to "none", or let '
+            "partition.rules move more."
+        )
     if unfreeze.method == "explicit":
         _check_explicit(unfreeze.open_at, moving)
     chosen = open_at[unfreeze.method]
@@ -395,7 +480,12 @@ def _check_explicit(
 
 
 def make_optimizer(
-    config: OptimConfig, model: jft.Pretrained, labels: ParamLabels, plan: Plan
+    config: OptimConfig,
+    model: jft.Pretrained,
+    labels: ParamLabels,
+    plan: Plan,
+    *,
+    keep_anchor: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """The whole chain."""
     return optim.make_optimizer(
@@ -404,7 +494,10 @@ def make_optimizer(
         learning_rate=plan.schedule,
         hyperparams=config.hyperparams,
         weight_decay=config.weight_decay,
-        l2_sp=config.l2_sp,
+        l2_sp=anchors.l2_sp(config, model, labels),
+        ewc=anchors.ewc(config, model, labels),
+        anchor_mask=anchors.make_mask(model),
+        keep_anchor=keep_anchor,
         clip_norm=config.clip_norm,
         layer_index=model.layer_index,
         num_layers=model.num_layers,
@@ -414,6 +507,8 @@ def make_optimizer(
         multipliers=config.multipliers,
         open_at=plan.open_at,
         ema_decay=config.ema_decay,
+        auto_rgn=plan.auto_rgn,
+        swa=plan.swa,
     )
 
 
@@ -445,6 +540,8 @@ class Job(NamedTuple):
     splits: dict[str, data.Examples]
     task: Task
     model: jft.Pretrained
+    old: source_task.OldModel | None  # what the model was before its new head
+    source: source_task.SourceTask | None  # what it could do then
     tables: dict[str, feed.Table]
     loader: data.TrainLoader
     labels: ParamLabels
@@ -466,8 +563,15 @@ def make_job(config: Config) -> Job:
         key=key_model,
     )
     model = add_adapter(config, model, key=jax.random.fold_in(key_model, 1))
+    old = load_old_model(config, model)
+    source = None if config.source.name is None else source_task.load(config, old)
     tables = feed.make_tables(config.data, splits, model)
-    loader = feed.make_train_loader(config, tables["train"], model)
+    loader = two_heads.add_replay(
+        config,
+        feed.make_train_loader(config, tables["train"], model),
+        source,
+        multiple=train.num_shares(make_mesh(config)),
+    )
     labels = label_params(config, model)
     plan = make_plan(config, model, labels, loader.steps_per_epoch)
     return Job(
@@ -475,25 +579,50 @@ def make_job(config: Config) -> Job:
         splits=splits,
         task=task,
         model=model,
+        old=old,
+        source=source,
         tables=tables,
         loader=loader,
         labels=labels,
         plan=plan,
-        tx=make_optimizer(config.optim, model, labels, plan),
+        tx=make_optimizer(
+            config.optim,
+            model,
+            labels,
+            plan,
+            keep_anchor=anchors.mixes(config.train, model, labels),
+        ),
         multiplier=make_multiplier(config.optim, model, labels),
         key=key_train,
     )
 
 
 def describe(job: Job) -> str:
-    """The table of what will be trained."""
-    return partition.describe(
+    """The table of what will be trained, what is watched besides, and warnings."""
+    table = partition.describe(
         job.model.params,
         job.labels,
         layer_index=job.model.layer_index,
         multiplier=job.multiplier,
         open_at=job.plan.open_at,
     )
+    more = [] if job.source is None else [source_task.describe(job.source)]
+    more += two_heads.describe(job.config, job.source, job.loader)
+    more += [f"warning: {text}" for text in few_examples(job)]
+    return "\n\n".join([table, *more])
+
+
+def few_examples(job: Job) -> list[str]:
+    """Warn where much learns from little."""
+    trainable, _ = partition.split(job.model.params, job.labels)
+    moving, examples = partition.num_params(trainable), len(job.splits["train"])
+    if moving <= MANY_PARAMS * examples:
+        return []
+    return [
+        f"{moving:,} parameters learn from {examples:,} examples, more than "
+        f"{MANY_PARAMS:,} an example: watch the validation metric for overfitting; a "
+        "frozen body, gradual unfreezing or an adapter moves fewer."
+    ]
 
 
 # --- train ----------------------------------------------------------------------------
@@ -508,24 +637,41 @@ def init_state(job: Job) -> train.TrainState:
     )
 
 
+def with_fisher(job: Job, state: train.TrainState) -> train.TrainState:
+    """Tell the optimizer how much the source task needs each parameter; of EWC."""
+    assert job.source is not None
+    key = "optim.ewc.strength"
+    anchored = anchors.anchored_paths(job.model, job.labels, key=key)
+    fisher = anchors.source_fisher(job.config, job.source, anchored)
+    return state._replace(opt_state=optim.with_fisher(state.opt_state, fisher))
+
+
 def make_train_step(
     job: Job, *, state_shardings: train.TrainState | None
 ) -> train.TrainStep:
     """The step of the task."""
-    apply_fn, loss_fn = objective.make_objective(
-        job.config, job.model, job.splits["train"]
+    config, model = job.config, job.model
+    apply_fn, loss_fn = objective.make_objective(config, model, job.splits["train"])
+    parts = two_heads.Parts(
+        apply_fn=apply_fn,
+        loss_fn=loss_fn,
+        metric_fns=objective.train_metrics(config),
+        prefix_fn=objective.prefix_fn(config, model),
+        chunks=objective.train_chunks(config, model),
     )
+    parts = two_heads.add_old_head(config, parts, model, old=job.old, source=job.source)
     return train.make_train_step(
-        apply_fn,
-        loss_fn,
+        parts.apply_fn,
+        parts.loss_fn,
         job.tx,
         job.labels,
-        group_of=job.model.layer_index,
-        grad_accum_steps=job.config.train.grad_accum_steps,
-        compute_dtype=compute_dtype(job.config),
-        metric_fns=objective.train_metrics(job.config),
-        prefix_fn=objective.prefix_fn(job.config, job.model),
-        chunks=objective.train_chunks(job.config, job.model),
+        group_of=model.layer_index,
+        grad_accum_steps=config.train.grad_accum_steps,
+        compute_dtype=compute_dtype(config),
+        metric_fns=parts.metric_fns,
+        prefix_fn=parts.prefix_fn,
+        chunks=parts.chunks,
+        mixout=config.train.mixout,
         state_shardings=state_shardings,
     )
 

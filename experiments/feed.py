@@ -2,6 +2,7 @@
 """From a config to what goes in: splits, tokens, and the streams of batches."""
 
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -35,19 +36,7 @@ def load_examples(config: Config) -> dict[str, data.Examples]:
             f"data.split_sizes and data.split_paths name {sorted(named)}; expected "
             f"exactly {sorted(SPLITS)}."
         )
-    sources = data.load_splits(
-        settings.source,
-        settings.path,
-        options=source_options(settings),
-        columns=columns_of(settings),
-        split_option=part_option(settings),
-        split_paths=settings.split_paths,
-        sizes=settings.split_sizes,
-        seed=settings.split_seed,
-        per_class=settings.split_per_class,
-        stratify="targets" if settings.split_stratify else None,
-        group=settings.split_group,
-    )
+    sources = load_sources(settings)
     splits = {"train": read_examples(settings, sources["train"])}
     for name in SPLITS[1:]:
         splits[name] = read_examples(
@@ -58,6 +47,25 @@ def load_examples(config: Config) -> dict[str, data.Examples]:
         )
     data.check_splits(splits, group=settings.split_group)
     return splits
+
+
+def load_sources(
+    config: DataConfig, *, section: str = "data"
+) -> dict[str, data.Source]:
+    """The splits before their rows are checked; ``section`` is where they are set."""
+    return data.load_splits(
+        config.source,
+        config.path,
+        options=source_options(config),
+        columns=columns_of(config, section=section),
+        split_option=part_option(config),
+        split_paths=config.split_paths,
+        sizes=config.split_sizes,
+        seed=config.split_seed,
+        per_class=config.split_per_class,
+        stratify="targets" if config.split_stratify else None,
+        group=config.split_group,
+    )
 
 
 def source_options(config: DataConfig) -> dict[str, Any]:
@@ -79,14 +87,14 @@ def columns_read(config: DataConfig) -> tuple[data.Column, ...]:
     return get_task(config.task).columns
 
 
-def columns_of(config: DataConfig) -> dict[str, Any] | None:
+def columns_of(config: DataConfig, *, section: str = "data") -> dict[str, Any] | None:
     """Field -> column of all that the task needs; None where the names are the same."""
     fields = columns_read(config)
     known = [column.name for column in fields]
     if unknown := sorted(set(config.columns) - {*known, "id"}):
         raise InputError(
-            f"data.columns names {unknown}, which the task {config.task!r} does not "
-            f"read; expected some of {known}, or 'id'."
+            f"{section}.columns names {unknown}, which the task {config.task!r} does "
+            f"not read; expected some of {known}, or 'id'."
         )
     if not config.columns:
         return None
@@ -120,6 +128,11 @@ def read_examples(
         seed=config.split_seed,
     )
     return data.make_examples(pairs, get_task(config.task).columns)
+
+
+def dataset_name(config: DataConfig) -> str:
+    """What the data is called: its file or folder, or the source that needs none."""
+    return config.source if config.path is None else Path(config.path).resolve().stem
 
 
 def all_texts(task: Task, examples: data.Examples) -> Iterator[str]:
@@ -162,16 +175,16 @@ def known_options(task: Task) -> set[str]:
     return known - {"max_length"}
 
 
-def check_options(config: DataConfig) -> None:
+def check_options(config: DataConfig, *, section: str = "data") -> None:
     """Refuse options that nothing of the task has."""
     known = known_options(get_task(config.task))
     tasks.check_options(
         config.task_options,
         known,
-        what="data.task_options",
+        what=f"{section}.task_options",
         taker=f"the task {config.task!r}",
     )
-    columns_of(config)
+    columns_of(config, section=section)
 
 
 def make_augment(config: DataConfig, model: jft.Pretrained) -> Any | None:

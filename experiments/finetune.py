@@ -14,7 +14,16 @@ this file from top to bottom, and the main one alone writes and prints.
 import functools
 import time
 
-from experiments import activations, build, feed, judge, keep, objective, outputs
+from experiments import (
+    activations,
+    build,
+    feed,
+    judge,
+    keep,
+    objective,
+    outputs,
+    two_heads,
+)
 from jft import checkpoint, evals, partition, processes, train
 from jft.config import Config, Invocation, Workdir, open_workdir, run
 from jft.types import Interrupted
@@ -62,6 +71,7 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
     state = train.place_state(state, shardings)
     train_step = build.make_train_step(job, state_shardings=shardings)
     feeding = objective.add_teacher(config, job.model, place)
+    feeding = two_heads.add_old_answers(config, job.old, feeding)
     before = time.perf_counter()
     memory = build.plan_memory(job, train_step, state, feeding)
     planning_seconds = time.perf_counter() - before
@@ -75,10 +85,10 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
         stop_requested=stop.poll,
     )
     make_evaluator = functools.partial(
-        judge.Evaluator, config, place=place, stop_requested=stop.poll
+        judge.Evaluator, place=place, stop_requested=stop.poll
     )
-    evaluate = make_evaluator(job.model)
-    source = processes.together(lambda: judge.load_source_task(config, make_evaluator))
+    evaluate = make_evaluator(config, job.model)
+    source = job.source and judge.Forgetting(job.source, make_evaluator)
 
     def evaluating_seconds() -> float:
         return evaluate.seconds + (source.seconds if source else 0.0)
@@ -95,6 +105,8 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
         save = keep.make_save(
             job, checkpoints, manifest=manifest, state=state, history=history
         )
+        if config.optim.ewc.strength and not history:
+            state = build.with_fisher(job, state)
         if source and not history:
             record(history, source.record(0, job.model.params))
 
@@ -150,9 +162,9 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
     forgetting = source and source.report(result.history, params)
 
     # export: a Hugging Face folder, pictures, and the figures of the run
+    trained = processes.whole_tree(keep.trained_params(best))
+    exported = partition.combine(trained, job.model.params)
     if config.export.enabled:
-        trained = processes.whole_tree(keep.trained_params(best))
-        exported = partition.combine(trained, job.model.params)
         processes.from_main(
             lambda: outputs.write_export(workdir.export, job, exported, test.scores)
         )
@@ -176,6 +188,7 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
         result,
         test=test,
         forgetting=forgetting,
+        warnings=outputs.warn(job, result.history, exported),
         facts=facts,
         cache=kept.report(int(result.state.step)),
         memory=memory._asdict() | {"total": memory.total},

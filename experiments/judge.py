@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 
 import jft
-from experiments import build, feed, keep, objective
+from experiments import build, feed, keep, objective, source_task
 from jft import data, evals, processes, tasks, train
 from jft.config import Config
 from jft.tasks import get_task
-from jft.types import Batch, InputError, Interrupted, Params
+from jft.types import Batch, Interrupted, Params
 
 
 class Evaluator:
@@ -173,32 +173,14 @@ def make_prompts(
     )
 
 
-class SourceTask:
-    """What the model could do before: the base with its own head, and its data."""
+class Forgetting:
+    """Measures what the model could do before, on the part of its data for that."""
 
-    def __init__(self, config: Config, evaluator: Callable[..., Evaluator]) -> None:
-        assert config.evals.forgetting is not None
-        if config.model.pretrained is None:
-            raise InputError(
-                f"evals.forgetting is {config.evals.forgetting!r}, but "
-                "model.pretrained is None: a model from scratch has nothing to forget. "
-                "Set evals.forgetting to None."
-            )
-        base = jft.load(config.model.pretrained, revision=config.model.revision)
-        self.name = config.evals.forgetting
-        build.check_task(base, config.data)
-        source = feed.read_examples(
-            config.data,
-            data.load_source(self.name, **config.evals.forgetting_options),
-            class_names=base.class_names,
-        )
-        self.source = feed.make_table(config.data, source, base)
-        rules = base.family.head_rules(base.task)
-        head = "|".join(f"(?:{rule})" for rule in rules)
-        self._head = evals.set_head_aside(base.params, head=head)
-        # its forward reads an adapter too, where the model has one
-        adapted = build.add_adapter(config, base, key=jax.random.key(0))
-        self._evaluate = evaluator(adapted)
+    def __init__(
+        self, source: source_task.SourceTask, evaluator: Callable[..., Evaluator]
+    ) -> None:
+        self._source = source
+        self._evaluate = evaluator(source.config, source.model)
 
     @property
     def seconds(self) -> float:
@@ -207,24 +189,18 @@ class SourceTask:
 
     def record(self, step: int, params: Params) -> train.Record:
         """The metrics of a body with the old head, as a record of the history."""
-        whole = evals.put_head_back(params, self._head)
-        scores = self._evaluate(whole, self.source).scores
+        whole = self._source.params(params)
+        table = self._source.tables[source_task.MEASURE]
+        scores = self._evaluate(whole, table).scores
         return {"step": step, "split": "source", **scores}
 
     def report(self, history: train.History, params: Params) -> dict[str, Any]:
-        """The source task's accuracy before and after, for the summary."""
+        """The source task's metric before and after, for the summary."""
         first = next(r for r in history if r["split"] == "source")
-        after = self.record(0, params)
+        after, metric = self.record(0, params), self._source.metric
         return evals.forgetting_report(
-            first["accuracy"], after["accuracy"], source=self.name
+            first[metric], after[metric], source=self._source.name, metric=metric
         )
-
-
-def load_source_task(
-    config: Config, evaluator: Callable[..., Evaluator]
-) -> SourceTask | None:
-    """The source task, where forgetting is to be measured."""
-    return None if config.evals.forgetting is None else SourceTask(config, evaluator)
 
 
 def make_hooks(
@@ -233,7 +209,7 @@ def make_hooks(
     record: Callable[[train.History, train.Record], None],
     save: keep.SaveFn,
     evaluate: Callable[[train.TrainState], Mapping[str, float]],
-    source: SourceTask | None,
+    source: Forgetting | None,
     last_good: Callable[[], str],
 ) -> list[train.Hook]:
     """Log, evaluate, measure forgetting, save, and know when to stop, in this order."""

@@ -178,8 +178,18 @@ def load_trained(values: Any) -> tuple[jft.Pretrained, Config | None]:
         )
     if folder is not None:
         return processes.together(lambda: jft.load(folder)), None
+    job, params = load_run(Path(workdir))
+    return job.model._replace(params=params), job.config
+
+
+def load_run(workdir: Path) -> tuple[build.Job, Params]:
+    """The stages of a run up to its first step, and the parameters of its best one.
+
+    Raises:
+      InputError: if it has saved nothing yet.
+    """
     job = processes.together(lambda: build.make_job(read_config(workdir)))
-    with make_checkpoints(job, Path(workdir) / "checkpoints") as checkpoints:
+    with make_checkpoints(job, workdir / "checkpoints") as checkpoints:
         if checkpoints.latest_step() is None:
             raise InputError(
                 f"{workdir} has no checkpoint yet; let its run save one first."
@@ -187,5 +197,4 @@ def load_trained(values: Any) -> tuple[jft.Pretrained, Config | None]:
         best = restore_best(
             job, checkpoints, manifest=make_manifest(job), state=build.init_state(job)
         )
-    params = partition.combine(trained_params(best), job.model.params)
-    return job.model._replace(params=params), job.config
+    return job, partition.combine(trained_params(best), job.model.params)

@@ -40,9 +40,9 @@ def check(config: Config) -> None:
             )
     check_rules(config.train.remat)
     if config.train.teacher.model is not None:
-        _divergence(task, "train.teacher")
+        divergence(task, "train.teacher")
     if config.train.r_drop:
-        _divergence(task, "train.r_drop")
+        divergence(task, "train.r_drop")
     _check_chunks(config, task)
 
 
@@ -127,14 +127,14 @@ def make_objective(
             loss_fn,
             weight=teacher.weight,
             temperature=teacher.temperature,
-            divergence_fn=_divergence(task, "train.teacher"),
+            divergence_fn=divergence(task, "train.teacher"),
         )
     if config.train.r_drop:
         apply_fn, loss_fn = train.make_r_drop(
             apply_fn,
             loss_fn,
             alpha=config.train.r_drop,
-            divergence_fn=_divergence(task, "train.r_drop"),
+            divergence_fn=divergence(task, "train.r_drop"),
         )
     return apply_fn, loss_fn
 
@@ -225,7 +225,8 @@ def add_teacher(
     return place_with_teacher
 
 
-def _divergence(task: Task, what: str) -> train.DivergenceFn:
+def divergence(task: Task, what: str) -> train.DivergenceFn:
+    """How outputs of the task differ, for the setting ``what``."""
     if task.divergence is None:
         raise InputError(
             f"{what} compares two outputs of a model, for which the task "

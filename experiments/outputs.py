@@ -6,7 +6,7 @@ import itertools
 import os
 import platform
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from typing import Any
 import jax
 
 import jft
-from experiments import build
+from experiments import build, feed
 from jft import evals, export, partition, paths, processes, tasks, train
-from jft.config import DataConfig, Workdir, to_dict
+from jft.config import Workdir, to_dict
 from jft.evals import MetricLog
+from jft.params import adapters
 from jft.tables import format_table
 from jft.types import FROZEN, Params
 
@@ -112,14 +113,15 @@ def write_plots(
     if job.task.plot is not None:
         to = folder / job.task.plot_name
         drawn.append(job.task.plot(test.references, test.predictions, classes, to))
-    if config.evals.forgetting is not None:
+    if job.source is not None:
         drawn.append(
             evals.plot_forgetting(
                 history,
                 folder / "forgetting.png",
                 metric=metric,
-                source_name=config.evals.forgetting,
-                target_name=dataset_name(config.data),
+                source_metric=job.source.metric,
+                source_name=job.source.name,
+                target_name=feed.dataset_name(config.data),
                 opening_steps=opening_steps,
             )
         )
@@ -131,7 +133,7 @@ def write_export(
 ) -> None:
     """Write the Hugging Face folder with a model card."""
     config, model = job.config, job.model
-    name, optimizer = dataset_name(config.data), config.optim
+    name, optimizer = feed.dataset_name(config.data), config.optim
     card = export.model_card(
         f"{model.family.model_type}-{name}",
         {name: value for name, value in scores.items() if name != "loss"},
@@ -188,16 +190,14 @@ def use_of(task: tasks.Task) -> str | None:
 
 def describe_model(job: build.Job) -> str:
     """What the model is, in a sentence."""
-    head, name = job.model.family.heads[job.model.task], dataset_name(job.config.data)
+    head, name = (
+        job.model.family.heads[job.model.task],
+        feed.dataset_name(job.config.data),
+    )
     if job.model.class_names and job.task.problem_type != "regression":
         count = len(job.model.class_names)
         return f"A {head} that tells apart the {count} classes of {name}."
     return f"A {head} fine-tuned on {name} ({job.task.name.replace('_', ' ')})."
-
-
-def dataset_name(config: DataConfig) -> str:
-    """What the data is called: its file or folder, or the source that needs none."""
-    return config.source if config.path is None else Path(config.path).resolve().stem
 
 
 def base_name(pretrained: str | None) -> str | None:
@@ -229,6 +229,7 @@ def summarize(
     *,
     test: tasks.Evaluation,
     forgetting: Mapping[str, Any] | None,
+    warnings: Sequence[str],
     facts: Mapping[str, Any],
     cache: Mapping[str, Any],
     memory: Mapping[str, int],
@@ -259,10 +260,25 @@ def summarize(
         },
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
         "forgetting": forgetting,
+        "warnings": list(warnings),
         "seed": config.seed,
         "versions": versions(),
         "config": to_dict(config),
     }
+
+
+def warn(job: build.Job, history: train.History, params: Params) -> list[str]:
+    """What the records and the exported parameters say about trouble."""
+    model, evaluated = job.model, job.config.evals
+    drift = evals.weight_drift(
+        adapters.without_adapters(model.params),
+        adapters.without_adapters(params),
+        layer_index=model.layer_index,
+        new=model.report.new,
+    )
+    return evals.diagnose(
+        history, metric=evaluated.metric, mode=evaluated.mode, drift=drift
+    )
 
 
 def closing_table(summary: Mapping[str, Any], workdir: Workdir) -> str:
@@ -287,7 +303,8 @@ def closing_table(summary: Mapping[str, Any], workdir: Workdir) -> str:
         path = getattr(workdir, name)
         if path.exists():
             rows.append((name.removesuffix("_file"), str(path)))
-    return format_table(rows, ("result", "value"))
+    table = format_table(rows, ("result", "value"))
+    return "\n\n".join([table, *(f"warning: {x}" for x in summary["warnings"])])
 
 
 def machine() -> dict[str, Any]:

@@ -55,7 +55,12 @@ def main() -> None:
     workdir = Path(WORKDIR.value)
     seeds = range(FIRST.value, FIRST.value + SEEDS.value)
     # every config is read before the first run, so that a fault costs no training
-    planned = [(args, seed, load(args, seed)) for args in ARGS.value for seed in seeds]
+    overrides = read_overrides(SET.value)
+    planned = [
+        (args, seed, load(with_args(CONFIG.value, args), seed, overrides))
+        for args in ARGS.value
+        for seed in seeds
+    ]
     runs = [run_once(workdir, *one) for one in planned]
     table = [
         summarize(args, [run for run in runs if run["args"] == args])
@@ -66,18 +71,29 @@ def main() -> None:
     print(f"\nwritten: {workdir / 'results.json'}")
 
 
-def load(args: str, seed: int) -> Config:
+def with_args(spec: str, args: str) -> str:
+    """The config with further arguments."""
+    if not args:
+        return spec
+    return f"{spec},{args}" if ":" in spec else f"{spec}:{args}"
+
+
+def load(spec: str, seed: int, overrides: Mapping[str, Any]) -> Config:
     """The config of one run."""
-    spec = f"{CONFIG.value}:{args}" if args else CONFIG.value
-    seeded = {"seed": seed, "data.split_seed": seed, **read_overrides(SET.value)}
+    seeded = {"seed": seed, "data.split_seed": seed, **overrides}
     return build.read_config(spec, seeded)
+
+
+def folder_of(workdir: Path, args: str, seed: int) -> Path:
+    """Where one run is."""
+    return workdir / (args.replace("/", "_") or "default") / f"seed{seed}"
 
 
 def run_once(workdir: Path, args: str, seed: int, config: Config) -> dict[str, Any]:
     """Run one config in its folder unless it is finished; return its figures."""
-    folder = workdir / (args.replace("/", "_") or "default") / f"seed{seed}"
+    folder = folder_of(workdir, args, seed)
     print(f"\n{folder}", flush=True)
-    finetune.main(Invocation(config, Path(CONFIG.value).stem, str(folder)))
+    finetune.main(Invocation(config, workdir.name, str(folder)))
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     if summary["best"] is None:
         raise InputError(

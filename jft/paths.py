@@ -54,6 +54,15 @@ def unflatten(flat: Mapping[str, T]) -> dict[str, Any]:
     return tree
 
 
+def with_leaves(tree: Any, leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree with these leaves in the places of its own, or beside them.
+
+    >>> with_leaves({"a": 1, "b": {"c": 2}}, {"b/c": 3, "b/d": 4})
+    {'a': 1, 'b': {'c': 3, 'd': 4}}
+    """
+    return unflatten({**flatten(tree), **leaves})
+
+
 def map_with_path(fn: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     """``jax.tree.map`` whose function gets the path first.
 

@@ -2,6 +2,7 @@
 """From a folder, a Hub id or a config to a model, and back: what joins stages."""
 
 import gc
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,6 +81,7 @@ def load(
     class_names: Sequence[str] | None = None,
     problem_type: str | None = None,
     vocab_size: int | None = None,
+    reinit_layers: int = 0,
     key: jax.Array | None = None,
     dtype: Any = jnp.float32,
     mesh: Mesh | None = None,
@@ -106,6 +108,10 @@ def load(
         head gives one number. None is one class of several.
       vocab_size: rows of the embedding, at least the checkpoint's, for a tokenizer
         that has grown; new rows are drawn as the family initialises.
+      reinit_layers: blocks that are drawn new, counted from the top, with what has
+        their depth (a final norm) and the pooler: the top of a model is the most
+        specific to what it was pre-trained for. Zhang et al. 2020, "Revisiting few-
+        sample BERT fine-tuning", arXiv 2006.05987.
       key: draws what is new; consumed. Not used where nothing is.
       dtype: the dtype of every parameter.
       mesh: place each leaf on these devices as ``jft.train.param_shardings`` says;
@@ -145,6 +151,7 @@ def load(
     model_config = family.config_from_dict(config)
     processor = _load_processor(folder, family, model_config)
     template = abstract_params(family, model_config, task=task, dtype=dtype)
+    reinit += _top_rules(family, model_config, template, reinit_layers)
     stored = load_pretrained(folder, family, template, task=task)
     optional = family.head_rules(task) + family.optional_rules(task)
     absent = flatten(template).keys() - flatten(stored).keys()
@@ -162,9 +169,9 @@ def load(
         )
     place = _make_place(template, mesh, family.tensor_rules)
     if quantize is not None:
-        chosen = choose_products(
-            family, model_config, task, paths=flatten(template), new=new
-        )
+        paths = flatten(template)
+        new += [path for path in paths if matches_any(reinit, path)]
+        chosen = choose_products(family, model_config, task, paths=paths, new=new)
         place = placing_quantised(place, chosen, quantize, mesh)
     params, report = merge(
         stored, template, reinit=reinit, optional=optional, grow=grow, place=place
@@ -301,6 +308,27 @@ def _check_dtype(dtype: Any) -> None:
             f"dtype is {jnp.dtype(dtype).name}; parameters are float32, bfloat16 or "
             "another floating type."
         )
+
+
+def _top_rules(
+    family: Family, model_config: Any, template: Params, reinit_layers: int
+) -> tuple[str, ...]:
+    """What matches the top blocks and the pooler; nothing where none is drawn new."""
+    num_layers = family.num_layers(model_config)
+    if not 0 <= reinit_layers <= num_layers:
+        raise InputError(
+            f"reinit_layers is {reinit_layers}, but the model has {num_layers} blocks; "
+            f"expected 0 to {num_layers}."
+        )
+    if not reinit_layers:
+        return ()
+    layer_index = family.layer_index(model_config)
+    top = range(num_layers - reinit_layers + 1, num_layers + 1)
+    return tuple(
+        re.escape(path)
+        for path in flatten(template)
+        if layer_index(path) in top or "pooler" in path.split("/")
+    )
 
 
 def _with_vocabulary(config: dict[str, Any], vocab_size: int) -> dict[str, Any]:

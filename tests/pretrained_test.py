@@ -13,7 +13,7 @@ from jft.models.classes import with_classes
 from jft.params import init_params
 from jft.params.quantised import KINDS, flatten_whole, is_quantised
 from jft.paths import flatten
-from jft.pretrained import init_model, load
+from jft.pretrained import init_model, load, save
 from jft.train import make_mesh
 from jft.types import InputError
 
@@ -149,5 +149,61 @@ def test_quantised_as_it_is_loaded_or_afterwards(kind):
         quantised = {path for path, leaf in whole.items() if is_quantised(leaf)}
         assert len(quantised) == 2 * 6
         assert not any(path.startswith("classifier/") for path in quantised)
+    loaded = load(GOLDEN, reinit_layers=1, key=new["key"], quantize=kind)
+    whole = flatten_whole(loaded.params)
+    assert sum(map(is_quantised, whole.values())) == 6  # what is new can train
     with pytest.raises(InputError, match="'nf3' is no way to quantise"):
         load("no/such/folder", quantize="nf3")
+
+
+# --- new top blocks -------------------------------------------------------------------
+def test_top_blocks_are_the_keys_and_what_lies_below_the_checkpoints():
+    key = jax.random.key(5)
+    model = load("jft:letters_vit", reinit_layers=2, key=key)
+    before = flatten(load("jft:letters_vit").params)
+    config = model.family.config_from_dict(model.config)
+    drawn = flatten(init_params(model.family, config, task=model.task, key=key))
+    top = {model.num_layers - 1, model.num_layers}
+    new = {path for path in before if model.layer_index(path) in top}
+    assert set(model.report.new) == new
+    assert any("layernorm" in path for path in new)
+    for path, leaf in flatten(model.params).items():
+        expected = drawn if path in new else before
+        np.testing.assert_array_equal(leaf, expected[path], err_msg=path)
+
+
+def test_the_pooler_is_drawn_with_the_top_blocks(tmp_path):
+    settings = {
+        "model_type": "bert",
+        "vocab_size": 12,
+        "hidden_size": 8,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 8,
+        "max_position_embeddings": 16,
+    }
+    old = init_model(
+        settings,
+        key=jax.random.key(0),
+        task="sequence_classification",
+        class_names=("a", "b"),
+    )
+    save(tmp_path, old)
+    model = load(tmp_path, reinit_layers=1, key=jax.random.key(1))
+    new = set(model.report.new)
+    assert {path.rsplit("/", 1)[0] for path in new if "pooler" in path} == {
+        "bert/pooler/dense"
+    }
+    assert {path.split("/")[3] for path in new if "layer" in path.split("/")} == {"1"}
+    assert not [path for path in new if "classifier" in path]  # kept: the same classes
+
+
+@pytest.mark.parametrize("count", [-1, 99])
+def test_more_top_blocks_than_there_are_is_refused(count):
+    with pytest.raises(InputError, match=f"reinit_layers is {count}, but the model"):
+        load("jft:letters_vit", reinit_layers=count, key=jax.random.key(0))
+
+
+def test_new_top_blocks_need_a_key():
+    with pytest.raises(InputError, match="key is None"):
+        load("jft:letters_vit", reinit_layers=1)

@@ -18,8 +18,8 @@ from typing import Any
 
 from experiments import build, objective
 from experiments.benchmarks.axes import VALUES, VARY, check_axes
-from experiments.benchmarks.measure import Measured, Settings, in_turn, ratios
-from experiments.benchmarks.step import filled, make_ours
+from experiments.benchmarks.measure import Measured, Settings, ratios
+from experiments.benchmarks.step import filled, make_ours, time_steps
 from jft import train
 from jft.evals.canvas import BLUE, ORANGE, PALE
 from jft.tables import format_table
@@ -75,12 +75,12 @@ def measure_axis(
     rows, sides = [], {}
     for value in values:
         case, case_shape = VARY[axis](job, shape, value)
-        run, facts = make_ours(case, filled(batch, *case_shape), settings.steps)
+        run, facts = make_ours(case, filled(batch, *case_shape))
         rows.append({"value": value, **facts})
         sides[str(value)] = run
-    seconds = in_turn(sides, rounds=settings.rounds)
+    seconds = time_steps(sides, settings)
     for row, measured in zip(rows, seconds.values(), strict=True):
-        row["seconds"] = [x / settings.steps for x in measured]
+        row["seconds"] = measured
     result = {"axis": axis, "shape": shape, "rows": rows, **summarize(rows)}
     if axis == "trainable":
         result["forward_flops"] = forward_flops(job, filled(batch, *shape))

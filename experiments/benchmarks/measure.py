@@ -32,14 +32,23 @@ class Measured(NamedTuple):
 
 
 def in_turn(
-    sides: Mapping[str, Callable[[], Any]], *, rounds: int
+    sides: Mapping[str, Callable[[], Any]],
+    *,
+    rounds: int,
+    settle: Mapping[str, Callable[[], Any]] | None = None,
 ) -> dict[str, list[float]]:
-    """Seconds of each side, a figure a round; each is called once before, untimed."""
+    """Seconds of each side, a figure a round; each is called once before, untimed.
+
+    ``settle`` is what a side does first in each round, untimed: right after another
+    program has run, the memory of the next one has to be found again.
+    """
     for call in sides.values():
         call()
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, call in sides.items():
+            if settle is not None:
+                settle[name]()
             began = time.perf_counter()
             call()
             seconds[name].append(time.perf_counter() - began)

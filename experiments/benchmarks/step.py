@@ -7,6 +7,7 @@ the loader's first batch is taken. The operations are those that XLA counts in t
 compiled step.
 """
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -58,14 +59,25 @@ def measure_one(name: str, job: build.Job, settings: Settings) -> dict[str, Any]
     stream.close()
     if settings.shape is not None:
         batch = filled(batch, *settings.shape)
-    ours, facts = make_ours(job, batch, settings.steps)
-    theirs = make_theirs(job, batch, settings.steps, settings.device)
-    seconds = in_turn({"jft": ours, "torch": theirs}, rounds=settings.rounds)
-    seconds = {k: [x / settings.steps for x in xs] for k, xs in seconds.items()}
+    ours, facts = make_ours(job, batch)
+    sides = {"jft": ours, "torch": make_theirs(job, batch, settings.device)}
+    seconds = time_steps(sides, settings)
     ratio = ratios(seconds["jft"], seconds["torch"])
     shape = np.shape(batch["input_ids" if "input_ids" in batch else "pixel_values"])
     which = {"config": build.called(name), "shape": list(shape)}
     return {**which, **facts, **seconds, "ratio": ratio}
+
+
+def time_steps(
+    sides: Mapping[str, Callable[[int], None]], settings: Settings
+) -> dict[str, list[float]]:
+    """Seconds of a step of each side, a figure a round; each runs so many steps."""
+    seconds = in_turn(
+        {name: functools.partial(run, settings.steps) for name, run in sides.items()},
+        rounds=settings.rounds,
+        settle={name: functools.partial(run, 1) for name, run in sides.items()},
+    )
+    return {name: [x / settings.steps for x in xs] for name, xs in seconds.items()}
 
 
 def filled(batch: Batch, rows: int, length: int) -> dict[str, np.ndarray]:
@@ -87,9 +99,9 @@ def filled(batch: Batch, rows: int, length: int) -> dict[str, np.ndarray]:
 
 
 def make_ours(
-    job: build.Job, batch: Batch, steps: int
-) -> tuple[Callable[[], None], Mapping[str, Any]]:
-    """Some steps of jft, and what the compiler knows of one."""
+    job: build.Job, batch: Batch
+) -> tuple[Callable[[int], None], Mapping[str, Any]]:
+    """What runs steps of jft, and what the compiler knows of one."""
     state = build.init_state(job)
     groups = build.open_groups_at(job)(0, [])
     step_fn = build.make_train_step(job, state_shardings=None)
@@ -105,7 +117,7 @@ def make_ours(
     }
     held = [state]
 
-    def run() -> None:
+    def run(steps: int) -> None:
         for _ in range(steps):
             held[0], _ = compiled(held[0], batch)
         jax.block_until_ready(held[0].trainable)
@@ -113,10 +125,8 @@ def make_ours(
     return run, facts
 
 
-def make_theirs(
-    job: build.Job, batch: Batch, steps: int, device: str
-) -> Callable[[], None]:
-    """The same steps of torch."""
+def make_theirs(job: build.Job, batch: Batch, device: str) -> Callable[[int], None]:
+    """What runs the same steps of torch."""
     import torch
 
     where = "cuda" if device == "gpu" else "cpu"
@@ -134,7 +144,7 @@ def make_theirs(
     tensors = torch_peer.make_batch(batch, job.config.data.task)
     tensors = {name: x.to(where) for name, x in tensors.items()}
 
-    def run() -> None:
+    def run(steps: int) -> None:
         for _ in range(steps):
             model(**tensors).loss.backward()
             if optim.clip_norm is not None:

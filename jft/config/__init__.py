@@ -37,6 +37,7 @@ from jft.config.schema import (
     OptimConfig,
     PartitionConfig,
     Range,
+    SourceConfig,
     TrainConfig,
     UnfreezeConfig,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "OptimConfig",
     "PartitionConfig",
     "Range",
+    "SourceConfig",
     "TrainConfig",
     "UnfreezeConfig",
     "Workdir",

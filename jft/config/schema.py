@@ -76,12 +76,36 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """What the model could do before: its source task, by the head that it came with.
+
+    Its data are prepared as those of ``data`` are. The split ``train`` is to learn
+    from again, and need not be there; the split ``test`` is to measure on.
+    """
+
+    name: str | None  # a name in jft.data.SOURCES; None: nobody looks back
+    path: str | None  # file, folder or name of the source
+    options: Options  # further keyword arguments of the source
+    columns: Mapping[str, str | int | tuple[str, ...]]  # field -> column of the source
+    class_names: tuple[str, ...]  # in the order of the model's ids; (): the model's
+    split_paths: Mapping[str, str]  # split -> file or folder below path, or slice
+    split_sizes: Mapping[str, int | float | str]  # split -> count, fraction or "rest"
+    split_per_class: bool  # counts and fractions are of each class
+    split_group: str | None  # column whose equal values stay in one split
+    split_seed: int
+    task: str | None  # a name in jft.tasks.TASKS; None: that of data
+    task_options: Options  # keyword arguments of its fields
+    metric: str | None  # of the task; None: its first
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """Which model, from which numbers."""
 
     # folder in Hugging Face layout, Hub id, "jft:<shipped>", or None: from scratch
     pretrained: str | None
     revision: str | None  # commit, branch or tag of a Hub id
+    reinit_layers: Whole  # blocks of it drawn new, from the top
     model_type: str  # a name in jft.models.MODELS; read where pretrained is None
     model_config: Mapping[str, Any]  # fields of config.json; likewise
     tokenizer: str | None  # a folder of one, or "train"; likewise, of texts
@@ -120,12 +144,22 @@ class PartitionConfig:
 class UnfreezeConfig:
     """When each layer starts to move."""
 
-    method: Literal["none", "top_down", "chain_thaw", "explicit", "plateau"]
+    method: Literal["none", "top_down", "chain_thaw", "lp_ft", "explicit", "plateau"]
     start: Duration  # top_down: when the head opens
     every: Duration  # top_down, chain_thaw: time between two openings
+    probe: Duration  # lp_ft: the head alone, before everything opens
+    finetune_learning_rate: Positive | None  # lp_ft: peak after it; None: the same
     open_at: tuple[tuple[int, int], ...]  # explicit: (layer, step) pairs
     patience: Count  # plateau: evaluations without progress before one more opens
     min_delta: NonNegative  # plateau: progress smaller than this counts as none
+
+
+@dataclass(frozen=True, kw_only=True)
+class EwcConfig:
+    """How hard parameters are pulled back to what the source task needs."""
+
+    strength: NonNegative  # of the penalty, which is a part of the loss; 0: none
+    targets: Literal["model", "data"]  # drawn from the model, or the data's own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,12 +174,17 @@ class OptimConfig:
     warmup: Duration
     weight_decay: NonNegative  # decoupled; multiplied by the learning rate once
     l2_sp: NonNegative  # pull towards the starting point
+    l2_sp_rules: tuple[tuple[str, NonNegative], ...]  # (regex of a path, its own pull)
+    ewc: EwcConfig
     clip_norm: Positive | None  # global norm of all trainable gradients
     # factor of the learning rate from a layer to the one below; None: no such decay
     layer_decay: Annotated[float, Range(above=0, maximum=1)] | None
     layer_decay_preset: Literal["timm", "beit", "electra", "ulmfit"]
     multipliers: Mapping[str, NonNegative]  # label -> factor of the learning rate
     ema_decay: Fraction | None  # moving average of the trainable parameters
+    auto_rgn_every: Duration | None  # rates by relative gradients, or None
+    swa_start: Duration | None  # from where on their plain mean is taken, or None
+    swa_every: Duration  # between two points of that mean
     unfreeze: UnfreezeConfig
 
 
@@ -168,6 +207,22 @@ class TeacherConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LwfConfig:
+    """Whether the old head must say of new inputs what it said before."""
+
+    weight: NonNegative  # of that part of the loss; 0: not asked
+    temperature: Positive
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayConfig:
+    """Whether each step has examples of the source task."""
+
+    share: Fraction  # of all examples of a step; 0: none
+    weight: NonNegative  # of their mean loss
+
+
+@dataclass(frozen=True, kw_only=True)
 class CacheConfig:
     """Whether to keep what layers below all that move say of each row."""
 
@@ -185,8 +240,11 @@ class TrainConfig:
     compute_dtype: Dtype
     loss_options: Options  # keyword arguments of the task's loss
     loss_chunk: Whole | None  # tokens of a row scored at a time; 0: all; None: chosen
+    mixout: Fraction  # probability that a weight is the pre-trained one in a step
     r_drop: NonNegative  # weight of the divergence of two dropouts; 0: one pass
     teacher: TeacherConfig
+    lwf: LwfConfig
+    replay: ReplayConfig
     mesh: MeshConfig
     remat: tuple[tuple[str, str], ...]  # (regex of a block's path, what it keeps)
     frozen_dropout: bool  # whether layers below all that move drop out
@@ -219,8 +277,6 @@ class EvalsConfig:
     mode: Literal["max", "min"] | None  # None: as the metric is meant
     generation: Options  # keyword arguments of jft.evals.generate, of tasks that write
     early_stop_patience: Count | None  # evaluations without progress
-    forgetting: str | None  # source whose accuracy is measured before and after
-    forgetting_options: Options  # its keyword arguments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,6 +294,7 @@ class Config:
 
     seed: Whole
     data: DataConfig
+    source: SourceConfig
     model: ModelConfig
     adapter: AdapterConfig
     partition: PartitionConfig

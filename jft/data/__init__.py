@@ -4,6 +4,7 @@
 from jft.data.batches.batching import BATCHINGS, make_token_loader
 from jft.data.batches.collate import pad_rows
 from jft.data.batches.eval_batches import EvalBatches, make_eval_batches
+from jft.data.batches.joined import join_loaders
 from jft.data.batches.lengths import Lengths, choose_lengths
 from jft.data.batches.loader import TrainLoader, make_train_loader
 from jft.data.batches.packing import PackedTable, pack, unpack_batch
@@ -122,6 +123,7 @@ __all__ = [
     "few_shot_pairs",
     "get_augmentation",
     "has_option",
+    "join_loaders",
     "load_conll",
     "load_delimited",
     "load_digits_source",

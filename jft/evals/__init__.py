@@ -4,6 +4,7 @@
 from jft.evals.answer_metrics import ANSWER_METRICS
 from jft.evals.classification_metrics import CLASSIFICATION_METRICS
 from jft.evals.confusion import confusion_counts, plot_confusion
+from jft.evals.diagnosis import diagnose, weight_drift
 from jft.evals.embedding_metrics import EMBEDDING_METRICS, probe_accuracy
 from jft.evals.evaluate import Evaluated, Rows, evaluate
 from jft.evals.forgetting import (
@@ -12,6 +13,7 @@ from jft.evals.forgetting import (
     set_head_aside,
 )
 from jft.evals.generate import Generated, generate
+from jft.evals.methods_plot import plot_methods
 from jft.evals.multilabel_metrics import MULTILABEL_METRICS, class_f1s
 from jft.evals.plots import (
     layer_name,
@@ -27,6 +29,7 @@ from jft.evals.scoring import Metric, MetricFn, check_metric_names, compute_scor
 from jft.evals.tagging_metrics import TAGGING_METRICS, entity_f1s
 from jft.evals.task_plots import plot_class_f1s, plot_lengths, plot_regression
 from jft.evals.text_metrics import TEXT_METRICS, perplexity
+from jft.evals.wise_ft import ScoreFn, plot_wise_ft, wise_ft_curve
 
 __all__ = [
     "ANSWER_METRICS",
@@ -42,10 +45,12 @@ __all__ = [
     "MetricFn",
     "MetricLog",
     "Rows",
+    "ScoreFn",
     "check_metric_names",
     "class_f1s",
     "compute_scores",
     "confusion_counts",
+    "diagnose",
     "entity_f1s",
     "evaluate",
     "forgetting_report",
@@ -60,9 +65,13 @@ __all__ = [
     "plot_forgetting",
     "plot_learning_rates",
     "plot_lengths",
+    "plot_methods",
     "plot_regression",
+    "plot_wise_ft",
     "probe_accuracy",
     "put_head_back",
     "set_head_aside",
+    "weight_drift",
+    "wise_ft_curve",
     "write_summary",
 ]

@@ -43,16 +43,10 @@ def set_head_aside(params: Params, *, head: str) -> dict[str, np.ndarray]:
 def put_head_back(params: Params, head_aside: Mapping[str, np.ndarray]) -> Params:
     """Give the fine-tuned body the source task's head; ``params`` is left as it is.
 
-    Raises:
-      InputError: if the two models' heads have different paths.
+    What the new task's model lacks is added, and what only it has stays: the source
+    task's forward does not read it.
     """
-    unknown = sorted(set(head_aside) - set(paths.flatten(params)))
-    if unknown:
-        raise InputError(
-            f"the head kept aside has {unknown}, which the fine-tuned model lacks. "
-            "Forgetting can be measured where both tasks use the same kind of head."
-        )
-    return paths.map_with_path(lambda path, x: head_aside.get(path, x), params)
+    return paths.with_leaves(params, head_aside)
 
 
 def forgetting_report(

@@ -188,6 +188,7 @@ def plot_forgetting(
     path: str | Path,
     *,
     metric: str = "accuracy",
+    source_metric: str | None = None,
     source_name: str,
     target_name: str,
     source_split: str = "source",
@@ -200,6 +201,7 @@ def plot_forgetting(
       history: records of the two splits; the source's first one is before training.
       path: of the PNG.
       metric: in both splits' records.
+      source_metric: in the source's, where it is another.
       source_name: the task that the model comes from.
       target_name: the task that it learns.
       source_split: the split of the source's records.
@@ -209,11 +211,11 @@ def plot_forgetting(
     with picture(path, width=8.0, height=4.0) as figure:
         ax = figure.subplots()
         ends = []
-        for name, split, colour in (
-            (target_name, target_split, BLUE),
-            (source_name, source_split, ORANGE),
+        for name, split, measured, colour in (
+            (target_name, target_split, metric, BLUE),
+            (source_name, source_split, source_metric or metric, ORANGE),
         ):
-            steps, values = _series(history, split, metric)
+            steps, values = _series(history, split, measured)
             if len(steps):
                 ax.plot(steps, values, color=colour, linewidth=2, marker="o", ms=4)
                 ends.append((values[-1], f"{name} {values[-1]:.3f}", colour))
@@ -223,7 +225,9 @@ def plot_forgetting(
         ax.margins(x=0.01)
         ax.set_xlabel("step")
         label_ends(ax, ends)
-        title = f"{metric.replace('_', ' ')} on the new task and on the old"
+        names = dict.fromkeys([metric, source_metric or metric])
+        compared = " or ".join(names).replace("_", " ")
+        title = f"{compared} on the new task and on the old"
         title_over_openings(ax, title, opening_steps)
     return Path(path)
 

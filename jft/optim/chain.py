@@ -8,9 +8,12 @@ import jax
 import optax
 
 from jft import paths
+from jft.optim.anchor import Strength, hold_anchor
 from jft.optim.anchor import l2_sp as make_l2_sp
+from jft.optim.auto_rgn import auto_rgn as make_auto_rgn
 from jft.optim.clip import clip_by_global_norm
 from jft.optim.ema import track_ema
+from jft.optim.ewc import ewc as make_ewc
 from jft.optim.layerwise import layerwise_lr_decay
 from jft.optim.multipliers import scale_by_label
 from jft.optim.openings import OpenAt
@@ -21,6 +24,7 @@ from jft.optim.optimizers import (
     make_wrapped,
 )
 from jft.optim.schedules import scale_by_learning_rate
+from jft.optim.swa import track_swa
 from jft.optim.unfreeze import close_gradients, gradual_unfreeze
 from jft.types import FROZEN, InputError, LayerIndex, ParamLabels, Params, Schedule
 
@@ -58,27 +62,32 @@ def make_optimizer(
     hyperparams: Mapping[str, Any] | None = None,
     weight_decay: float = 0.0,
     decay_mask: LeafMask = default_decay_mask,
-    l2_sp: float = 0.0,
+    l2_sp: Strength = 0.0,
+    ewc: float = 0.0,
     anchor_mask: LeafMask | None = None,
+    keep_anchor: bool = False,
     clip_norm: float | None = None,
     layer_index: LayerIndex | None = None,
     num_layers: int | None = None,
     layer_decay: float | None = None,
     layer_decay_preset: str = "timm",
     final_norm: str | None = None,
+    auto_rgn: int | None = None,
     multipliers: Mapping[str, float] | None = None,
     open_at: OpenAt | None = None,
     group_of: Callable[[str], Any] | None = None,
     ema_decay: float | None = None,
+    swa: tuple[int, int] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Make the whole optimizer of a fine-tuning run.
 
-    The order, and why: gradients of closed groups are zeroed first, so that the clip
-    norm is that of what moves; moments, decay and anchor are inside the gate, so that
-    closed groups have none of them; scaling by layer and label follows the moments,
-    which would cancel it; the learning rate multiplies everything once, decay
-    included, on global steps; the average sees final updates; frozen leaves are kept
-    out of it all, and set to zero as the second lock, by the outermost transform.
+    The order, and why: EWC's penalty adds to the gradients; those of closed groups are
+    zeroed, so that the clip norm is that of what moves; moments, decay and anchor are
+    inside the gate, so that closed groups have none of them; scaling by layer and label
+    follows the moments, which would cancel it; the learning rate multiplies everything
+    once, decay included, on global steps; the average sees final updates; frozen leaves
+    are kept out of it all, and set to zero as the second lock, by the outermost
+    transform.
 
     Works on full trees and on trees with None where frozen, of any pytree type. With
     ``open_at``, ``update`` takes ``open_groups`` (see ``gradual_unfreeze``).
@@ -92,10 +101,15 @@ def make_optimizer(
       weight_decay: decoupled, times the learning rate; where the optimizer's paper
         has it.
       decay_mask: which leaves decay.
-      l2_sp: strength of the pull to the starting point, at the place of the decay.
+      l2_sp: strength of the pull to the starting point, at the place of the decay; a
+        number, or a function of the path.
+      ewc: strength of the pull by Fisher information, which `with_fisher` has to put
+        into the state before the first step.
       anchor_mask: which leaves are pulled; by default all but the head (layer
         ``num_layers`` + 1), which starts from nothing worth keeping. Without
         ``layer_index``, all.
+      keep_anchor: keep the starting point in the state though nothing here pulls to
+        it, for `jft.train.mixout`; L2-SP of one strength keeps it anyway.
       clip_norm: largest global norm of the open gradients.
       layer_index: path to depth.
       num_layers: number of blocks, embeddings and head not counted.
@@ -103,10 +117,13 @@ def make_optimizer(
         "ulmfit", which has its own.
       layer_decay_preset: a key of ``PRESETS``.
       final_norm: regex of the final norm, for the preset "beit".
+      auto_rgn: steps between two measures of each layer's relative gradient norm, by
+        which its rate is scaled; see the function of that name.
       multipliers: label to learning-rate multiplier.
       open_at: group to opening step or windows; None opens everything.
       group_of: path to group; by default ``layer_index``.
       ema_decay: keep an average of the trainables, read by ``eval_params``.
+      swa: likewise the plain mean: ``(start, every)`` of `track_swa`.
 
     Returns:
       The optimizer; apply its updates by adding them.
@@ -125,12 +142,23 @@ def make_optimizer(
     wants_layers = layer_decay is not None or layer_decay_preset == "ulmfit"
     group_of = group_of or layer_index
     _check_whole(optimizer, learning_rate, decays=bool(weight_decay or l2_sp))
-    _check_wrap(optimizer, rule, open_at, ema_decay)
+    _check_wrap(optimizer, rule, open_at, ema_decay, swa)
 
     anchor_mask = anchor_mask or _all_but_head(layer_index, num_layers)
     decay = _decay_and_anchor(weight_decay, decay_mask, l2_sp, anchor_mask)
     core = make_direction(rule, decay, hyperparams)
+    if auto_rgn is not None:
+        if open_at is not None:
+            raise InputError(
+                f"auto_rgn is {auto_rgn} together with open_at: both say which layers "
+                "move, and one that is closed has no gradient to measure. Drop one."
+            )
+        core = make_auto_rgn(core, layer_index, every=auto_rgn)
     parts: list[optax.GradientTransformation] = []
+    if ewc:
+        parts.append(make_ewc(ewc, anchor_mask))
+    if keep_anchor and (callable(l2_sp) or not l2_sp):
+        parts.append(hold_anchor(anchor_mask))
     if open_at is not None:
         if group_of is None:
             raise InputError("open_at needs group_of or layer_index: path to group.")
@@ -157,6 +185,8 @@ def make_optimizer(
         parts.append(scale_by_learning_rate(learning_rate))
     if ema_decay is not None:
         parts.append(track_ema(ema_decay))
+    if swa is not None:
+        parts.append(track_swa(*swa))
     chain = optax.chain(*parts)
     if learning_rate is not None:
         chain = make_wrapped(rule, chain, learning_rate, hyperparams)
@@ -219,7 +249,13 @@ def _check_wrap(
     rule: OptimizerRule,
     open_at: OpenAt | None,
     ema_decay: float | None,
+    swa: tuple[int, int] | None,
 ) -> None:
+    if ema_decay is not None and swa is not None:
+        raise InputError(
+            f"ema_decay is {ema_decay} and swa {swa}, two averages of which one is "
+            "evaluated; leave one of them out."
+        )
     if rule.wrap is None:
         return
     if open_at is not None:
@@ -228,16 +264,16 @@ def _check_wrap(
             "parameters together, between points of its own, so closed ones would "
             "not stay where they are. Drop open_at, or take another optimizer."
         )
-    if ema_decay is not None:
+    if ema_decay is not None or swa is not None:
         raise InputError(
-            f"optimizer {optimizer!r} with ema_decay: the parameters it shows are not "
-            "the ones it evaluates (see eval_params). Drop ema_decay, or take another "
-            "optimizer."
+            f"optimizer {optimizer!r} with ema_decay or swa: the parameters it shows "
+            "are not the ones it evaluates (see eval_params). Drop the average, or "
+            "take another optimizer."
         )
 
 
 def _decay_and_anchor(
-    weight_decay: float, decay_mask: LeafMask, l2_sp: float, anchor_mask: LeafMask
+    weight_decay: float, decay_mask: LeafMask, l2_sp: Strength, anchor_mask: LeafMask
 ) -> optax.GradientTransformation:
     """What pulls parameters, towards zero and towards the start; often nothing."""
     parts = [optax.identity()]

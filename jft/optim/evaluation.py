@@ -10,15 +10,17 @@ import optax.contrib
 from jft import paths
 from jft.optim.ema import EmaState, ema_params, find_states
 from jft.optim.sam import SamState
+from jft.optim.swa import SwaState, swa_params
 from jft.types import Params
 
 
 def eval_params(opt_state: Any, trainable: Params) -> Params:
     """Return the parameters to evaluate and export, given those being trained.
 
-    The average where the optimizer tracks one; SAM's undisplaced point;
-    schedule-free's averaged iterate ``(y - (1 - b1) z) / b1``; otherwise ``trainable``
-    itself. Leaves that the state does not know (frozen ones) keep their value.
+    The average where the optimizer tracks one, of SWA from its start on; SAM's
+    undisplaced point; schedule-free's averaged iterate ``(y - (1 - b1) z) / b1``;
+    otherwise ``trainable`` itself. Leaves that the state does not know (frozen ones)
+    keep their value.
 
     Args:
       opt_state: the optimizer's state.
@@ -29,6 +31,8 @@ def eval_params(opt_state: Any, trainable: Params) -> Params:
     """
     if find_states(opt_state, EmaState):
         return ema_params(opt_state, trainable)
+    if found := find_states(opt_state, SwaState):
+        return swa_params(found[0], trainable)
     if found := find_states(opt_state, SamState):
         displaced = found[0].step % 2 == 1
         origin = paths.flatten(found[0].origin)

@@ -126,6 +126,35 @@ def chain_thaw(num_layers: int, *, every: int) -> dict[int, Windows]:
     }
 
 
+def lp_ft(num_layers: int, *, probe_steps: int) -> dict[int, int]:
+    """Open the head alone, a linear probe, then everything at once.
+
+    A head that fits the pretrained features before they move keeps them from being
+    bent by the gradients of a random one. Kumar et al. 2022 (LP-FT), arXiv 2202.10054.
+
+    Args:
+      num_layers: number of blocks, embeddings and head not counted.
+      probe_steps: steps of the head alone.
+
+    Returns:
+      Layer to step, in opening order.
+
+    Raises:
+      InputError: for a probe of no step.
+
+    Example:
+      >>> lp_ft(2, probe_steps=10)
+      {3: 0, 2: 10, 1: 10, 0: 10}
+    """
+    if probe_steps < 1:
+        raise InputError(
+            f"the head is to be probed for {probe_steps} steps; expected at least 1. "
+            "To open everything at once, leave unfreezing out."
+        )
+    top = num_layers + 1
+    return {layer: 0 if layer == top else probe_steps for layer in range(top, -1, -1)}
+
+
 def _check_every(every: int) -> None:
     if every < 1:
         raise InputError(

@@ -218,6 +218,21 @@ def make_schedule(
     return schedule
 
 
+def follow_schedule(first: Schedule, then: Schedule, *, at: int) -> Schedule:
+    """Make one schedule of two, each on its own clock: the second is 0 at step ``at``.
+
+    >>> schedule = follow_schedule(lambda t: 10 + t, lambda t: 20 + t, at=3)
+    >>> [int(schedule(step)) for step in (0, 2, 3, 5)]
+    [10, 12, 20, 22]
+    """
+
+    def schedule(step: Any) -> Any:
+        # the second one is not asked about steps before its first
+        return jnp.where(step < at, first(step), then(jnp.maximum(step - at, 0)))
+
+    return schedule
+
+
 def _warmed_up(main: Schedule, peak: float, warmup_steps: int) -> Schedule:
     """Put a linear warm-up before ``main``, which then starts from its own step 0."""
     if warmup_steps == 0:

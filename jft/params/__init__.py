@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """With which numbers? New ones, a checkpoint's, or the one merged into the other."""
 
+from jft.params.average import Soup, greedy_soup, interpolate, uniform_soup
 from jft.params.hub import find_folder
 from jft.params.init import abstract_params, init_params
 from jft.params.keys import checkpoint_keys, find_keys
@@ -17,6 +18,7 @@ from jft.params.pretrained import (
 
 __all__ = [
     "MergeReport",
+    "Soup",
     "StoredTensor",
     "Unread",
     "abstract_params",
@@ -24,7 +26,9 @@ __all__ = [
     "find_folder",
     "find_keys",
     "from_tensor",
+    "greedy_soup",
     "init_params",
+    "interpolate",
     "load_pretrained",
     "merge",
     "read_config",
@@ -32,4 +36,5 @@ __all__ = [
     "read_optional",
     "to_key",
     "to_tensor",
+    "uniform_soup",
 ]

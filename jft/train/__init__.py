@@ -13,6 +13,7 @@ from jft.train.contrastive import (
 )
 from jft.train.distill import distillation_loss
 from jft.train.divergence import DIVERGENCES, DivergenceFn
+from jft.train.fisher import DRAWS, diagonal_fisher
 from jft.train.hooks import (
     NonFiniteError,
     ProgressBar,
@@ -33,6 +34,7 @@ from jft.train.losses import (
     span_cross_entropy,
     squared_error,
 )
+from jft.train.lwf import lwf_loss
 from jft.train.memory import (
     MemoryPlan,
     bytes_on_a_device,
@@ -41,6 +43,7 @@ from jft.train.memory import (
     device_bytes,
     plan_memory,
 )
+from jft.train.mixout import mixout
 from jft.train.phases import Phase, groups_at, phases
 from jft.train.pmap import (
     make_pmap_train_step,
@@ -49,6 +52,7 @@ from jft.train.pmap import (
     unreplicate,
 )
 from jft.train.r_drop import make_r_drop, on_first_draw
+from jft.train.replay import on_replayed, replay_loss
 from jft.train.sharding import (
     batch_sharding,
     check_batch_size,
@@ -68,10 +72,22 @@ from jft.train.step import (
     make_eval_step,
     make_train_step,
 )
+from jft.train.two_heads import (
+    REPLAYED,
+    BothHeads,
+    ask_about_replayed,
+    ask_both_heads,
+    make_old_forward,
+    on_new_head,
+    with_replayed_prefix,
+)
 
 __all__ = [
     "DIVERGENCES",
+    "DRAWS",
+    "REPLAYED",
     "ActivationCache",
+    "BothHeads",
     "Chunks",
     "Collectives",
     "CompiledStep",
@@ -91,6 +107,8 @@ __all__ = [
     "Stretch",
     "TrainState",
     "TrainStep",
+    "ask_about_replayed",
+    "ask_both_heads",
     "balanced_class_weights",
     "batch_sharding",
     "best_record",
@@ -105,6 +123,7 @@ __all__ = [
     "count_correct",
     "describe_memory",
     "device_bytes",
+    "diagonal_fisher",
     "distillation_loss",
     "evaluate_every",
     "fit",
@@ -114,19 +133,25 @@ __all__ = [
     "is_one_array",
     "keep_compiled",
     "log_metrics",
+    "lwf_loss",
     "make_eval_step",
     "make_mesh",
+    "make_old_forward",
     "make_pmap_train_step",
     "make_r_drop",
     "make_train_step",
+    "mixout",
     "num_shares",
     "on_first_draw",
+    "on_new_head",
+    "on_replayed",
     "param_shardings",
     "phases",
     "place",
     "place_state",
     "plan_boundaries",
     "plan_memory",
+    "replay_loss",
     "replicate",
     "save_best",
     "save_every",
@@ -140,4 +165,5 @@ __all__ = [
     "stop_early",
     "stop_on_nonfinite",
     "unreplicate",
+    "with_replayed_prefix",
 ]

@@ -105,11 +105,12 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(EXAMPLES))
 
 
-def shard_batch(batch: Batch, mesh: Mesh) -> dict[str, jax.Array]:
+def shard_batch(batch: Batch, mesh: Mesh) -> dict[str, Any]:
     """Place this process's rows of a global batch.
 
     Args:
-      batch: host arrays; the first axis is this process's share of the batch.
+      batch: host arrays; the first axis is this process's share of the batch. A field
+        may be a batch of its own.
       mesh: where to.
 
     Returns:
@@ -119,7 +120,9 @@ def shard_batch(batch: Batch, mesh: Mesh) -> dict[str, jax.Array]:
     if "first_tokens" in batch:
         batch = {**batch, "first_tokens": _in_all(batch, sharding)}
     return {
-        name: jax.make_array_from_process_local_data(sharding, np.asarray(rows))
+        name: shard_batch(rows, mesh)
+        if isinstance(rows, Mapping)
+        else jax.make_array_from_process_local_data(sharding, np.asarray(rows))
         for name, rows in batch.items()
     }
 

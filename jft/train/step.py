@@ -13,11 +13,14 @@ import jax.numpy as jnp
 import optax
 
 from jft import paths
+from jft.optim import anchor_of
 from jft.partition import combine, is_trainable, num_params, split_by
 from jft.train.chunked_loss import Chunks, score_tokens
 from jft.train.losses import Pair
+from jft.train.mixout import mixout as mix_weights
 from jft.train.sharding import gather_params
 from jft.train.state import TrainState, cast_floating
+from jft.train.two_heads import REPLAYED
 from jft.types import (
     ApplyFn,
     Batch,
@@ -31,6 +34,7 @@ from jft.types import (
 )
 
 MetricFns = Mapping[str, LossFn]
+MIXOUT = 2**31 - 1  # folded into a step's key; no microbatch has this index
 OpenGroups = frozenset[Group] | None  # None: the optimizer's own gates decide
 
 
@@ -137,6 +141,7 @@ def make_train_step(
     metric_fns: MetricFns | None = None,
     prefix_fn: PrefixFn | None = None,
     chunks: Chunks | None = None,
+    mixout: float = 0.0,
     state_shardings: TrainState | None = None,
 ) -> TrainStep:
     """Make the jitted step function.
@@ -157,6 +162,8 @@ def make_train_step(
         without dropout, as it can be kept; None drops out everywhere.
       chunks: score so many tokens of each row at a time, and none without a target:
         for losses and metrics that are sums over tokens. None scores all at once.
+      mixout: probability that a weight is the one it started from, drawn anew each
+        step, see `jft.train.mixout`; ``tx`` must keep the start (``keep_anchor``).
       state_shardings: where the new state lives on a mesh; None lets jit decide.
 
     Returns:
@@ -178,6 +185,7 @@ def make_train_step(
         param_labels=param_labels,
         group_of=group_of,
         grad_accum_steps=grad_accum_steps,
+        mixout=mixout,
     )
 
     def positional(
@@ -291,6 +299,7 @@ def step_core(
     group_of: Callable[[str], Group] | None,
     grad_accum_steps: int,
     axis_name: str | None = None,
+    mixout: float = 0.0,
 ) -> tuple[TrainState, Metrics]:
     """The step itself, before jit or pmap."""
     _check_labels(moving.trainable, param_labels)
@@ -301,6 +310,12 @@ def step_core(
             f"{axis_name!r}. Give each example a row, or take the batch at once with "
             "make_train_step."
         )
+    if REPLAYED in batch and (grad_accum_steps > 1 or axis_name is not None):
+        raise InputError(
+            f"the batch has {REPLAYED} examples, whose mean is one of its own, so that "
+            f"it cannot be divided: grad_accum_steps is {grad_accum_steps} and the "
+            f"axis {axis_name!r}. Take the batch at once with make_train_step."
+        )
     open_, closed = split_open(moving.trainable, open_groups, group_of)
     key = jax.random.fold_in(moving.key, moving.step)
 
@@ -309,8 +324,16 @@ def step_core(
     # and a mean's gradients need no pass of their own to become one
     at_once = grad_accum_steps == 1 and axis_name is None
 
+    def mix(open_leaves: Params) -> Params:
+        if not mixout:
+            return open_leaves
+        # one draw a step, whatever it is divided into
+        draw = jax.random.fold_in(key, MIXOUT)
+        anchor = anchor_of(moving.opt_state)
+        return mix_weights(open_leaves, anchor, probability=mixout, key=draw)
+
     def loss_of(open_leaves: Params, microbatch: Batch, key: jax.Array) -> Any:
-        params = combine(open_leaves, closed, frozen)
+        params = combine(mix(open_leaves), closed, frozen)
         total, sums = forward(params, microbatch, key, lowest)
         scale = _inverse(sums["loss"][1]) if at_once else jnp.ones(())
         return total * scale.astype(total.dtype), sums

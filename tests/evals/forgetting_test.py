@@ -35,5 +35,9 @@ def test_putting_back_changes_the_head_only_and_not_the_given_tree():
 def test_a_head_that_is_not_there_is_named():
     with pytest.raises(InputError, match=r"'hea'.*\['body/kernel', 'head/kernel'\]"):
         set_head_aside(SOURCE, head="hea")
-    with pytest.raises(InputError, match=r"\['head/bias'\].*lacks"):
-        put_head_back(TUNED, {"head/bias": np.zeros(5)})
+
+
+def test_a_head_of_another_kind_is_put_beside_the_new_one():
+    back = put_head_back(TUNED, {"words/bias": np.ones(5)})
+    np.testing.assert_array_equal(back["words"]["bias"], np.ones(5))
+    assert back["head"]["kernel"] is TUNED["head"]["kernel"]

@@ -177,13 +177,67 @@ CONFIGS = {
         ["evals.metric=macro_f2"],
         ["evals.metric", "'macro_f2'", "['accuracy', 'loss', 'macro_f1']"],
     ),
-    "forgetting without accuracy": (
-        ["evals.forgetting=letters", "evals.metrics=['macro_f1']", "evals.metric=loss"],
-        ["accuracy", "['loss', 'macro_f1']"],
+    "replay of nothing": (
+        ["train.replay.share=0.5"],
+        ["train.replay.share", "source.name is None"],
     ),
-    "forgetting from scratch": (
-        ["evals.forgetting=letters", "model.pretrained=None"],
-        ["'letters'", "model.pretrained is None"],
+    "replay of everything": (["train.replay.share=1.0"], ["share", "below 1"]),
+    "replay of less than nothing": (["train.replay.share=-0.1"], ["share", "-0.1"]),
+    "replay that drives away": (["train.replay.weight=-1"], ["replay.weight", "-1"]),
+    "replay of what is measured on": (
+        ["train.replay.share=0.5", "source.name=letters"],
+        ["train.replay.share", "'train'", "source.split_sizes"],
+    ),
+    "replay in parts": (
+        [
+            "train.replay.share=0.5",
+            "source.name=letters",
+            "source.split_sizes={'train': 0.5, 'test': 0.5}",
+            "train.grad_accum_steps=2",
+        ],
+        ["train.replay.share", "train.grad_accum_steps 2"],
+    ),
+    "old answers of a model from scratch": (
+        ["train.lwf.weight=1", "model.pretrained=None"],
+        ["train.lwf.weight", "model.pretrained is None"],
+    ),
+    "old answers below zero": (["train.lwf.weight=-1"], ["lwf.weight", "-1"]),
+    "a probe without a second part": (
+        [
+            "optim.unfreeze.method=lp_ft",
+            "optim.unfreeze.probe_steps=2",
+            "optim.warmup_steps=0",
+            "partition.rules=[['classifier/.*','head'],['.*','frozen']]",
+        ],
+        ["lp_ft", "layer 2", "nothing to open"],
+    ),
+    "source task of a model from scratch": (
+        ["source.name=letters", "model.pretrained=None"],
+        ["source.name", "'letters'", "model.pretrained is None"],
+    ),
+    "source metric": (
+        ["source.name=letters", "source.metric=perplexity"],
+        ["source.metric", "'perplexity'", "'accuracy'", "'loss'"],
+    ),
+    "source without a part to measure on": (
+        ["source.name=letters", "source.split_sizes={'train': 'rest'}"],
+        ["source.split_sizes", "['train']", "'test'"],
+    ),
+    "source columns": (
+        ["source.name=letters", "source.columns={'picture': 'image'}"],
+        ["source.columns", "['picture']"],
+    ),
+    "source task of another head": (
+        ["source.name=letters", "source.task=text_regression"],
+        ["'text_regression'", "'image_classification'", "source.task"],
+    ),
+    "source classes": (
+        ["source.name=letters", "source.options={'num_per_class': 1}"],
+        ["'a', 'b', 'c'"],
+    ),
+    "source class names": (
+        ["source.name=letters", "source.class_names=('x', 'y')"],
+        ["source.class_names", "2 names", "['a', 'b', 'c']"],
     ),
     "model folder": (["model.pretrained=/no/vit"], ["/no/vit", "folder"]),
     "shipped model": (["model.pretrained=jft:letter"], ["jft:letter", "letters_vit"]),

@@ -85,6 +85,9 @@ def test_the_summary_has_the_figures_of_the_run(quicktest):
     assert summary["steps"] == 12
     assert summary["examples_seen"] == 12 * 12 * jax.device_count()
     assert summary["seed"] == 0
+    (warning,) = summary["warnings"]  # of a small model at a high rate
+    assert warning.startswith("drift: ")
+    assert f"warning: {warning}" in quicktest.out
     assert summary["params"]["total"] == summary["params"]["trainable"] > 150_000
     assert set(summary["seconds"]) == {
         "total",

@@ -15,6 +15,8 @@ def get_config() -> Any:
     config.data.split_per_class = True
     config.data.global_batch_size = 16
     config.data.augment = "small_affine"
+    config.source.name = "letters"
+    config.source.options = {"num_per_class": 1, "seed": 1}
 
     # the embeddings come from the base again, the rest from the checkpoint
     config.partition.rules = [
@@ -37,6 +39,4 @@ def get_config() -> Any:
     set_duration(config.checkpoint, save_every_steps=1)
     set_duration(config.evals, eval_every_steps=2)
     config.evals.early_stop_patience = 4
-    config.evals.forgetting = "letters"
-    config.evals.forgetting_options = {"num_per_class": 1, "seed": 1}
     return config

@@ -263,6 +263,31 @@ def test_kills_at_random_moments_change_nothing(runs, unbroken):
         print(f"{len(kills)} kills, {ends} runs that ended alike", flush=True)
 
 
+def test_a_killed_run_replays_what_it_would_have_replayed(runs):
+    """And asks the old head for its answers; both are parts of the loss."""
+    keeps = [
+        "--config.source.options={'num_per_class': 2, 'seed': 1}",
+        "--config.source.split_sizes={'train': 1, 'test': 1}",
+        "--config.source.split_per_class=True",
+        "--config.train.replay.share=0.2",
+        "--config.train.lwf.weight=1.0",
+        "--config.train.grad_accum_steps=1",
+        "--config.train.num_steps=8",
+        "--config.optim.unfreeze.method=none",
+    ]
+    whole, killed = runs.folder / "replays", runs.folder / "replays_killed"
+    ended = runs.run(whole, *keeps)
+    assert ended.status == 0, ended.log
+    assert "replay: 4 letters a step beside 16" in ended.log
+    stepping = strike("jft.train.step:CompiledStep.__call__", 6, "SIGKILL")
+    ended = runs.run(killed, *keeps, strike=stepping)
+    assert ended.status == -signal.SIGKILL, ended.log
+    ended = runs.run(killed, *keeps)
+    assert ended.status == 0, ended.log
+    assert "going on from step" in ended.log
+    assert_same_end(killed, whole)
+
+
 # (function, call, signals, step saved then): of one run, in this order
 STOPS = (
     # of the source, before anything is trained

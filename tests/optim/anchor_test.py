@@ -3,8 +3,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
-from jft.optim import l2_sp, make_optimizer
+from jft import paths
+from jft.optim import l2_sp, make_optimizer, strength_by_rule
+from jft.types import InputError
 
 
 def test_the_pull_is_towards_the_start():
@@ -51,3 +54,46 @@ def test_state_shares_no_buffer_with_the_parameters():
     params = {"w": jnp.ones(2)}
     state = l2_sp(0.1).init(params)
     jax.jit(lambda p, s: (p, s), donate_argnums=(0, 1))(params, state)
+
+
+def test_each_path_is_pulled_as_its_first_rule_says():
+    rules = [("low/.*", 2.0), (r".*/bias", 0.0)]
+    names = ["low/kernel", "low/bias", "high/kernel", "high/bias"]
+    strength = strength_by_rule(rules, otherwise=0.5, anchored=names)
+    start = paths.unflatten({name: jnp.ones(2) for name in names})
+    now = paths.unflatten({name: jnp.array([3.0, 0.0]) for name in names})
+    tx = l2_sp(strength)
+    state = tx.init(start)
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, now), state, now)
+    expected = {"low/kernel": 2.0, "low/bias": 2.0, "high/kernel": 0.5, "high/bias": 0}
+    for name, factor in expected.items():
+        np.testing.assert_allclose(
+            paths.flatten(updates)[name], factor * np.array([2.0, -1.0])
+        )
+    assert sorted(paths.flatten(state.anchor)) == sorted(names[:3])  # 0 keeps nothing
+
+
+def test_make_optimizer_takes_a_strength_of_the_path():
+    tx = make_optimizer(
+        {"a": "all", "b": "all"},
+        optimizer=optax.identity(),
+        learning_rate=0.1,
+        l2_sp={"a": 1.0, "b": 3.0}.__getitem__,
+    )
+    start, now = ({"a": jnp.full(1, x), "b": jnp.full(1, x)} for x in (1.0, 2.0))
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, now), tx.init(start), now)
+    np.testing.assert_allclose(updates["a"], [-0.1], rtol=1e-6)
+    np.testing.assert_allclose(updates["b"], [-0.3], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rules", "otherwise", "words"),
+    [
+        ([("a", -1.0)], 0.0, "expected 0 or more"),
+        ([], -0.5, "-0.5 elsewhere"),
+        ([("c.*", 1.0)], 0.0, "c\\.\\*"),
+    ],
+)
+def test_strengths_that_mean_nothing_are_refused(rules, otherwise, words):
+    with pytest.raises(InputError, match=words):
+        strength_by_rule(rules, otherwise=otherwise, anchored=["a", "b"])

@@ -9,6 +9,7 @@ from jft.optim import (
     all_open,
     chain_thaw,
     is_open,
+    lp_ft,
     normalize_open_at,
     plateau_opening,
     top_down,
@@ -40,6 +41,14 @@ def test_chain_thaw_opens_head_then_each_layer_alone_then_all():
     assert open_groups(open_at, 10) == {0}
     assert open_groups(open_at, 39) == {2}
     assert open_groups(open_at, 40) == everything
+
+
+def test_lp_ft_opens_the_head_and_then_the_rest_at_once():
+    open_at = lp_ft(2, probe_steps=7)
+    assert open_groups(open_at, 0) == open_groups(open_at, 6) == {3}
+    assert open_groups(open_at, 7) == open_groups(open_at, 99) == {0, 1, 2, 3}
+    with pytest.raises(InputError, match="0 steps"):
+        lp_ft(2, probe_steps=0)
 
 
 def test_all_open_is_every_layer_from_the_start():

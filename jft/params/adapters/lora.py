@@ -19,6 +19,7 @@ from jft.models.dropout import drop
 from jft.models.layers import along_last
 from jft.params.adapters.adapter import Adapter, Call, Leaves, Product, key_of, wide
 from jft.params.adapters.targets import ALL_LINEAR, check_patterns, pattern_value
+from jft.params.adapters.thin import thin_product
 from jft.params.quantised import flatten_whole, in_full
 from jft.types import InputError, Params
 
@@ -119,12 +120,12 @@ class Lora(Adapter):
         scale = self.scale(path)
         if "lora_embedding_A" in leaves:
             rows = jnp.take(leaves["lora_embedding_A"], call.x, axis=0, mode="clip")
-            low: jax.Array = rows @ leaves["lora_embedding_B"]
-            return y + scale * low
+            return y + thin_product(scale * rows, leaves["lora_embedding_B"])
         x, words = call.x, call.dropout_words() if self.dropout else None
         if words is not None:
             x = drop(x, words, rate=self.dropout)
-        low = scale * ((x @ _both(leaves, "lora_A")) @ _both(leaves, "lora_B"))
+        low = scale * thin_product(x, _both(leaves, "lora_A"))  # the narrow one
+        low = thin_product(low, _both(leaves, "lora_B"))
         if not self.dora:
             return y + low
         bias = call.base("bias")

@@ -12,7 +12,7 @@ import jft
 from jft import checkpoint, optim, partition, train
 from jft.evals import generate
 from jft.models.remat import with_remat
-from jft.params import adapters
+from jft.params import adapters, interpolate
 from jft.params.adapters import Lora, NormTuning
 from jft.params.quantised import KINDS, flatten_whole, is_quantised
 from jft.paths import flatten
@@ -250,6 +250,8 @@ def test_what_cannot_be_done_is_refused(nf4, model_of, tmp_path):
         jft.quantize(jft.adapt(model_of("bert")[0], NormTuning(), key=KEY), "nf4")
     with pytest.raises(InputError, match=r"'nf3' is no way"):
         jft.quantize(model_of("bert")[0], "nf3")
+    with pytest.raises(InputError, match=r"kernel is quantised, and codes cannot be"):
+        interpolate(model.params, model.params, 0.5)
     with pytest.raises(InputError, match=r"the model is quantised.*jft\.fold"):
         jft.save(tmp_path, model)
 

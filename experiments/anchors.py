@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What holds a run to the model that it comes from, and what of it can be held."""
+
+import dataclasses
+from collections.abc import Callable, Collection
+from typing import Any
+
+import jax
+
+import jft
+from experiments import feed, objective
+from experiments.source_task import LEARN, SourceTask
+from jft import optim, paths, train
+from jft.config import Config, OptimConfig, TrainConfig
+from jft.params import adapters
+from jft.tasks import get_task
+from jft.types import FROZEN, InputError, ParamLabels, Params
+
+
+def check(config: Config) -> None:
+    """Refuse what needs a pre-trained model where there is none.
+
+    Raises:
+      InputError: naming the key.
+    """
+    wanted = {
+        "optim.l2_sp": config.optim.l2_sp,
+        "optim.l2_sp_rules": list(map(list, config.optim.l2_sp_rules)),
+        "optim.ewc.strength": config.optim.ewc.strength,
+        "train.mixout": config.train.mixout,
+    }
+    for key, value in wanted.items():
+        if value and config.model.pretrained is None:
+            raise InputError(
+                f"{key} is {value}, but model.pretrained is None: a model from scratch "
+                "has nothing to return to. Name a checkpoint, or set it to "
+                f"{type(value)()}."
+            )
+    if config.model.reinit_layers and config.model.pretrained is None:
+        raise InputError(
+            f"model.reinit_layers is {config.model.reinit_layers}, but "
+            "model.pretrained is None: all of a model from scratch is drawn new. Name "
+            "a checkpoint, or set it to 0."
+        )
+    if config.optim.ewc.strength:
+        _check_ewc(config)
+
+
+def _check_ewc(config: Config) -> None:
+    settings, source = config.optim.ewc, config.source
+    what = f"optim.ewc.strength is {settings.strength}, but"
+    if source.name is None or LEARN not in {*source.split_sizes, *source.split_paths}:
+        raise InputError(
+            f"{what} the section source names no data to learn from: the pull is by "
+            "how much the source task needs each parameter. Set source.name and a "
+            f"split {LEARN!r}, in source.split_sizes or source.split_paths."
+        )
+    if config.model.reinit_layers:
+        raise InputError(
+            f"{what} model.reinit_layers is {config.model.reinit_layers}: layers that "
+            "are drawn new know nothing of the source task. Set one of them to 0."
+        )
+    task = get_task(source.task or config.data.task)
+    if settings.targets == "model" and task.divergence not in train.DRAWS:
+        raise InputError(
+            f'{what} optim.ewc.targets is "model", and targets of the task '
+            f'{task.name!r} cannot be drawn from it; set optim.ewc.targets to "data".'
+        )
+    if jax.process_count() > 1:
+        raise InputError(
+            f"{what} the Fisher information is computed in one process only, and there "
+            f"are {jax.process_count()}. Run one, with all its devices."
+        )
+
+
+def make_mask(model: jft.Pretrained) -> Callable[[str, Any], bool]:
+    """Whether a leaf has a pre-trained value to return to.
+
+    A newly drawn one has none, nor has what an adapter adds to its base.
+    """
+    base = paths.flatten(adapters.without_adapters(model.params)).keys()
+    known = base - set(model.report.new)
+    return lambda path, leaf: path in known
+
+
+def anchored_paths(
+    model: jft.Pretrained, labels: ParamLabels, *, key: str
+) -> list[str]:
+    """The paths that move and have a pre-trained value.
+
+    Raises:
+      InputError: if there are none, naming the key that needs them.
+    """
+    has_start = make_mask(model)
+    anchored = [
+        path
+        for path, label in paths.flatten(labels).items()
+        if label != FROZEN and has_start(path, None)
+    ]
+    if not anchored:
+        raise InputError(
+            f"{key} holds parameters near their pre-trained values, but none of those "
+            "that move has one: they are new, or an adapter's. Set it to its default, "
+            "or let something of the base move (partition.rules, adapter.also_train)."
+        )
+    return anchored
+
+
+def l2_sp(
+    config: OptimConfig, model: jft.Pretrained, labels: ParamLabels
+) -> float | Callable[[str], float]:
+    """The strength of L2-SP, of all that is anchored or by path."""
+    if not config.l2_sp and not config.l2_sp_rules:
+        return 0.0
+    anchored = anchored_paths(model, labels, key="optim.l2_sp")
+    if not config.l2_sp_rules:
+        return config.l2_sp
+    return optim.strength_by_rule(
+        config.l2_sp_rules, otherwise=config.l2_sp, anchored=anchored
+    )
+
+
+def ewc(config: OptimConfig, model: jft.Pretrained, labels: ParamLabels) -> float:
+    """The strength of EWC, where there is something to pull."""
+    if config.ewc.strength:
+        anchored_paths(model, labels, key="optim.ewc.strength")
+    return config.ewc.strength
+
+
+def mixes(config: TrainConfig, model: jft.Pretrained, labels: ParamLabels) -> bool:
+    """Whether there is mixout, and something to mix."""
+    if config.mixout:
+        anchored_paths(model, labels, key="train.mixout")
+    return config.mixout > 0
+
+
+def source_fisher(
+    config: Config, source: SourceTask, anchored: Collection[str]
+) -> Params:
+    """The Fisher information of the source task, of the examples to learn from."""
+    task, model = source.task, source.model
+    # one example a row
+    settings = dataclasses.replace(source.config.data, batching="length")
+    names = set(anchored)
+    labels = paths.map_with_path(
+        lambda path, _: "anchored" if path in names else FROZEN, model.params
+    )
+    return train.diagonal_fisher(
+        task.make_apply(model.apply_fn),
+        objective.eval_loss(source.config),
+        model.params,
+        labels,
+        feed.make_eval_batches(settings, source.tables[LEARN], model),
+        draw_fn=train.DRAWS[str(task.divergence)]
+        if config.optim.ewc.targets == "model"
+        else None,
+        key=jax.random.fold_in(jax.random.key(config.seed), 1),
+    )

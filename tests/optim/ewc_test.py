@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jft.optim import ewc, make_optimizer, with_fisher
+from jft.types import InputError
+
+
+def test_the_pull_is_the_gradient_of_the_papers_penalty():
+    rng = np.random.default_rng(0)
+    start, now, fisher = ({"w": rng.normal(size=5)} for _ in range(3))
+    fisher["w"] = np.abs(fisher["w"])
+    tx = ewc(0.7)
+    state = with_fisher(tx.init(jax.tree.map(jnp.asarray, start)), fisher)
+
+    def penalty(w):
+        return 0.7 / 2 * np.sum(fisher["w"] * (w - start["w"]) ** 2)
+
+    steps = 1e-3 * np.eye(5)
+    slopes = [(penalty(now["w"] + d) - penalty(now["w"] - d)) / 2e-3 for d in steps]
+    zero = {"w": jnp.zeros(5)}
+    updates, _ = tx.update(zero, state, jax.tree.map(jnp.asarray, now))
+    np.testing.assert_allclose(updates["w"], slopes, rtol=1e-4)
+
+
+def test_without_a_fisher_and_outside_the_mask_nothing_is_pulled():
+    tx = ewc(1.0, lambda path, leaf: path == "body")
+    start = {"body": jnp.ones(1), "head": jnp.ones(1), "hole": None}
+    now = {"body": jnp.zeros(1), "head": jnp.zeros(1), "hole": None}
+    zero = jax.tree.map(jnp.zeros_like, now)
+    state = tx.init(start)
+    assert state.anchor["head"] is state.fisher["head"] is None
+    for given, body in ((state, 0.0), (with_fisher(state, {"body": jnp.ones(1)}), -1)):
+        updates, _ = tx.update(zero, given, now)
+        np.testing.assert_array_equal(updates["body"], [body])
+        np.testing.assert_array_equal(updates["head"], [0.0])
+        assert updates["hole"] is None
+
+
+def test_it_comes_before_the_clip_and_the_moments():
+    labels, start = {"w": "all"}, {"w": jnp.zeros(1)}
+    tx = make_optimizer(
+        labels, optimizer="sgd", learning_rate=1.0, ewc=10.0, clip_norm=0.5,
+        hyperparams={"momentum": 0.9},
+    )  # fmt: skip
+    state = with_fisher(tx.init(start), {"w": jnp.ones(1)})
+    params = {"w": jnp.ones(1)}
+    updates, state = tx.update({"w": jnp.zeros(1)}, state, params)
+    np.testing.assert_allclose(updates["w"], [-0.5], rtol=1e-6)  # clipped
+    updates, _ = tx.update({"w": jnp.zeros(1)}, state, start)
+    assert float(updates["w"][0]) < -0.3  # momentum of the penalty's own gradient
+
+
+def test_closed_groups_are_not_pulled():
+    labels = {"low": "all", "high": "all"}
+    tx = make_optimizer(
+        labels, optimizer="sgd", learning_rate=1.0, ewc=1.0,
+        layer_index={"low": 0, "high": 1}.__getitem__, num_layers=1,
+        open_at={1: 0, 0: 5},
+    )  # fmt: skip
+    start, now = ({k: jnp.full(1, x) for k in labels} for x in (0.0, 1.0))
+    state = with_fisher(tx.init(start), {k: jnp.ones(1) for k in labels})
+    updates, _ = tx.update(
+        jax.tree.map(jnp.zeros_like, now), state, now, step=jnp.zeros((), int)
+    )
+    np.testing.assert_array_equal(updates["low"], [0.0])
+    assert float(updates["high"][0]) < 0
+
+
+def test_half_precision_has_its_fisher_in_float32_and_its_own_updates():
+    start = {"w": jnp.zeros(2, jnp.bfloat16)}
+    tx = ewc(1.0)
+    state = with_fisher(tx.init(start), {"w": np.full(2, 1e-3)})
+    assert state.fisher["w"].dtype == jnp.float32
+    updates, _ = tx.update(start, state, {"w": jnp.ones(2, jnp.bfloat16)})
+    assert updates["w"].dtype == jnp.bfloat16
+
+
+def test_state_shares_no_buffer_with_the_parameters():
+    params = {"w": jnp.ones(2)}
+    state = with_fisher(ewc(0.1).init(params), params)
+    jax.jit(lambda p, s: (p, s), donate_argnums=(0, 1))(params, state)
+
+
+def test_what_does_not_fit_is_refused():
+    params = {"a": jnp.ones(2), "b": jnp.ones(2)}
+    with pytest.raises(InputError, match="strength of EWC is -1"):
+        ewc(-1.0)
+    with pytest.raises(InputError, match="no place for a Fisher"):
+        with_fisher(optax.sgd(0.1).init(params), params)
+    for fisher in ({"a": jnp.ones(2)}, {"a": jnp.ones(2), "b": jnp.ones(3)}):
+        with pytest.raises(InputError, match=r"lacks \['b'\], or has another shape"):
+            with_fisher(ewc(1.0).init(params), fisher)
