@@ -90,7 +90,7 @@ def gradual(config: Any, model: str) -> None:
 def lora(config: Any, model: str) -> None:
     """Thin factors move beside every product, and the new head."""
     config.adapter.method = "lora"
-    config.optim.learning_rate = {"digits": 1e-2, "minilm": 2e-3}[model]
+    config.optim.learning_rate = {"digits": 3e-3, "minilm": 2e-3}[model]
 
 
 def l2_sp(config: Any, model: str) -> None:

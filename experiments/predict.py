@@ -5,11 +5,17 @@
     python -m experiments.predict --model=…/export --texts='so good' --texts='so bad'
     python -m experiments.predict --model=…/export --inputs=sentences.txt
     python -m experiments.predict --model=…/export --inputs=questions.jsonl
+    python -m experiments.predict --model=base --adapter=law=…/adapter \
+        --adapter=news=…/adapter --inputs=questions.jsonl
 
 Writes one JSON object a line, in the order given: what was asked, and the answer: the
 class and the probability of each, the tags of the words, the answer to the question,
 the text that the model writes. A text is a line, or what stands under the task's names
 in an object of a ``.jsonl`` file: ``text``, ``words``, ``question``, ``messages``, ….
+
+Adapters are asked over the one base, without a merged model. What names one of them,
+``{"text": "so good", "adapter": "law"}``, is answered by it, anything else by each of
+them, a line each; the lines say by which.
 """
 
 import dataclasses
@@ -25,14 +31,20 @@ import jax
 from absl import flags
 
 import jft
-from experiments import asked, build, feed, judge, keep, objective
-from jft import data, evals, train
+from experiments import asked, build, feed, judge, keep, objective, several
+from jft import data, evals, processes, train
 from jft.config import Config, new_flags, run_without_config
 from jft.tasks import Task, get_task, task_of_head
 from jft.types import InputError
 
 FLAGS = new_flags()
 keep.define_model_flags(FLAGS)
+ADAPTERS = flags.DEFINE_multi_string(
+    "adapter",
+    [],
+    "An adapter over --model: its folder or Hub id, or name=folder; repeat it.",
+    FLAGS,
+)
 IMAGES = flags.DEFINE_multi_string("images", [], "Files, or folders of them.", FLAGS)
 TEXTS = flags.DEFINE_multi_string("texts", [], "A text; repeat it.", FLAGS)
 INPUTS = flags.DEFINE_string(
@@ -69,17 +81,56 @@ def main() -> None:
             "give texts with --texts or --inputs."
         )
     train.keep_compiled()
-    model, config = keep.load_trained(FLAGS)
-    task = task_of(model, config)
+    models, config = load_models()
+    task = task_of(next(iter(models.values())), config)
     given = {"image": images, "text": lines}
     if [kind for kind in given if given[kind]] != [task.reads]:
         counts = ", ".join(f"{len(x)} {kind}s" for kind, x in given.items())
         raise InputError(f"the model reads {task.reads}s alone; {counts} were given.")
     if images:
-        source: data.Source = asked.ImageFiles(images)
         rows = [{"file": str(file)} for file in images]
     else:
         rows = asked.make_rows(lines, task, pairs=PAIRS.value)
+    chosen = [several.choose_adapters(line, list(models)) for line in images or lines]
+    answers: dict[tuple[int, str], Mapping[str, Any]] = {}
+    for name, model in models.items():
+        mine = [i for i, names in enumerate(chosen) if name in names]
+        said = answer_rows(task, model, [rows[i] for i in mine], config)
+        answers |= {(i, name): one for i, one in zip(mine, said, strict=True)}
+    with open_output(OUTPUT.value) as out:
+        for i, row in enumerate(rows):
+            for name in chosen[i]:
+                by = {several.NAME: name} if ADAPTERS.value else {}
+                line = {**row, **by, **answers[i, name]}
+                print(json.dumps(line, ensure_ascii=False), file=out, flush=True)
+
+
+def load_models() -> tuple[Mapping[str, jft.Pretrained], Config | None]:
+    """The models that the flags name, by adapter, and the config of a run."""
+    if not ADAPTERS.value:
+        model, config = keep.load_trained(FLAGS)
+        return {"": model}, config
+    if FLAGS["model"].value is None:
+        raise InputError(
+            f"--adapter={ADAPTERS.value[0]} was given without --model; name the "
+            "folder of its base. A run has its own adapter."
+        )
+    loaded = processes.together(
+        lambda: several.load_adapted(FLAGS["model"].value, ADAPTERS.value)
+    )
+    return loaded.models, None
+
+
+def answer_rows(
+    task: Task, model: jft.Pretrained, rows: Sequence[asked.Row], config: Config | None
+) -> Sequence[Mapping[str, Any]]:
+    """What a model says of what is asked, see `answer`."""
+    if not rows:
+        return []
+    source: data.Source
+    if task.reads == "image":
+        source = asked.ImageFiles([Path(row["file"]) for row in rows])
+    else:
         source = data.ArraySource(asked.by_column(rows))
     examples = data.make_examples(
         source,
@@ -89,10 +140,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as cache:  # nothing of what is asked stays
         settings = settings_of(task, model, config, cache=cache)
-        answers = answer(task, model, examples, settings)
-    with open_output(OUTPUT.value) as out:
-        for row, said in zip(rows, answers, strict=True):
-            print(json.dumps(row | said, ensure_ascii=False), file=out, flush=True)
+        return answer(task, model, examples, settings)
 
 
 def task_of(model: jft.Pretrained, config: Config | None) -> Task:

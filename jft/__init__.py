@@ -28,18 +28,22 @@ from jft import (
 )
 from jft.adapted import (
     adapt,
+    adapter_head,
     check_foldable,
     fold,
     load_adapter,
     quantize,
     save_adapter,
 )
+from jft.adapter_set import AdapterSet, gather
 from jft.models.classes import with_classes
 from jft.pretrained import Pretrained, init_model, load, save
 
 __all__ = [
+    "AdapterSet",
     "Pretrained",
     "adapt",
+    "adapter_head",
     "check_foldable",
     "checkpoint",
     "config",
@@ -47,6 +51,7 @@ __all__ = [
     "evals",
     "export",
     "fold",
+    "gather",
     "init_model",
     "load",
     "load_adapter",

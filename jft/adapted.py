@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jft import partition
 from jft.export import write_adapter
 from jft.models import make_apply_fn, make_prefix_fn
-from jft.params import adapters
+from jft.params import ADAPTER_FILES, adapters, find_folder
 from jft.params.init import matches_any
 from jft.params.quantised import check_kind, flatten_whole, has_quantised, is_quantised
 from jft.params.quantised_module import (
@@ -25,7 +25,7 @@ from jft.params.quantised_module import (
     dequantize_params,
     quantize_params,
 )
-from jft.paths import unflatten
+from jft.paths import flatten, unflatten
 from jft.pretrained import Pretrained
 from jft.quantised import choose_products
 from jft.types import InputError, Params
@@ -100,12 +100,12 @@ def adapt(
         whole = [p for p in flatten_whole(model.params) if matches_any(rules, p)]
         chosen = adapters.choose_targets(
             targets,
-            _products(model),
+            products_of(model),
             head=_head(model) | adapters.modules_of(whole),
             modules=adapters.modules_of(flatten_whole(model.params)),
         )
     leaves_of = adapter.init(chosen, model.params, key)
-    return _with(model, adapter, adapters.with_adapters(model.params, leaves_of))
+    return with_adapter(model, adapter, adapters.with_adapters(model.params, leaves_of))
 
 
 def fold(model: Pretrained, *, params: Params | None = None) -> Pretrained:
@@ -127,13 +127,15 @@ def fold(model: Pretrained, *, params: Params | None = None) -> Pretrained:
     params = model.params if params is None else params
     if model.adapter is None and not has_quantised(params):
         return model._replace(params=params)
-    products = _products(model)
+    if model.adapter is not None:
+        _check_single(model)
+    products = products_of(model)
     if has_quantised(params):
         shapes = {path: product.shape for path, product in products.items()}
         params = dequantize_params(params, shapes, _dtype_of(params))
     if model.adapter is not None:
         params = adapters.fold(params, model.adapter, products=products)
-    return _plain(model, params)
+    return without_adapter(model, params)
 
 
 def check_foldable(model: Pretrained) -> None:
@@ -142,29 +144,81 @@ def check_foldable(model: Pretrained) -> None:
     Raises:
       InputError: for an adapter that no base could hold.
     """
-    adapters.check_foldable(model.params, _products(model))
+    _check_single(model)
+    adapters.check_foldable(model.params, products_of(model))
 
 
-def load_adapter(folder: str | Path, model: Pretrained) -> Pretrained:
+def load_adapter(
+    name: str | Path,
+    model: Pretrained,
+    *,
+    revision: str | None = None,
+    check_base: bool = True,
+) -> Pretrained:
     """Put an adapter that PEFT or jft wrote on its base.
 
     Args:
-      folder: holds adapter_config.json and adapter_model.safetensors.
+      name: a folder with adapter_config.json and adapter_model.safetensors, or a Hub
+        id, of whose repository these two are fetched, see ``jft.load``.
       model: the base, with the head that the adapter is for.
+      revision: of the Hub's repository; pin a commit for runs to repeat.
+      check_base: refuse a base of other numbers than the one that the adapter was
+        trained over, where jft wrote it: PEFT does not say over which. Hashes the base.
 
     Raises:
       InputError: if the folder holds no adapter, one with options that jft has not, or
         one of another base.
     """
     _check_plain(model)
+    digest = None
+    if check_base:
+        digest = adapters.make_base_digest(flatten(model.params))
+    folder = find_folder(name, revision=revision, files=ADAPTER_FILES)
+    return read_over(folder, model, digest)
+
+
+def adapter_head(name: str | Path, *, revision: str | None = None) -> dict[str, Any]:
+    """Say with which head the base of an adapter is loaded.
+
+    ``base = jft.load("bert-base-uncased", **jft.adapter_head("law"), key=key)``
+
+    Args:
+      name: see `load_adapter`.
+      revision: likewise.
+
+    Returns:
+      Options of ``jft.load``: the task, the classes and the kind of problem; ``{}``
+      where PEFT wrote the adapter, which does not say.
+
+    Raises:
+      InputError: if the folder holds no adapter.
+    """
+    folder = find_folder(name, revision=revision, files=ADAPTER_FILES)
+    return adapters.read_head(folder)
+
+
+def read_over(
+    folder: Path, model: Pretrained, digest: adapters.BaseDigest | None
+) -> Pretrained:
+    """Read an adapter's folder for a base.
+
+    Args:
+      folder: see `load_adapter`.
+      model: the base.
+      digest: the base's, to compare with what the adapter says; None compares nothing.
+    """
     flat = flatten_whole(model.params)
     names = adapters.make_names(model.family, model.task, flat)
     adapter, leaves_of, trained = adapters.read_adapter(
-        folder, model.params, _products(model), names
+        folder, model.params, products_of(model), names
     )
+    if digest is not None:
+        heads = adapters.head_paths(model.family, model.task, flat)
+        adapters.check_base(folder, digest, trained, heads)
     flat |= {path: jnp.asarray(x, flat[path].dtype) for path, x in trained.items()}
     leaves_of = jax.tree.map(jnp.asarray, leaves_of)
-    return _with(model, adapter, adapters.with_adapters(unflatten(flat), leaves_of))
+    params = adapters.with_adapters(unflatten(flat), leaves_of)
+    return with_adapter(model, adapter, params)
 
 
 def save_adapter(
@@ -195,6 +249,7 @@ def save_adapter(
             "the model has no adapter to save; put one on with jft.adapt, or write the "
             "model with jft.save."
         )
+    _check_single(model)
     params = model.params if params is None else params
     return write_adapter(
         directory,
@@ -202,6 +257,7 @@ def save_adapter(
         adapter=model.adapter,
         family=model.family,
         task=model.task,
+        head=_head_options(model),
         base_model=base_model,
         model_card=model_card,
     )
@@ -215,12 +271,28 @@ def _check_plain(model: Pretrained) -> None:
         )
 
 
+def _check_single(model: Pretrained) -> None:
+    if isinstance(model.adapter, adapters.Mixed):
+        raise model.adapter.no_single()
+
+
 def _config(model: Pretrained) -> Any:
     return model.family.config_from_dict(model.config)
 
 
-def _products(model: Pretrained) -> dict[str, adapters.Product]:
+def products_of(model: Pretrained) -> dict[str, adapters.Product]:
+    """What of a model an adapter can reach, see `find_products`."""
     return adapters.find_products(model.family, _config(model), model.task)
+
+
+def _head_options(model: Pretrained) -> dict[str, Any]:
+    """The options of ``jft.load`` that give a base this head."""
+    options: dict[str, Any] = {"task": model.task}
+    if model.class_names:
+        options["class_names"] = list(model.class_names)
+    if problem_type := model.config.get("problem_type"):
+        options["problem_type"] = problem_type
+    return options
 
 
 def _head(model: Pretrained) -> set[str]:
@@ -238,8 +310,16 @@ def _dtype_of(params: Params) -> Any:
     return next(leaf.dtype for leaf in whole if not is_quantised(leaf))
 
 
-def _with(model: Pretrained, adapter: adapters.Adapter, params: Params) -> Pretrained:
-    """The model with an adapter, whose forward reads the adapters' parameters."""
+def with_adapter(
+    model: Pretrained, adapter: adapters.Adapter, params: Params
+) -> Pretrained:
+    """Put an adapter that is there on a plain model.
+
+    Args:
+      model: without an adapter.
+      adapter: the method.
+      params: the model's, with the subtree ``adapters``, which the forward reads.
+    """
     base = adapters.without_adapters(params)
     labels = adapters.label_adapted(
         params, jax.tree.map(lambda _: "base", base), adapter
@@ -256,11 +336,17 @@ def _with(model: Pretrained, adapter: adapters.Adapter, params: Params) -> Pretr
     )
 
 
-def _plain(model: Pretrained, params: Params) -> Pretrained:
-    """The model without its adapter, and not quantised."""
+def without_adapter(model: Pretrained, params: Params) -> Pretrained:
+    """Take a model's adapter off.
+
+    Args:
+      model: has an adapter, or is quantised.
+      params: of the model without, such as the base's.
+    """
     config = _config(model)
+    module = model.family.make_module(config, model.task)
     return _run_by(
-        model.family.make_module(config, model.task),
+        QuantisedModule(module) if has_quantised(params) else module,
         model,
         params=params,
         layer_index=model.family.layer_index(config),

@@ -21,6 +21,7 @@ class Prompt(NamedTuple):
     tokens: Any  # [B, P] int32, padded on the left
     attention_mask: Any  # [B, P] bool, false at padding
     encoder: Mapping[str, Any]  # an encoder's input_ids, attention_mask; or {}
+    adapter_ids: Any | None = None  # [B] int32, of a model of several adapters
 
 
 class CachedModel(NamedTuple):
@@ -48,7 +49,9 @@ def read_prompt(
     variables, hidden = {"params": params}, None
     if model.num_encoder_layers:
         encoded = model.module.apply(
-            variables, prompt.encoder, stop=model.num_encoder_layers + 1
+            variables,
+            {**prompt.encoder, **_own_fields(prompt)},
+            stop=model.num_encoder_layers + 1,
         )
         hidden = {"encoder": encoded["encoder"]}
         fields["decoder_input_ids"] = tokens
@@ -117,6 +120,12 @@ def _cache_fields(
     prompt: Prompt, num_new: int, *, start: Any, stop: Any
 ) -> dict[str, jax.Array]:
     return {
+        **_own_fields(prompt),
         "cache_mask": written_slots(prompt, num_new, stop),
         "cache_index": jnp.asarray(start, jnp.int32),
     }
+
+
+def _own_fields(prompt: Prompt) -> dict[str, Any]:
+    """What each text brings to every call."""
+    return {} if prompt.adapter_ids is None else {"adapter_ids": prompt.adapter_ids}

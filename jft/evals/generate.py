@@ -34,6 +34,7 @@ from jft.evals.decoding import (
 )
 from jft.evals.scores import Written, adjust_scores
 from jft.models import MODELS, Family
+from jft.params.adapters import Mixed
 from jft.types import Batch, InputError, Params
 
 SMALLEST_BUCKET = 16  # lengths are padded to this, or to the next power of two
@@ -84,8 +85,8 @@ def generate(
         settings. ``model._replace(params=…)`` is a model in training.
       batch: ``input_ids [B, L]`` and ``attention_mask [B, L]``, padded on either side
         (without a mask no token is padding); for an encoder-decoder optionally
-        ``decoder_input_ids [B, M]``, what its answers start with. Other fields are not
-        read.
+        ``decoder_input_ids [B, M]``, what its answers start with; and for the model
+        of several adapters ``adapter_ids [B]``. Other fields are not read.
       method: ``"greedy"``, ``"sample"`` or ``"beam"``; None is ``"beam"`` where
         ``num_beams`` is above 1, then ``"sample"`` where the config has ``do_sample``.
       max_new_tokens: the most tokens of a text; 20 where nothing says how many.
@@ -135,6 +136,10 @@ def generate(
     most = family.max_positions(decoder.module.config)
     prompt, width = _make_prompt(decoder, batch, settings, most)
     decoding = read_decoding(settings, method=method, prompt_width=width)
+    adapter = getattr(decoder.module, "adapter", None)
+    if isinstance(adapter, Mixed) and "adapter_ids" in batch:
+        ids = adapter.check_ids(batch["adapter_ids"], num_rows=len(prompt.tokens))
+        prompt = prompt._replace(adapter_ids=ids)
     _check_vocabulary(decoder.module.config, batch, settings)
     _check_given(given, decoding, key)
     _check_length(prompt, decoding, most)

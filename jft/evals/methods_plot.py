@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jft.evals.canvas import BLUE, INK, ORANGE, picture
+from jft.evals.canvas import BLUE, INK, ORANGE, label_ends, picture
 
 History = Sequence[Mapping[str, Any]]  # records {"step": int, "split": str, **floats}
 
@@ -91,6 +91,7 @@ def _draw_curves(
     ax: Any, histories: Mapping[str, Sequence[History]], split: str, name: str
 ) -> None:
     """The mean over the seeds, of the steps that all of them have."""
+    ends = []
     for method, runs in histories.items():
         series = [
             {r["step"]: r[name] for r in records if r["split"] == split}
@@ -100,28 +101,22 @@ def _draw_curves(
         if steps:
             means = [float(np.mean([one[step] for one in series])) for step in steps]
             ax.plot(steps, means, color=_colour(method), linewidth=1.5)
-            ax.annotate(
-                method,
-                (steps[-1], means[-1]),
-                xytext=(3, -2),
-                textcoords="offset points",
-                fontsize=7,
-                color=_colour(method),
-            )
-    ax.margins(x=0.12)
+            ends.append((means[-1], method, _colour(method)))
+    ax.margins(x=0.01)
+    label_ends(ax, ends)
 
 
-# ten colours that differ in hue and in lightness; a method keeps its own
+# they differ in hue or in lightness; a method keeps its own
 _COLOURS = {
     "full": "#B23A48",
     "head": "#6C757D",
     "gradual": "#C77D0A",
     "lora": BLUE,
     "l2_sp": "#7B5EA7",
-    "ewc": "#2A6F97",
+    "ewc": "#0B3C49",
     "lwf": "#8D6A4F",
     "replay": "#2D8659",
-    "lp_ft": "#D1495B",
+    "lp_ft": "#E07BB0",
 }
 
 

@@ -3,6 +3,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import numpy as np
 
 from jft.models import Family
 from jft.params import adapters
-from jft.params.adapters.peft_folder import CONFIG, WEIGHTS
+from jft.params.adapters.peft_folder import BASE_DIGEST, CONFIG, HEAD, WEIGHTS
 from jft.params.init import matches_any
 from jft.params.quantised import flatten_whole
+from jft.paths import flatten
 from jft.types import InputError, Params
 
 
@@ -24,10 +26,14 @@ def write_adapter(
     adapter: adapters.Adapter,
     family: Family,
     task: str,
+    head: Mapping[str, Any],
     base_model: str | None = None,
     model_card: str | None = None,
 ) -> list[Path]:
     """Write an adapter with what moved beside it, such as the head.
+
+    Beside the tensors stand the digest of the base, by which another is told, and what
+    to load the base with.
 
     Args:
       directory: made if absent; other files in it stay.
@@ -35,6 +41,7 @@ def write_adapter(
       adapter: the method.
       family: the model's.
       task: the model's.
+      head: options of ``jft.load`` that give the base this head.
       base_model: the name or folder of the base.
       model_card: becomes README.md.
 
@@ -46,7 +53,8 @@ def write_adapter(
         directory that cannot be written.
     """
     host = jax.device_get(params)
-    flat = flatten_whole(adapters.without_adapters(host))
+    base = adapters.without_adapters(host)
+    flat = flatten_whole(base)
     names = adapters.make_names(family, task, flat)
     leaves_of = adapters.adapters_of(host)
     saved = _saved_modules(adapter, flat, head=adapters.head_rules(family, task))
@@ -66,11 +74,16 @@ def write_adapter(
     tensors = adapters.to_tensors(adapter, leaves_of, trained, names)
     if bad := sorted(key for key, x in tensors.items() if not np.isfinite(x).all()):
         raise InputError(f"not exported: these tensors hold NaN or infinity: {bad}.")
+    digest = adapters.make_base_digest(flatten(base))(
+        {*trained, *adapters.head_paths(family, task, flat)}
+    )
+    notes = {"format": "pt", HEAD: json.dumps(head)}
+    notes |= {} if digest is None else {BASE_DIGEST: digest}
     texts = {CONFIG: json.dumps(config, indent=2, sort_keys=True)}
     if model_card is not None:
         texts["README.md"] = model_card
     try:
-        return _write(Path(directory), tensors, texts)
+        return _write(Path(directory), tensors, texts, notes)
     except OSError as error:
         raise InputError(
             f"the adapter {directory} cannot be written: {error}."
@@ -96,7 +109,10 @@ def _is_in(path: str, modules: set[str]) -> bool:
 
 
 def _write(
-    directory: Path, tensors: dict[str, np.ndarray], texts: dict[str, str]
+    directory: Path,
+    tensors: dict[str, np.ndarray],
+    texts: dict[str, str],
+    notes: dict[str, str],
 ) -> list[Path]:
     from safetensors.numpy import save_file
 
@@ -104,7 +120,7 @@ def _write(
     for name, text in texts.items():
         (directory / f"{name}.tmp").write_text(text, encoding="utf-8")
     weights = directory / f"{WEIGHTS}.tmp"
-    save_file(tensors, weights, metadata={"format": "pt"})
+    save_file(tensors, weights, metadata=notes)
     shutil.copymode(directory / f"{CONFIG}.tmp", weights)  # else its owner's alone
     names = [WEIGHTS, *texts]
     for name in names:  # a file half written never has a name that anybody reads

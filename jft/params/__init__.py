@@ -2,7 +2,7 @@
 """With which numbers? New ones, a checkpoint's, or the one merged into the other."""
 
 from jft.params.average import Soup, greedy_soup, interpolate, uniform_soup
-from jft.params.hub import find_folder
+from jft.params.hub import ADAPTER_FILES, find_folder
 from jft.params.init import abstract_params, init_params
 from jft.params.keys import checkpoint_keys, find_keys
 from jft.params.layout import from_tensor, to_key, to_tensor
@@ -17,6 +17,7 @@ from jft.params.pretrained import (
 )
 
 __all__ = [
+    "ADAPTER_FILES",
     "MergeReport",
     "Soup",
     "StoredTensor",

@@ -10,12 +10,24 @@ from jft.types import InputError
 FILES = (
     "*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.spm", "README.md",
 )  # fmt: skip
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 # the same weights in other formats
 OTHER_COPIES = ("*/*", "consolidated*")
+HOLDS = {  # what the folder of each kind of name holds, for errors
+    FILES: "a Hugging Face model folder (config.json and model.safetensors) or a Hub "
+    "id such as 'google-bert/bert-base-uncased'",
+    ADAPTER_FILES: "an adapter's folder (adapter_config.json and "
+    "adapter_model.safetensors) or a Hub id such as 'somebody/an-adapter'",
+}
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
-def find_folder(name: str | Path, *, revision: str | None = None) -> Path:
+def find_folder(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    files: tuple[str, ...] = FILES,
+) -> Path:
     """Return the folder of a model, downloading it from the Hub if need be.
 
     Files come from huggingface_hub's cache where it has them; ``HF_HUB_OFFLINE=1``
@@ -25,6 +37,7 @@ def find_folder(name: str | Path, *, revision: str | None = None) -> Path:
       name: a folder, or a Hub id such as ``"google-bert/bert-base-uncased"``.
       revision: a branch, tag or commit of the Hub's repository; pin a commit for runs
         that must be repeatable. None is the main branch.
+      files: what of a repository is fetched, ``FILES`` of a model or ``ADAPTER_FILES``.
 
     Returns:
       A folder on this machine.
@@ -41,19 +54,15 @@ def find_folder(name: str | Path, *, revision: str | None = None) -> Path:
             )
         return folder
     if folder.exists() or not HUB_ID.fullmatch(str(name)):
-        raise _no_folder(name)
-    return _download(str(name), revision)
+        raise _no_folder(name, files)
+    return _download(str(name), revision, files)
 
 
-def _no_folder(name: str | Path) -> InputError:
-    return InputError(
-        f"{str(name)!r} is no folder; give the path of a Hugging Face model folder "
-        "(config.json and model.safetensors) or a Hub id such as "
-        "'google-bert/bert-base-uncased'."
-    )
+def _no_folder(name: str | Path, files: tuple[str, ...]) -> InputError:
+    return InputError(f"{str(name)!r} is no folder; give the path of {HOLDS[files]}.")
 
 
-def _download(name: str, revision: str | None) -> Path:
+def _download(name: str, revision: str | None, files: tuple[str, ...]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -71,12 +80,12 @@ def _download(name: str, revision: str | None) -> Path:
             snapshot_download(
                 name,
                 revision=revision,
-                allow_patterns=list(FILES),
+                allow_patterns=list(files),
                 ignore_patterns=list(OTHER_COPIES),
             )
         )
     except HFValidationError as error:
-        raise _no_folder(name) from error
+        raise _no_folder(name, files) from error
     except GatedRepoError as error:
         raise InputError(
             f"{name!r} is gated on the Hub: accept its terms there and log in with "
@@ -87,7 +96,7 @@ def _download(name: str, revision: str | None) -> Path:
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise InputError(
             f"{name!r}{at} is no folder here and not in the Hub's cache, and the Hub "
-            "cannot be reached (or HF_HUB_OFFLINE is set). Give the path of a model "
+            "cannot be reached (or HF_HUB_OFFLINE is set). Give the path of a "
             "folder, or connect once to download it."
         ) from error
     except (RepositoryNotFoundError, EntryNotFoundError) as error:

@@ -96,6 +96,16 @@ def read_tensors(file: Path) -> dict[str, np.ndarray]:
     return read
 
 
+def read_notes(file: Path) -> dict[str, str]:
+    """Read the texts that a safetensors file has beside its tensors.
+
+    Raises:
+      InputError: if it is absent or damaged.
+    """
+    with _open(file) as tensors:
+        return dict(tensors.metadata() or {})
+
+
 def load_pretrained(
     folder: str | Path, family: Family, abstract_params: Params, *, task: str
 ) -> Params:

@@ -8,12 +8,14 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file
 
 import jft
-from experiments import build, evaluate, export, finetune
+from experiments import build, evaluate, export, finetune, predict, several
 from jft.config import AdapterConfig, read_config
-from jft.params.adapters import ADAPTERS
+from jft.params.adapters import ADAPTERS, Lora
+from jft.types import InputError
 
 LORA = (
     "--config.adapter.method=lora",
@@ -121,6 +123,71 @@ def test_settings_that_do_and_do_not_fit(call, tiny, base, tmp_path, flags, said
     if said is None:  # PEFT has (IA)³ and no BitFit
         has_ia3 = "--config.adapter.method=ia3" in flags
         assert (tmp_path / "run" / "export" / "adapter").exists() == has_ia3
+
+
+@pytest.fixture
+def image(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (8, 8), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "0.png")
+    return tmp_path / "0.png"
+
+
+def test_predict_asks_adapters_over_one_base(adapter_run, call, base, image, tmp_path):
+    """As the folded model answers, and with classes of another head."""
+    workdir, _ = adapter_run
+    folded, adapter = workdir / "export", workdir / "export" / "adapter"
+    folder = base.partition("=")[2]
+    other = jft.load(folder, class_names=("x", "y"), key=jax.random.key(0))
+    other = jft.adapt(other, Lora(rank=2), key=jax.random.key(1))
+    jft.save_adapter(tmp_path / "other", other)
+    asked = [f"--images={image}"]
+    result = call(
+        predict,
+        f"--model={folder}",
+        f"--adapter=mine={adapter}",
+        f"--adapter={tmp_path / 'other'}",
+        *asked,
+    )
+    assert result.status == 0, result.err
+    mine, theirs = map(json.loads, result.out.splitlines())
+    assert (mine["adapter"], theirs["adapter"]) == ("mine", "other")
+    alone = json.loads(call(predict, f"--model={folded}", *asked).out)
+    assert mine["class"] == alone["class"]
+    assert mine["probabilities"] == pytest.approx(alone["probabilities"], abs=1e-4)
+    assert set(theirs["probabilities"]) == {"x", "y"}
+    assert theirs["file"] == mine["file"] == str(image)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--model=BASE", "--adapter=a=ONE", "--adapter=a=ONE"], "'a' names another"),
+        (["--model=BASE", "--adapter=a="], "--adapter=name=folder"),
+        (["--model=BASE", "--adapter=BASE"], "is no adapter"),
+        (["--workdir=RUN", "--adapter=ONE"], "without --model"),
+    ],
+)
+def test_adapters_that_predict_refuses(adapter_run, call, base, image, flags, said):
+    workdir, _ = adapter_run
+    words = {
+        "BASE": base.partition("=")[2],
+        "ONE": str(workdir / "export" / "adapter"),
+        "RUN": str(workdir),
+    }
+    for word, value in words.items():
+        flags = [flag.replace(word, value) for flag in flags]
+    result = call(predict, *flags, f"--images={image}")
+    assert result.status == 2, result.err
+    assert said in result.err
+
+
+def test_an_object_names_its_adapter():
+    names = ["law", "news"]
+    assert several.choose_adapters({"text": "a", "adapter": "news"}, names) == ["news"]
+    assert several.choose_adapters({"text": "a"}, names) == names
+    assert several.choose_adapters("a", names) == names
+    with pytest.raises(InputError, match=r"names the adapter 'lw'.*\['law', 'news'\]"):
+        several.choose_adapters({"text": "a", "adapter": "lw"}, names)
 
 
 NF4 = "--config.model.quantize=nf4"

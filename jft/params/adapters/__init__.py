@@ -4,14 +4,17 @@
 from collections.abc import Mapping
 
 from jft.params.adapters.adapter import SUBTREE, Adapter, Product
+from jft.params.adapters.base_digest import BaseDigest, make_base_digest
 from jft.params.adapters.forward import AdaptedModule
 from jft.params.adapters.ia3 import Ia3
 from jft.params.adapters.lora import Lora
+from jft.params.adapters.members import Member, member_of
+from jft.params.adapters.mixed import BASE, Mixed, mix
 from jft.params.adapters.peft_config import from_peft_config, to_peft_config
-from jft.params.adapters.peft_folder import read_adapter
+from jft.params.adapters.peft_folder import check_base, read_adapter, read_head
 from jft.params.adapters.peft_names import Names, make_names
 from jft.params.adapters.peft_tensors import to_tensors
-from jft.params.adapters.products import find_products
+from jft.params.adapters.products import find_products, rows_of_calls
 from jft.params.adapters.targets import (
     ALL_LINEAR,
     check_also_train,
@@ -22,6 +25,7 @@ from jft.params.adapters.tree import (
     adapters_of,
     check_foldable,
     fold,
+    head_paths,
     head_rules,
     label_adapted,
     modules_of,
@@ -29,6 +33,7 @@ from jft.params.adapters.tree import (
     without_adapters,
 )
 from jft.params.adapters.tuning import BitFit, NormTuning
+from jft.params.adapters.weighted import Term, sum_adapters, sum_own
 
 ADAPTERS: Mapping[str, type[Adapter]] = {
     "bitfit": BitFit,
@@ -40,28 +45,42 @@ ADAPTERS: Mapping[str, type[Adapter]] = {
 __all__ = [
     "ADAPTERS",
     "ALL_LINEAR",
+    "BASE",
     "SUBTREE",
     "AdaptedModule",
     "Adapter",
+    "BaseDigest",
     "BitFit",
     "Ia3",
     "Lora",
+    "Member",
+    "Mixed",
     "Names",
     "NormTuning",
     "Product",
+    "Term",
     "adapted_layer_index",
     "adapters_of",
     "check_also_train",
+    "check_base",
     "check_foldable",
     "choose_targets",
     "find_products",
     "fold",
     "from_peft_config",
+    "head_paths",
     "head_rules",
     "label_adapted",
+    "make_base_digest",
     "make_names",
+    "member_of",
+    "mix",
     "modules_of",
     "read_adapter",
+    "read_head",
+    "rows_of_calls",
+    "sum_adapters",
+    "sum_own",
     "to_peft_config",
     "to_tensors",
     "with_adapters",

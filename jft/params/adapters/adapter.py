@@ -38,6 +38,7 @@ class Call(NamedTuple):
     x: jax.Array  # dense: [..., in]; embedding: ids [...]
     base: Callable[[str], Any]  # a parameter of the module by name; None: has it not
     dropout_words: Callable[[], jax.Array | None]  # see `jft.models.dropout.drop`
+    adapter_ids: jax.Array | None = None  # [B]; which of several answers each row
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,13 +5,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from jft.models.dropout import random_words
 from jft.params.adapters.adapter import Adapter, Call, Leaves
-from jft.params.adapters.products import kind_of
 from jft.params.adapters.tree import adapters_of, without_adapters
 from jft.params.quantised import in_full
+from jft.types import InputError
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,30 @@ class AdaptedModule:
         """Run the module, see ``flax.linen.Module.apply``."""
         params = variables["params"]
         base = {**variables, "params": without_adapters(params)}
-        with nn.intercept_methods(_beside(self.adapter, adapters_of(params))):
+        beside = _beside(self.adapter, adapters_of(params), _adapter_ids(args[0]))
+        with nn.intercept_methods(beside):
             return self.module.apply(base, *args, **options)
 
 
-def _beside(adapter: Adapter, leaves_of: Mapping[str, Leaves]) -> Callable[..., Any]:
+def _adapter_ids(batch: Any) -> jax.Array | None:
+    """Which of several adapters answers each row, if the batch says so."""
+    if not isinstance(batch, Mapping) or "adapter_ids" not in batch:
+        return None
+    ids = jnp.asarray(batch["adapter_ids"])
+    sizes = {np.shape(x)[0] for x in jax.tree.leaves(dict(batch)) if np.ndim(x)}
+    if ids.ndim != 1 or not jnp.issubdtype(ids.dtype, jnp.integer) or len(sizes) > 1:
+        raise InputError(
+            f"adapter_ids is {ids.dtype}{list(ids.shape)}, and the fields of the batch "
+            f"have {sorted(sizes)} rows; give whole numbers [B], one for each row."
+        )
+    return ids
+
+
+def _beside(
+    adapter: Adapter,
+    leaves_of: Mapping[str, Leaves],
+    adapter_ids: jax.Array | None,
+) -> Callable[..., Any]:
     """The interceptor: adapted modules answer as the adapter says."""
 
     def intercept(
@@ -54,10 +76,8 @@ def _beside(adapter: Adapter, leaves_of: Mapping[str, Leaves]) -> Callable[..., 
         context: nn.module.InterceptorContext,
     ) -> Any:
         module = context.module
-        if context.method_name != "__call__" or kind_of(module) is None:
-            return run(*args, **kwargs)
         path = "/".join(module.path)
-        if path not in leaves_of:
+        if context.method_name != "__call__" or path not in leaves_of:
             return run(*args, **kwargs)
         call = Call(
             run=run,
@@ -70,6 +90,7 @@ def _beside(adapter: Adapter, leaves_of: Mapping[str, Leaves]) -> Callable[..., 
                 if module.has_rng("dropout")
                 else None
             ),
+            adapter_ids=adapter_ids,
         )
         return adapter.forward(path, call, leaves_of[path])
 

@@ -183,6 +183,12 @@ def both_factors(leaves: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarr
     return a, b
 
 
+def rank_of(leaves: Leaves) -> int:
+    """Of a module, as the shape of its factor tells."""
+    factor = leaves["lora_A" if "lora_A" in leaves else "lora_embedding_A"]
+    return int(factor.shape[-1])
+
+
 def _both(leaves: Leaves, name: str) -> jax.Array:
     """A factor as `both_factors` has it."""
     factor: jax.Array = leaves[name]

@@ -9,7 +9,7 @@ from typing import Any
 
 from jft.params.adapters.adapter import Adapter, Leaves
 from jft.params.adapters.ia3 import Ia3
-from jft.params.adapters.lora import Lora
+from jft.params.adapters.lora import Lora, rank_of
 from jft.params.adapters.peft_names import Names
 from jft.params.adapters.targets import pattern_value
 from jft.params.layout import CONV1D
@@ -201,7 +201,7 @@ def _read_lora(
     alphas = {
         path: float(_value_of(pattern, names.modules[path], alpha)) for path in targets
     }
-    ranks = {path: _rank(leaves) for path, leaves in leaves_of.items()}
+    ranks = {path: rank_of(leaves) for path, leaves in leaves_of.items()}
     adapter = Lora(
         rank=rank,
         alpha=alpha,
@@ -215,12 +215,6 @@ def _read_lora(
     )
     rest = (path for path in sorted(trained) if not adapter.moves(path, targets, ()))
     return dataclasses.replace(adapter, also_train=tuple(map(re.escape, rest)))
-
-
-def _rank(leaves: Leaves) -> int:
-    """Of a module, as the shape of its factor tells."""
-    factor = leaves["lora_A" if "lora_A" in leaves else "lora_embedding_A"]
-    return int(factor.shape[-1])
 
 
 def _names_module(named: Any, name: str) -> bool:

@@ -60,6 +60,36 @@ def find_products(family: Family, config: Any, task: str) -> dict[str, Product]:
     return found
 
 
+def rows_of_calls(module: Any, params: Any, batch: Any) -> dict[str, list[int]]:
+    """How many vectors each module answers, call by call; nothing is computed.
+
+    Args:
+      module: the model's, without adapters.
+      params: its parameters, as arrays or shapes.
+      batch: shapes or arrays.
+    """
+    rows: dict[str, list[int]] = {}
+
+    def watch(
+        run: Callable[..., Any],
+        args: Any,
+        kwargs: Any,
+        context: nn.module.InterceptorContext,
+    ) -> Any:
+        y = run(*args, **kwargs)
+        if context.method_name == "__call__" and isinstance(y, jax.Array):
+            path = "/".join(context.module.path)
+            rows.setdefault(path, []).append(y.size // y.shape[-1])
+        return y
+
+    def trace(params: Any, batch: Any) -> Any:
+        with nn.intercept_methods(watch):
+            return module.apply({"params": params}, batch)
+
+    jax.eval_shape(trace, params, batch)
+    return rows
+
+
 def kind_of(module: Any) -> str | None:
     """What a module is to an adapter, a `Product`'s kind; None: nothing."""
     if isinstance(module, nn.Dense):

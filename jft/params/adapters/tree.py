@@ -58,6 +58,12 @@ def head_rules(family: Family, task: str) -> tuple[str, ...]:
     return family.head_rules(task) if task in HEADS_OF_THEIR_OWN else ()
 
 
+def head_paths(family: Family, task: str, paths: Iterable[str]) -> set[str]:
+    """The parameters of the head that trains beside an adapter."""
+    rules = head_rules(family, task)
+    return {path for path in paths if matches_any(rules, path)}
+
+
 def adapted_layer_index(layer_index: LayerIndex, paths: Iterable[str]) -> LayerIndex:
     """Give each of an adapter's parameters the depth of the module it stands beside.
 

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Adapters that a person names beside a base, and which of them answers what."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import jft
+from jft.types import InputError
+
+NAME = "adapter"  # an object's, for the adapter to ask; an answer's, for the one asked
+
+
+def load_adapted(folder: str, given: Sequence[str]) -> jft.AdapterSet:
+    """Load a base once for each head, and the adapters over it.
+
+    Args:
+      folder: the base.
+      given: adapters, see `name_adapters`.
+    """
+    models, base, heads = {}, None, []
+    for name, where in name_adapters(given).items():
+        head = jft.adapter_head(where)
+        if base is None or head not in heads:
+            base = jft.load(folder, **head, key=jax.random.key(0))
+            heads.append(head)
+        models[name] = jft.load_adapter(where, base)
+    assert base is not None
+    return jft.gather(base, models)
+
+
+def name_adapters(given: Sequence[str]) -> dict[str, str]:
+    """Each adapter's folder or Hub id, by its name.
+
+    >>> name_adapters(["law=runs/a/adapter", "runs/news"])
+    {'law': 'runs/a/adapter', 'news': 'runs/news'}
+    """
+    named: dict[str, str] = {}
+    for one in given:
+        name, equals, where = one.partition("=")
+        if not equals or Path(one).is_dir():  # a folder may have a "=" in its name
+            name, where = Path(one).name, one
+        if not name or not where or name in named:
+            raise InputError(
+                f"--adapter={one} was given"
+                + (f", and {name!r} names another already" * (name in named))
+                + "; give --adapter=folder or --adapter=name=folder, with names that "
+                "differ."
+            )
+        named[name] = where
+    return named
+
+
+def choose_adapters(line: Any, names: Sequence[str]) -> list[str]:
+    """The adapters to ask about a line: the one that an object names, else all."""
+    if not isinstance(line, Mapping) or NAME not in line:
+        return list(names)
+    if line[NAME] not in names:
+        raise InputError(
+            f"an object to ask about names the adapter {line[NAME]!r}; given with "
+            f"--adapter are {sorted(names)}."
+        )
+    return [line[NAME]]
