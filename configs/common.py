@@ -80,6 +80,9 @@ def base_config() -> Any:
                 "tokenizer": None,  # likewise, of texts: a folder, or "train"
                 "tokenizer_options": {},  # of jft.data.train_tokenizer
                 "dtype": "float32",  # of the parameters
+                # int8 or nf4: products that stay as they are, in 8 or 4 bits a number,
+                # for a run with an adapter, or one whose rules leave them frozen
+                "quantize": None,
             },
             "adapter": {
                 # lora, vera, ia3, bottleneck, bitfit or norm: the base stays, and

@@ -93,6 +93,12 @@ def check_config(config: Config) -> None:
             "None: what a model from scratch has drawn would stay random. Name a "
             "checkpoint, or set adapter.method to None."
         )
+    if config.model.quantize is not None and config.model.pretrained is None:
+        raise InputError(
+            f"model.quantize is {config.model.quantize!r}, but model.pretrained is "
+            "None: what has been drawn must train, and what is quantised cannot. Name "
+            "a checkpoint, or set model.quantize to None."
+        )
     if config.data.augment is not None:
         if task.reads != "image":
             raise InputError(
@@ -172,6 +178,7 @@ def load_model(
             key=key,
             dtype=dtype,
             revision=config.revision,
+            quantize=config.quantize,
             reinit_layers=config.reinit_layers,
             **classes,
         )
@@ -345,6 +352,7 @@ def label_params(config: Config, model: jft.Pretrained) -> ParamLabels:
     if model.adapter is not None:
         labels = adapters.label_adapted(model.params, labels, model.adapter)
     partition.check_new_leaves_move(model.report.new, labels)
+    partition.check_quantised_stay(model.params, labels)
     return labels
 
 

@@ -32,6 +32,7 @@ from jft.adapted import (
     check_foldable,
     fold,
     load_adapter,
+    quantize,
     save_adapter,
 )
 from jft.adapter_set import AdapterSet, gather
@@ -59,6 +60,7 @@ __all__ = [
     "params",
     "partition",
     "paths",
+    "quantize",
     "save",
     "save_adapter",
     "tasks",

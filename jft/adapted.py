@@ -14,13 +14,59 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jft import partition
 from jft.export import write_adapter
 from jft.models import make_apply_fn, make_prefix_fn
 from jft.params import ADAPTER_FILES, adapters, find_folder
 from jft.params.init import matches_any
+from jft.params.quantised import check_kind, flatten_whole, has_quantised, is_quantised
+from jft.params.quantised_module import (
+    QuantisedModule,
+    dequantize_params,
+    quantize_params,
+)
 from jft.paths import flatten, unflatten
 from jft.pretrained import Pretrained
+from jft.quantised import choose_products
 from jft.types import InputError, Params
+
+
+def quantize(model: Pretrained, kind: str) -> Pretrained:
+    """Keep a model's products in 8 or 4 bits, for a base that stays as it is.
+
+    The forward dequantises each as it is used, and so does the backward; the adapters
+    beside them and what else moves are in full. Dettmers et al. 2023, "QLoRA", arXiv
+    2305.14314. Embeddings, norms, biases, the head and what was drawn new stay as they
+    are. ``jft.load(…, quantize=kind)`` never has the model in memory in full.
+
+    Args:
+      model: the base, which is not changed; before an adapter is put on.
+      kind: ``"int8"``, a scale an output channel, or ``"nf4"``, see
+        `jft.params.quantised`.
+
+    Returns:
+      The model, in whose ``params`` each such kernel is a dict of arrays.
+
+    Raises:
+      InputError: if the kind is unknown, or the model is quantised or has an adapter.
+    """
+    check_kind(kind)
+    _check_plain(model)
+    if has_quantised(model.params):
+        raise InputError(
+            "the model is quantised already; start from the base, or make it plain "
+            "with jft.fold."
+        )
+    # of a model from scratch all is new, and an adapter would be no answer to it
+    chosen = choose_products(
+        model.family,
+        _config(model),
+        model.task,
+        paths=flatten_whole(model.params),
+        new=model.report.new if model.report.used else (),
+    )
+    params = quantize_params(model.params, chosen, kind)
+    return _run_by(QuantisedModule(model.module), model, params=params)
 
 
 def adapt(
@@ -48,12 +94,13 @@ def adapt(
         adapter = dataclasses.replace(adapter, also_train=rules)
     else:
         rules = adapter.also_train
-        adapters.check_also_train(rules, flatten(model.params))
-    whole = [p for p in flatten(model.params) if matches_any(rules, p)]
+        adapters.check_also_train(rules, flatten_whole(model.params))
+    flat = flatten_whole(model.params)
+    whole = [path for path in flat if matches_any(rules, path)]
     chosen = adapter.choose(
         products_of(model),
         head=_head(model) | adapters.modules_of(whole),
-        modules=adapters.modules_of(flatten(model.params)),
+        modules=adapters.modules_of(flat),
     )
     leaves_of = adapter.init(chosen, model.params, key)
     shared = adapter.init_shared(chosen, key)
@@ -64,8 +111,11 @@ def adapt(
 def fold(model: Pretrained, *, params: Params | None = None) -> Pretrained:
     """Make an adapter part of its base; the answers stay the same.
 
+    A quantised base becomes a plain one: its matrices are dequantised, and the adapter
+    is added to those, not to the numbers that they were before.
+
     Args:
-      model: the model; one without an adapter comes back as it is.
+      model: the model; a plain one without an adapter comes back as it is.
       params: instead of the model's own, such as those of a training state.
 
     Returns:
@@ -75,11 +125,17 @@ def fold(model: Pretrained, *, params: Params | None = None) -> Pretrained:
       InputError: for an adapter that no base could hold.
     """
     params = model.params if params is None else params
-    if model.adapter is None:
+    if model.adapter is None and not has_quantised(params):
         return model._replace(params=params)
-    _check_single(model)
-    folded = adapters.fold(params, model.adapter, products=products_of(model))
-    return without_adapter(model, folded)
+    if model.adapter is not None:
+        _check_single(model)
+    products = products_of(model)
+    if has_quantised(params):
+        shapes = {path: product.shape for path, product in products.items()}
+        params = dequantize_params(params, shapes, _dtype_of(params))
+    if model.adapter is not None:
+        params = adapters.fold(params, model.adapter, products=products)
+    return without_adapter(model, params)
 
 
 def check_foldable(model: Pretrained) -> None:
@@ -153,7 +209,7 @@ def read_over(
       model: the base.
       digest: the base's, to compare with what the adapter says; None compares nothing.
     """
-    flat = flatten(model.params)
+    flat = flatten_whole(model.params)
     names = adapters.make_names(model.family, model.task, flat)
     adapter, read = adapters.read_adapter(
         folder, model.params, products_of(model), names
@@ -244,8 +300,16 @@ def _head_options(model: Pretrained) -> dict[str, Any]:
 def _head(model: Pretrained) -> set[str]:
     """The modules of the head."""
     rules = model.family.head_rules(model.task)
-    paths = (p for p in flatten(model.params) if any(re.fullmatch(r, p) for r in rules))
+    paths = (
+        p for p in flatten_whole(model.params) if any(re.fullmatch(r, p) for r in rules)
+    )
     return adapters.modules_of(paths)
+
+
+def _dtype_of(params: Params) -> Any:
+    """The dtype of a model's parameters, of one that is not quantised."""
+    whole = flatten_whole(adapters.without_adapters(params)).values()
+    return next(leaf.dtype for leaf in whole if not is_quantised(leaf))
 
 
 def with_adapter(
@@ -258,12 +322,18 @@ def with_adapter(
       adapter: the method.
       params: the model's, with the subtree ``adapters``, which the forward reads.
     """
-    base = flatten(adapters.without_adapters(params))
+    base = adapters.without_adapters(params)
+    labels = adapters.label_adapted(
+        params, jax.tree.map(lambda _: "base", base), adapter
+    )
+    partition.check_quantised_stay(params, labels)
     return _run_by(
         adapters.AdaptedModule(model.module, adapter),
         model,
         params=params,
-        layer_index=adapters.adapted_layer_index(model.layer_index, base),
+        layer_index=adapters.adapted_layer_index(
+            model.layer_index, flatten_whole(base)
+        ),
         adapter=adapter,
     )
 
@@ -272,14 +342,16 @@ def without_adapter(model: Pretrained, params: Params) -> Pretrained:
     """Take a model's adapter off.
 
     Args:
-      model: has an adapter.
-      params: of the plain model, such as the base's.
+      model: has an adapter, or is quantised.
+      params: of the model without, such as the base's.
     """
+    config = _config(model)
+    module = model.family.make_module(config, model.task)
     return _run_by(
-        model.module.module,
+        QuantisedModule(module) if has_quantised(params) else module,
         model,
         params=params,
-        layer_index=model.family.layer_index(_config(model)),
+        layer_index=model.family.layer_index(config),
         adapter=None,
     )
 

@@ -26,13 +26,16 @@ def path_str(key_path: Sequence[Any]) -> str:
     return jax.tree_util.keystr(tuple(key_path), simple=True, separator="/")
 
 
-def flatten(tree: Any) -> dict[str, Any]:
+def flatten(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, Any]:
     """Flatten a pytree to ``{path: leaf}`` in tree order; ``None`` is no leaf.
+
+    What ``is_leaf`` holds for is one, as in ``jax.tree.leaves``.
 
     >>> flatten({"a": {"b": 1}, "c": None})
     {'a/b': 1}
     """
-    return {path_str(k): v for k, v in jax.tree_util.tree_leaves_with_path(tree)}
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)
+    return {path_str(key_path): leaf for key_path, leaf in leaves}
 
 
 def unflatten(flat: Mapping[str, T]) -> dict[str, Any]:

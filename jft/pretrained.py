@@ -3,7 +3,7 @@
 
 import gc
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +35,10 @@ from jft.params import (
 )
 from jft.params.adapters import Adapter
 from jft.params.init import matches_any
+from jft.params.quantised import check_kind, has_quantised
+from jft.params.quantised_module import QuantisedModule
 from jft.paths import flatten
+from jft.quantised import Place, choose_products, placing_quantised
 from jft.types import (
     ApplyFn,
     InputError,
@@ -83,6 +86,7 @@ def load(
     dtype: Any = jnp.float32,
     mesh: Mesh | None = None,
     revision: str | None = None,
+    quantize: str | None = None,
 ) -> Pretrained:
     """Load a Hugging Face model, with its own head or a new one.
 
@@ -113,6 +117,8 @@ def load(
       mesh: place each leaf on these devices as ``jft.train.param_shardings`` says;
         None is the default device.
       revision: of the Hub's repository; pin a commit for runs to repeat.
+      quantize: ``"int8"`` or ``"nf4"``: every product but the head's as `jft.quantize`
+        has it, each as it is read, so that the model is never in memory in full.
 
     Returns:
       The model; ``report`` lists what was used, drawn new, and left.
@@ -122,6 +128,8 @@ def load(
         new lacks its key.
     """
     _check_dtype(dtype)
+    if quantize is not None:
+        check_kind(quantize)
     folder = _find(name, revision)
     config = read_config(folder)
     family = family_of(config)
@@ -159,13 +167,14 @@ def load(
         template = init_params(
             family, model_config, task=task, key=key, dtype=dtype, only=drawn
         )
+    place = _make_place(template, mesh, family.tensor_rules)
+    if quantize is not None:
+        paths = flatten(template)
+        new += [path for path in paths if matches_any(reinit, path)]
+        chosen = choose_products(family, model_config, task, paths=paths, new=new)
+        place = placing_quantised(place, chosen, quantize, mesh)
     params, report = merge(
-        stored,
-        template,
-        reinit=reinit,
-        optional=optional,
-        grow=grow,
-        place=_make_place(template, mesh, family.tensor_rules),
+        stored, template, reinit=reinit, optional=optional, grow=grow, place=place
     )
     return _assemble(
         family,
@@ -252,16 +261,22 @@ def save(
 
     Raises:
       InputError: as `jft.export.save_pretrained`, which does the work; or if the
-        model has an adapter.
+        model has an adapter or is quantised.
     """
     if model.adapter is not None:
         raise InputError(
             f"the model has the adapter {model.adapter}; write it apart with "
             "jft.save_adapter, or make it part of the model first, with jft.fold."
         )
+    params = model.params if params is None else params
+    if has_quantised(params):
+        raise InputError(
+            "the model is quantised, and a folder holds plain numbers; make it plain "
+            "first, with jft.fold."
+        )
     return save_pretrained(
         directory,
-        model.params if params is None else params,
+        params,
         config=model.config,
         task=model.task,
         processor=model.processor,
@@ -341,7 +356,7 @@ def _load_processor(folder: Path, family: Family, model_config: Any) -> Any | No
 
 def _make_place(
     template: Params, mesh: Mesh | None, tensor_rules: TensorRules
-) -> Callable[[str, np.ndarray | jax.Array], jax.Array]:
+) -> Place:
     """How a leaf goes to its device; always copied, for numpy's memory is not ours.
 
     Each is waited for, so that no more than one is in memory twice.
@@ -376,6 +391,8 @@ def _assemble(
 ) -> Pretrained:
     model_config = family.config_from_dict(config)
     module = family.make_module(model_config, task)
+    if has_quantised(params):
+        module = QuantisedModule(module)
     names: tuple[str, ...] = ()
     if task in HEADS_WITH_CLASSES:
         names = class_names_of(config, num_classes=model_config.num_labels)

@@ -8,10 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jft.adapted import quantize
 from jft.models.classes import with_classes
 from jft.params import init_params
+from jft.params.quantised import KINDS, flatten_whole, is_quantised
 from jft.paths import flatten
 from jft.pretrained import init_model, load, save
+from jft.train import make_mesh
 from jft.types import InputError
 
 GOLDEN = Path(__file__).parent / "models" / "golden_vit"
@@ -131,6 +134,26 @@ def test_folder_that_is_none_is_refused(tmp_path):
 def test_problem_type_of_the_source_does_not_survive_new_classes():
     config = with_classes({"problem_type": "regression", "num_labels": 1}, ["a", "b"])
     assert config == {"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 0, "b": 1}}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_quantised_as_it_is_loaded_or_afterwards(kind):
+    """To the bit, on a device and on a mesh; a new head is there in full."""
+    new = {"class_names": ["x", "y"], "key": jax.random.key(5)}
+    afterwards = quantize(load(GOLDEN, **new), kind)
+    for mesh in (None, make_mesh(fsdp=2)):
+        loaded = load(GOLDEN, **new, quantize=kind, mesh=mesh)
+        assert type(loaded.module) is type(afterwards.module)
+        jax.tree.map(np.testing.assert_array_equal, loaded.params, afterwards.params)
+        whole = flatten_whole(loaded.params)
+        quantised = {path for path, leaf in whole.items() if is_quantised(leaf)}
+        assert len(quantised) == 2 * 6
+        assert not any(path.startswith("classifier/") for path in quantised)
+    loaded = load(GOLDEN, reinit_layers=1, key=new["key"], quantize=kind)
+    whole = flatten_whole(loaded.params)
+    assert sum(map(is_quantised, whole.values())) == 6  # what is new can train
+    with pytest.raises(InputError, match="'nf3' is no way to quantise"):
+        load("no/such/folder", quantize="nf3")
 
 
 # --- new top blocks -------------------------------------------------------------------

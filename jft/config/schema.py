@@ -111,6 +111,7 @@ class ModelConfig:
     tokenizer: str | None  # a folder of one, or "train"; likewise, of texts
     tokenizer_options: Options  # of jft.data.train_tokenizer
     dtype: Dtype  # of the parameters
+    quantize: Literal["int8", "nf4"] | None  # of the products that stay as they are
 
 
 @dataclass(frozen=True, kw_only=True)

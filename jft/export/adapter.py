@@ -14,6 +14,7 @@ from jft.models import Family
 from jft.params import adapters
 from jft.params.adapters.peft_folder import BASE_DIGEST, CONFIG, HEAD, WEIGHTS
 from jft.params.init import matches_any
+from jft.params.quantised import flatten_whole
 from jft.paths import flatten
 from jft.types import InputError, Params
 
@@ -52,7 +53,8 @@ def write_adapter(
         directory that cannot be written.
     """
     host = jax.device_get(params)
-    flat = flatten(adapters.without_adapters(host))
+    base = adapters.without_adapters(host)
+    flat = flatten_whole(base)
     names = adapters.make_names(family, task, flat)
     leaves_of = adapters.adapters_of(host)
     saved = _saved_modules(adapter, flat, head=adapters.head_rules(family, task))
@@ -73,7 +75,7 @@ def write_adapter(
     tensors = adapters.to_tensors(adapter, leaves_of, shared, trained, names)
     if bad := sorted(key for key, x in tensors.items() if not np.isfinite(x).all()):
         raise InputError(f"not exported: these tensors hold NaN or infinity: {bad}.")
-    digest = adapters.make_base_digest(flat)(
+    digest = adapters.make_base_digest(flatten(base))(
         {*trained, *adapters.head_paths(family, task, flat)}
     )
     notes = {"format": "pt", HEAD: json.dumps(head)}

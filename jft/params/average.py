@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from jft.params.init import matches_any
+from jft.params.quantised import whole_path
 from jft.paths import flatten, map_with_path
 from jft.types import InputError, Params
 
@@ -162,7 +163,12 @@ def weighted_sum(x: Any, x_weight: float, y: Any, y_weight: float) -> Any:
 def check_alike(
     first: dict[str, Any], second: dict[str, Any], shared: Sequence[str]
 ) -> None:
-    """Refuse paths that two models do not both have, in one shape."""
+    """Refuse paths that two models do not both have, in one shape, and codes."""
+    if codes := [path for path in shared if whole_path(path) != path]:
+        raise InputError(
+            f"{whole_path(codes[0])} is quantised, and codes cannot be mixed; make the "
+            "models plain first, with jft.fold."
+        )
     absent = [[p for p in shared if p not in side] for side in (second, first)]
     both = [path for path in shared if path in first and path in second]
     other = {

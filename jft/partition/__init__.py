@@ -3,6 +3,7 @@
 
 from jft.partition.labels import (
     check_new_leaves_move,
+    check_quantised_stay,
     is_trainable,
     label_params,
     num_params,
@@ -13,6 +14,7 @@ from jft.partition.split import Partition, combine, split, split_by
 __all__ = [
     "Partition",
     "check_new_leaves_move",
+    "check_quantised_stay",
     "combine",
     "describe",
     "is_trainable",

@@ -3,14 +3,15 @@
 
 from collections.abc import Iterable
 
-import jax
-
 from jft import paths
+from jft.params.quantised import flatten_whole, kind_of, num_numbers, whole_path
 from jft.types import FROZEN, InputError, ParamLabels, Params
 
 
 def label_params(params: Params, rules: paths.Rules[str]) -> ParamLabels:
     """Label every leaf by the first rule that matches its whole path.
+
+    A quantised matrix is one leaf, at the path it had before.
 
     Args:
       params: any pytree; only its structure is read.
@@ -28,13 +29,13 @@ def label_params(params: Params, rules: paths.Rules[str]) -> ParamLabels:
       >>> label_params({"head": 0.0, "body": 1.0}, [("head", "new"), (".*", "frozen")])
       {'body': 'frozen', 'head': 'new'}
     """
-    labels = paths.match_rules(rules, paths.flatten(params))
+    labels = paths.match_rules(rules, flatten_whole(params))
     if all(label == FROZEN for label in labels.values()):
         raise InputError(
             f"the rules {list(rules)} freeze all {len(labels)} parameters, so nothing "
             'would train; give at least one path a label other than "frozen".'
         )
-    return paths.map_with_path(lambda path, _: labels[path], params)
+    return paths.map_with_path(lambda path, _: labels[whole_path(path)], params)
 
 
 def is_trainable(label: str) -> bool:
@@ -62,6 +63,32 @@ def check_new_leaves_move(new_paths: Iterable[str], param_labels: ParamLabels) -
         )
 
 
+def check_quantised_stay(params: Params, param_labels: ParamLabels) -> None:
+    """Refuse a labelling that lets a quantised matrix move.
+
+    Args:
+      params: any pytree.
+      param_labels: a tree of strings of the same structure.
+
+    Raises:
+      InputError: naming the matrix: codes have no gradient.
+    """
+    labels = paths.flatten(param_labels)
+    for path, matrix in flatten_whole(params).items():
+        kind = kind_of(matrix)
+        label = labels.get(f"{path}/{kind}", FROZEN)
+        if is_trainable(label):
+            raise InputError(
+                f"{path} is quantised ({kind}), so it cannot train, but its label is "
+                f"{label!r}. Put an adapter beside it (jft.adapt; in a config "
+                f'adapter.method), freeze it with a rule such as ("{path}", "frozen"), '
+                "or load the base without quantize (in a config model.quantize)."
+            )
+
+
 def num_params(tree: Params) -> int:
-    """Count the scalars of a tree; ``None`` holes count nothing."""
-    return sum(int(leaf.size) for leaf in jax.tree.leaves(tree))
+    """Count the scalars of a tree; ``None`` holes count nothing.
+
+    The codes of a quantised matrix are its scalars.
+    """
+    return sum(num_numbers(path, x) for path, x in paths.flatten(tree).items())

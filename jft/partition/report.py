@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jft import paths
+from jft.params.quantised import num_numbers
 from jft.partition.labels import is_trainable
 from jft.tables import format_table
 from jft.types import Group, LayerIndex, ParamLabels, Params
@@ -85,7 +86,7 @@ def _totals(rows: Mapping[Row, Sequence[Leaf]]) -> list[str]:
 
 
 def _sizes(leaves: Sequence[Leaf]) -> tuple[int, int]:
-    count = sum(int(leaf.size) for _, leaf in leaves)
+    count = sum(num_numbers(path, leaf) for path, leaf in leaves)
     return count, sum(int(leaf.size) * leaf.dtype.itemsize for _, leaf in leaves)
 
 

@@ -130,8 +130,8 @@ ADVICE = {
     ),
     "trainable": "freeze more in partition.rules, or spread them with train.mesh.fsdp",
     "frozen": (
-        'set train.compute_dtype to "bfloat16", which halves them, or spread them with '
-        "train.mesh.fsdp"
+        'set train.compute_dtype to "bfloat16", which halves them, or model.quantize '
+        'to "nf4" beside an adapter, or spread them with train.mesh.fsdp'
     ),
 }
 

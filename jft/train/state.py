@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jft.partition import combine, split
+from jft.params.quantised import is_quantised
+from jft.partition import check_quantised_stay, combine, split
 from jft.types import ParamLabels, Params
 
 
@@ -49,7 +50,11 @@ def init_state(
 
     Returns:
       The state.
+
+    Raises:
+      InputError: if a quantised matrix would train.
     """
+    check_quantised_stay(params, param_labels)
     trainable, frozen = split(params, param_labels)
     trainable = _copy(trainable)
     if frozen_dtype is not None:
@@ -76,13 +81,17 @@ def _copy(tree: Any) -> Any:
 def cast_floating(tree: Any, dtype: Any) -> Any:
     """Cast the floating-point leaves of a tree and leave the others alone.
 
+    What scales a quantised matrix is one of the others: it is multiplied in float32.
+
     >>> tree = {"w": jnp.ones(1), "n": jnp.ones(1, int)}
     >>> cast_floating(tree, jnp.bfloat16)["w"].dtype
     dtype(bfloat16)
     """
 
     def cast(leaf: Any) -> Any:
+        if is_quantised(leaf):
+            return leaf
         is_float = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
         return jnp.asarray(leaf).astype(dtype) if is_float else leaf
 
-    return jax.tree.map(cast, tree)
+    return jax.tree.map(cast, tree, is_leaf=is_quantised)

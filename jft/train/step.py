@@ -91,7 +91,8 @@ class CompiledStep:
     def flops(self) -> float:
         """Floating-point operations of one step, as the compiler counts them.
 
-        Of losses scored in chunks, it counts one chunk: it cannot know how many.
+        Of losses scored in chunks and of quantised products, it counts one part: it
+        cannot know how many there are.
         """
         return float(self.executable.cost_analysis().get("flops", 0.0))
 

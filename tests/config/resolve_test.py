@@ -67,7 +67,7 @@ def test_json_round_trip_and_digest():
     assert config_digest(resolve(changed(seed=1))) != config_digest(resolve(changed()))
     assert list(json.loads(to_json(config))) == [
         "seed",
-        *("data", "model", "adapter", "partition", "optim"),
+        *("data", "source", "model", "adapter", "partition", "optim"),
         *("train", "checkpoint", "evals", "export"),
     ]
 

@@ -270,3 +270,64 @@ def test_what_cannot_be_folded_leaves_apart(call, tiny, base, tmp_path):
     assert len(ups) == 2 * frozen.num_layers
     assert all(x.any() for x in ups)
     assert adapted.adapter.reduction_factor == 4
+
+
+NF4 = "--config.model.quantize=nf4"
+
+
+def test_a_run_on_a_quantised_base(call, tiny, base, tmp_path):
+    """It resumes bit for bit, writes no codes, and exports both ways."""
+    workdir, again = tmp_path / "run", tmp_path / "again"
+    result = call(finetune, tiny, base, *LORA, NF4, f"--workdir={workdir}")
+    assert result.status == 0, result.err
+    folded = jft.load(workdir / "export")
+    read = build.make_job(build.complete(read_config(workdir))).model
+    own = workdir / "export" / "adapter"
+    plain = jft.load(
+        base.partition("=")[2], class_names=folded.class_names, key=jax.random.key(7)
+    )
+    adapted = jft.load_adapter(own, jft.quantize(plain, "nf4"))
+    batch = {"pixel_values": np.ones((2, 8, 8, 1), np.float32)}
+    one = folded.apply_fn(folded.params, batch, key=None)
+    other = adapted.apply_fn(adapted.params, batch, key=None)
+    np.testing.assert_allclose(one, other, atol=1e-5)
+    jax.tree.map(  # the codes of the run are the base's
+        np.testing.assert_array_equal,
+        read.params["vit"]["encoder"],
+        adapted.params["vit"]["encoder"],
+    )
+    shutil.copytree(workdir, again)
+    (again / "summary.json").unlink()
+    shutil.rmtree(again / "export")
+    (last,) = (p for p in (again / "checkpoints").iterdir() if p.name.endswith("4"))
+    shutil.rmtree(last)
+    result = call(finetune, tiny, base, *LORA, NF4, f"--workdir={again}")
+    assert "going on from step 2" in result.out, result.err
+    name = "export/adapter/adapter_model.safetensors"
+    stored, resumed = load_file(workdir / name), load_file(again / name)
+    jax.tree.map(np.testing.assert_array_equal, stored, resumed)
+    result = call(export, f"--workdir={again}", f"--to={tmp_path / 'to'}")
+    assert result.status == 0, result.err
+    one, other = (
+        load_file(x / "model.safetensors")
+        for x in (workdir / "export", tmp_path / "to")
+    )
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    manifest = next((again / "checkpoints").glob("*4/manifest.json")).read_text()
+    assert "lora_B" in manifest
+    assert "frozen/" not in manifest
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["BASE"], "kernel is quantised (nf4), so it cannot train"),
+        ([], "model.quantize is 'nf4', but model.pretrained is None"),
+        (["BASE", "--config.model.quantize=nf3"], "nf3"),
+    ],
+)
+def test_what_would_train_is_not_quantised(call, tiny, base, tmp_path, flags, said):
+    flags = [NF4, *(base if flag == "BASE" else flag for flag in flags)]
+    result = call(finetune, tiny, *flags, f"--workdir={tmp_path / 'run'}")
+    assert result.status == 2
+    assert said in result.err

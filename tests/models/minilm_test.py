@@ -21,6 +21,16 @@ EDGES = [
     "\t\n ",
     "naïve café\u0301",
 ]
+SENTENCES = [
+    "A man is playing a guitar.",
+    "Someone plays an instrument.",
+    "The stock market fell sharply today.",
+    "I love this film, it made me cry.",
+    "The worst movie I have ever seen.",
+    "Quantum computers may break encryption.",
+    "How do I bake bread without yeast?",
+    "The contract ends in March 2024.",
+]
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +102,24 @@ def test_export_is_the_same_model_to_the_byte(model, folder, tmp_path):
         np.testing.assert_array_equal(tensor, theirs[key])
     tokens = jft.load(tmp_path).processor("a film of rare beauty 😀")["input_ids"]
     assert tokens == model.processor("a film of rare beauty 😀")["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "least", "mean"), [("int8", 0.99, 0.998), ("nf4", 0.9, 0.95)]
+)
+def test_a_quantised_model_puts_sentences_where_it_did(
+    model, folder, kind, least, mean
+):
+    """Without any training; the cosine of each sentence's two embeddings."""
+    batch = dict(model.processor(SENTENCES, padding=True, return_tensors="np"))
+    is_real = batch["attention_mask"][..., None].astype(np.float32)
+
+    def embed(model):
+        run = jax.jit(lambda params: model.apply_fn(params, batch, key=None))
+        hidden = run(model.params)["last_hidden_state"]
+        pooled = np.asarray((hidden * is_real).sum(1) / is_real.sum(1))
+        return pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
+
+    cosine = (embed(model) * embed(jft.load(folder, quantize=kind))).sum(axis=1)
+    assert cosine.min() > least
+    assert cosine.mean() > mean

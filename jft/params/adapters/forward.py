@@ -14,6 +14,7 @@ from jft.models.dropout import random_words
 from jft.params.adapters.adapter import Adapter, Call, Leaves
 from jft.params.adapters.products import groups_of
 from jft.params.adapters.tree import adapters_of, shared_of, without_adapters
+from jft.params.quantised import in_full
 from jft.types import InputError
 
 
@@ -84,7 +85,9 @@ def _beside(
         call = Call(
             run=run,
             x=args[0],
-            base=lambda name: module.get_variable("params", name),
+            base=lambda name: in_full(
+                module.get_variable("params", name), args[0].shape[-1], args[0].dtype
+            ),
             dropout_words=lambda: (
                 random_words(module.make_rng("dropout"))
                 if module.has_rng("dropout")

@@ -26,7 +26,7 @@ from jft.params.adapters.targets import (
     pattern_value,
 )
 from jft.params.adapters.thin import thin_product
-from jft.paths import flatten
+from jft.params.quantised import flatten_whole, in_full
 from jft.types import InputError, Params
 
 START = "_start"  # ends the names of PiSSA's first factors, which never move
@@ -80,12 +80,12 @@ class Lora(Targeted):
         """Draw A, in float32; B is zero. Of an embedding it is the other way round."""
         check_patterns("rank_pattern", self.rank_pattern, products)
         check_patterns("alpha_pattern", self.alpha_pattern, products)
-        flat, made = flatten(params), {}
+        flat, made = flatten_whole(params), {}
         for path, product in products.items():
             rank = pattern_value(self.rank_pattern, path, self.rank)
             _check_rank(path, product, rank)
-            matrix = flat.get(f"{path}/kernel")
-            made[path] = self._draw(path, product, matrix, key_of(key, path))
+            kernel = flat.get(f"{path}/kernel")
+            made[path] = self._draw(path, product, kernel, key_of(key, path))
         return made
 
     def shapes(self, path: str, product: Product) -> dict[str, tuple[int, ...]]:
@@ -108,7 +108,7 @@ class Lora(Targeted):
         lengths = {"lora_magnitude_vector": (num_out,)} if self.dora else {}
         return factors | lengths
 
-    def _draw(self, path: str, product: Product, matrix: Any, key: jax.Array) -> Leaves:
+    def _draw(self, path: str, product: Product, kernel: Any, key: jax.Array) -> Leaves:
         shapes = self.shapes(path, product)
         if product.kind == "embed":
             a, b = shapes.values()
@@ -116,6 +116,8 @@ class Lora(Targeted):
                 "lora_embedding_A": jnp.zeros(a, jnp.float32),
                 "lora_embedding_B": jax.random.normal(key, b, jnp.float32),
             }
+        if self.dora or self.init_method == "pissa":
+            matrix = in_full(kernel, product.shape[0], jnp.float32)
         if self.init_method == "pissa":
             rank = shapes["lora_A"][-1]
             leaves = _leading(matrix, rank, self.scale(path))

@@ -14,7 +14,7 @@ from jft.params.adapters.peft_names import Names
 from jft.params.adapters.peft_tensors import Stored, from_tensors
 from jft.params.hub import ADAPTER_FILES
 from jft.params.pretrained import read_notes, read_optional, read_tensors
-from jft.paths import flatten
+from jft.params.quantised import flatten_whole, is_quantised
 from jft.types import InputError, Params
 
 CONFIG, WEIGHTS = ADAPTER_FILES
@@ -108,8 +108,13 @@ def _check_shapes(
     products: Mapping[str, Product],
 ) -> None:
     """Refuse an adapter that lacks a part, or is of a base with other sizes."""
-    flat = flatten(params)
+    flat = flatten_whole(params)
     for path, array in stored.trained.items():
+        if is_quantised(flat[path]):
+            raise InputError(
+                f"{folder} holds {path}, trained as a whole, and the model has it "
+                "quantised; load the base without quantize."
+            )
         if array.shape != flat[path].shape:
             raise InputError(_other_base(folder, path, array.shape, flat[path].shape))
     for module, leaves in stored.leaves_of.items():

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jft.models import Family
 from jft.params.adapters.adapter import SUBTREE, Adapter, Leaves, Product
 from jft.params.init import matches_any
+from jft.params.quantised import whole_path
 from jft.paths import flatten, map_with_path, unflatten
 from jft.types import FROZEN, InputError, LayerIndex, ParamLabels, Params
 
@@ -127,7 +128,8 @@ def label_adapted(
         if path.startswith(f"{SUBTREE}/"):
             name = path.rpartition("/")[2]
             return FROZEN if name in adapter.still else _own_label(name)
-        moves = matches_any(rules, path) or adapter.moves(path, adapted, norms)
+        whole = whole_path(path)
+        moves = matches_any(rules, whole) or adapter.moves(whole, adapted, norms)
         return label_of[path] if moves else FROZEN
 
     return map_with_path(label, params)

@@ -3,12 +3,16 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 import jft
 from jft import optim, partition, train
 from jft.models import get_family, make_apply_fn, make_prefix_fn
 from jft.params import MergeReport, abstract_params, adapters
+from jft.params.quantised import flatten_whole, is_quantised
+from jft.params.quantised_module import quantize_params
 from jft.paths import flatten
+from jft.quantised import choose_products
 
 # BERT-base but for its words
 ENCODER = {
@@ -21,11 +25,23 @@ ENCODER = {
     "max_position_embeddings": 64,
 }
 
+LLAMA_2_7B = {
+    "model_type": "llama",
+    "vocab_size": 32000,
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "intermediate_size": 11008,
+    "max_position_embeddings": 4096,
+}
 
-def make_encoder():
+
+def make_encoder(num_layers=12):
     """The encoder by its shapes alone: nothing of it is allocated."""
     family, task = get_family("bert"), "sequence_classification"
-    config = jft.with_classes(ENCODER, ["a", "b"])
+    config = {**ENCODER, "num_hidden_layers": num_layers}
+    config = jft.with_classes(config, ["a", "b"])
     model_config = family.config_from_dict(config)
     module = family.make_module(model_config, task)
     return jft.Pretrained(
@@ -39,14 +55,14 @@ def make_encoder():
         generation_config=None,
         class_names=("a", "b"),
         layer_index=family.layer_index(model_config),
-        num_layers=12,
+        num_layers=num_layers,
         family=family,
         report=MergeReport((), (), (), {}),
     )
 
 
-def flops_of(model, labels):
-    """The compiled training step's, of 8 texts of 64 tokens."""
+def compile_step(model, labels):
+    """The training step of 8 texts of 64 tokens."""
     ids = jax.ShapeDtypeStruct((8, 64), jnp.int32)
 
     def loss_fn(outputs, batch):
@@ -60,8 +76,24 @@ def flops_of(model, labels):
         jax.random.key(0),
     )
     step = train.make_train_step(model.apply_fn, loss_fn, tx, labels)
-    program = step.lower(state, {"input_ids": ids}).compile()
-    return program.cost_analysis()["flops"]
+    return step.lower(state, {"input_ids": ids}).compile()
+
+
+def flops_of(model, labels):
+    """The compiled training step's."""
+    return compile_step(model, labels).cost_analysis()["flops"]
+
+
+def quantize(model, kind):
+    """As `jft.quantize`, of shapes."""
+    made = []
+
+    def quantize(params):
+        made.append(jft.quantize(model._replace(params=params), kind))
+        return made[0].params
+
+    params = jax.eval_shape(quantize, model.params)
+    return made[0]._replace(params=params)
 
 
 def test_a_lora_step_costs_at_most_0_70_of_a_full_one():
@@ -88,3 +120,44 @@ def test_a_lora_of_rank_8_is_below_2_percent_of_bert_base():
     own = jax.eval_shape(lambda key: lora.init(chosen, params, key), jax.random.key(0))
     count = partition.num_params
     assert count(own) < 0.02 * count(params)
+
+
+def test_a_step_never_holds_the_numbers_of_a_quantised_base():
+    """Its temporary bytes exceed those of a base in full by less than a matrix's."""
+    base, temporary = make_encoder(num_layers=2), {}
+    for name, model in (("full", base), ("nf4", quantize(base, "nf4"))):
+        adapted = jft.adapt(model, adapters.Lora(rank=8), key=jax.random.key(1))
+        everything = partition.label_params(model.params, [(".*", "all")])
+        labels = adapters.label_adapted(adapted.params, everything, adapted.adapter)
+        memory = compile_step(adapted, labels).memory_analysis()
+        temporary[name] = memory.temp_size_in_bytes
+    numbers = 4 * 2 * 12 * 768**2
+    assert temporary["nf4"] - temporary["full"] < 4 * 4 * 768**2 < numbers / 5
+
+
+def num_bytes(tree):
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("llama-2-7b", 0.29), ("bert-base-uncased", 0.45)]
+)
+def test_bytes_of_a_base_on_4_bits(name, most):
+    """Of its bytes in bfloat16, the whole base's and its products' alone.
+
+    Embeddings stay in full, a fifth of BERT-base and a fiftieth of Llama 2.
+    """
+    if name == "llama-2-7b":
+        family, task = get_family("llama"), "causal_lm"
+        config = family.config_from_dict(LLAMA_2_7B)
+    else:
+        family, task = get_family("bert"), "base"
+        config = family.variants[name]
+    params = abstract_params(family, config, task=task, dtype=jnp.bfloat16)
+    chosen = choose_products(family, config, task, paths=flatten(params))
+    made = jax.eval_shape(lambda params: quantize_params(params, chosen, "nf4"), params)
+    assert num_bytes(made) <= most * num_bytes(params)
+    before, after = flatten(params), flatten_whole(made)
+    codes = {path: leaf for path, leaf in after.items() if is_quantised(leaf)}
+    in_full = num_bytes([before[path] for path in codes])
+    assert num_bytes(codes) <= 0.259 * in_full
