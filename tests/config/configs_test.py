@@ -4,7 +4,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from configs import common, digits
+from configs import common, digits, forgetting
 from experiments import build
 from jft.config import load_config_file, resolve, to_dict, to_steps
 from jft.data import SOURCES
@@ -17,6 +17,10 @@ ARGS = {
     "digits.py": ["", *(f":recipe={name}" for name in digits.RECIPES)],
     "domain_lm.py": ["", ":epochs=3,pretrained=a/bert"],
     "few_shot.py": ["", ":pretrained=a/bert,shots=4"],
+    "forgetting.py": [
+        *(f":method={name}" for name in forgetting.METHODS),
+        *(f":model=minilm,pretrained=a/b,method={x}" for x in forgetting.METHODS),
+    ],
     "letters.py": [""],
     "multi30k_translate.py": ["", ":pretrained=a/marian"],
     "own.py": ["", *(f":task={task},source=jsonl,path=a" for task in TASKS)],
