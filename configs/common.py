@@ -168,7 +168,8 @@ def base_config() -> Any:
                 "enabled": True,
                 "max_shard_size": "5GB",  # of one safetensors file
                 # a run with an adapter: "folded" into the model, "apart" as PEFT has
-                # it, or "both": apart in the folder "adapter"
+                # it, or "both": apart in the folder "adapter". Of a method that cannot
+                # be folded, "both" is "apart"
                 "adapter": "both",
             },
         }

@@ -244,9 +244,21 @@ def add_adapter(
     if adapter is None:
         return model
     adapted = jft.adapt(model, adapter, key=key)
-    if config.export.enabled and config.export.adapter != "apart":
+    if config.export.enabled and exported_as(config, adapted) != "apart":
         jft.check_foldable(adapted)  # not only when the run is over
     return adapted
+
+
+def exported_as(config: Config, model: jft.Pretrained) -> str:
+    """How a run's model leaves: "folded", "apart", or "both".
+
+    What PEFT has not, and a model without an adapter, is one whole. Of a method that
+    cannot be folded "both" is "apart".
+    """
+    adapter, kind = model.adapter, config.export.adapter
+    if adapter is None or adapter.peft_type is None:
+        return "folded"
+    return "apart" if kind == "both" and not adapter.foldable else kind
 
 
 def make_adapter(config: AdapterConfig) -> adapters.Adapter | None:

@@ -4,7 +4,7 @@
     python -m experiments.export --workdir=runs/digits/20260101-120000 --to=digits-vit
 
 With ``--model`` it changes the size of the files or the dtype of a folder. An adapter
-is folded into its base.
+is folded into its base; one that cannot be is written alone.
 """
 
 import jax.numpy as jnp
@@ -27,13 +27,16 @@ def main() -> None:
     """Write the folder and say what is in it."""
     if TO.value is None:
         raise InputError("--to is missing; name the folder to write.")
-    model = jft.fold(keep.load_trained(FLAGS)[0])
-    written = jft.save(
-        TO.value,
-        model,
-        params=train.cast_floating(model.params, jnp.dtype(DTYPE.value)),
-        max_shard_size=MAX_SHARD_SIZE.value,
-    )
+    model, dtype = keep.load_trained(FLAGS)[0], jnp.dtype(DTYPE.value)
+    apart = model.adapter is not None and not model.adapter.foldable
+    if not apart:
+        model = jft.fold(model)
+    params = train.cast_floating(model.params, dtype)
+    if apart:
+        written = jft.save_adapter(TO.value, model, params=params)
+    else:
+        size = MAX_SHARD_SIZE.value
+        written = jft.save(TO.value, model, params=params, max_shard_size=size)
     for file in written:
         print(f"{file} ({file.stat().st_size:,} bytes)")
 

@@ -153,7 +153,7 @@ def write_export(
         },
         versions=versions(),
     )
-    kind = exported_as(job)
+    kind = build.exported_as(config, model)
     if kind != "apart":
         jft.save(
             folder,
@@ -169,15 +169,8 @@ def write_export(
             base_model=base_name(config.model.pretrained),
             model_card=card,
         )
-    if job.task.pipeline == "sentence-similarity":
+    if job.task.pipeline == "sentence-similarity" and kind != "apart":
         export.write_sentence_transformers(folder, max_length=config.data.max_length)
-
-
-def exported_as(job: build.Job) -> str:
-    """How an adapter leaves; what PEFT has not, and a model without, is one whole."""
-    adapter = job.model.adapter
-    has_own_files = adapter is not None and adapter.peft_type is not None
-    return job.config.export.adapter if has_own_files else "folded"
 
 
 def use_of(task: tasks.Task) -> str | None:

@@ -88,7 +88,9 @@ def check_foldable(model: Pretrained) -> None:
     Raises:
       InputError: for an adapter that no base could hold.
     """
-    adapters.check_foldable(model.params, _products(model))
+    if model.adapter is not None:
+        products = _products(model)
+        adapters.check_foldable(model.params, model.adapter, products=products)
 
 
 def load_adapter(folder: str | Path, model: Pretrained) -> Pretrained:

@@ -11,9 +11,18 @@ import pytest
 from safetensors.numpy import load_file
 
 import jft
+from configs import common
 from experiments import build, evaluate, export, finetune
-from jft.config import AdapterConfig, read_config
-from jft.params.adapters import ADAPTERS
+from jft.config import AdapterConfig, read_config, resolve
+from jft.params.adapters import ADAPTERS, BitFit, Lora
+from tests.params.adapters import table
+
+
+class Outside(Lora):
+    """A method that no base could hold."""
+
+    foldable = False
+
 
 LORA = (
     "--config.adapter.method=lora",
@@ -121,3 +130,23 @@ def test_settings_that_do_and_do_not_fit(call, tiny, base, tmp_path, flags, said
     if said is None:  # PEFT has (IA)³ and no BitFit
         has_ia3 = "--config.adapter.method=ia3" in flags
         assert (tmp_path / "run" / "export" / "adapter").exists() == has_ia3
+
+
+@pytest.mark.parametrize(
+    ("adapter", "asked", "expected"),
+    [
+        (Lora(rank=2), "both", "both"),
+        (Lora(rank=2), "apart", "apart"),
+        (Outside(rank=2), "both", "apart"),
+        (Outside(rank=2), "folded", "folded"),  # what `jft.check_foldable` refuses
+        (BitFit(), "apart", "folded"),
+        (None, "both", "folded"),
+    ],
+)
+def test_how_an_adapter_leaves(adapter, asked, expected):
+    config = resolve(common.base_config())
+    asked_for = dataclasses.replace(config.export, adapter=asked)
+    config = dataclasses.replace(config, export=asked_for)
+    model, _ = table.make_model("bert")
+    model = model._replace(adapter=adapter)
+    assert build.exported_as(config, model) == expected

@@ -51,6 +51,7 @@ class Adapter(abc.ABC):
     """
 
     peft_type: ClassVar[str | None] = None  # PEFT's name; None: PEFT has it not
+    foldable: ClassVar[bool] = True  # False: no base could hold what it has learned
     also_train: tuple[str, ...] | None = None
 
     @abc.abstractmethod

@@ -120,8 +120,16 @@ def _own_label(name: str) -> str:
     return "lora_B" if re.fullmatch(r"lora(_embedding)?_B", name) else "adapter"
 
 
-def check_foldable(params: Params, products: Mapping[str, Product]) -> None:
+def check_foldable(
+    params: Params, adapter: Adapter, *, products: Mapping[str, Product]
+) -> None:
     """Refuse what ``fold`` would, before there is anything to fold."""
+    if not adapter.foldable:
+        raise InputError(
+            f"{type(adapter).__name__} adds what no parameter of the base could hold, "
+            "so it cannot be folded. Keep the adapter apart, with jft.save_adapter (in "
+            'a config, export.adapter="apart").'
+        )
     for module in adapters_of(params):
         if products[module].scores:
             raise InputError(
@@ -146,10 +154,11 @@ def fold(
       The base's parameters, each in its dtype.
 
     Raises:
-      InputError: for a table of words that also scores the outputs: the adapter
-        changes the look-up alone, and one table cannot do both.
+      InputError: for a method that no base could hold, and for a table of words that
+        also scores the outputs: the adapter changes the look-up alone, and one table
+        cannot do both.
     """
-    check_foldable(params, products)
+    check_foldable(params, adapter, products=products)
     flat = flatten(without_adapters(params))
     for module, leaves in adapters_of(params).items():
         names = [path for path in flat if path.rpartition("/")[0] == module]

@@ -227,3 +227,17 @@ def test_tied_words_are_not_folded():
         jft.fold(model)
     with pytest.raises(InputError, match="cannot be folded"):
         jft.check_foldable(model)
+
+
+class _Outside(Lora):
+    """A method that no base could hold."""
+
+    foldable = False
+
+
+def test_what_no_base_could_hold_is_not_folded():
+    base, _ = table.make_model("bert")
+    model = jft.adapt(base, _Outside(rank=2), key=jax.random.key(0))
+    for refuse in (jft.fold, jft.check_foldable):
+        with pytest.raises(InputError, match="_Outside adds what no parameter"):
+            refuse(model)
