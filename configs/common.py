@@ -63,7 +63,8 @@ def base_config() -> Any:
                 "dtype": "float32",  # of the parameters
             },
             "adapter": {
-                # lora, ia3, bitfit or norm: the base stays, and little is learned
+                # lora, ia3, bitfit, norm, prompt or prefix: the base stays, and little
+                # is learned
                 "method": None,
                 # lora, ia3: modules by their names, as PEFT's, or regexes over paths
                 "targets": ["all-linear"],
@@ -79,6 +80,11 @@ def base_config() -> Any:
                 "bias": "none",  # lora: the base's biases that move; all, lora_only
                 "init_method": "random",  # lora: or "pissa"
                 "feedforward": [],  # ia3: targets whose inputs are scaled
+                "num_virtual_tokens": 20,  # prompt, prefix: learned, before the text
+                # prompt: they start as words drawn from the vocabulary ("vocab", and
+                # None but for images), as those of prompt_text ("text"), or "normal"
+                "prompt_init": None,
+                "prompt_text": None,
             },
             "partition": {
                 # (regex of a whole parameter path, label), the first match wins;

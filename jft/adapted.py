@@ -49,7 +49,7 @@ def adapt(
     else:
         rules = adapter.also_train
         adapters.check_also_train(rules, flatten(model.params))
-    chosen = {}
+    adapter, chosen = adapter.read_by(model.processor), {}
     if (targets := getattr(adapter, "targets", None)) is not None:
         whole = [p for p in flatten(model.params) if matches_any(rules, p)]
         chosen = adapters.choose_targets(
@@ -58,6 +58,9 @@ def adapt(
             head=_head(model) | adapters.modules_of(whole),
             modules=adapters.modules_of(flatten(model.params)),
         )
+    elif adapter.kinds:
+        products = _products(model)
+        chosen = {p: x for p, x in products.items() if x.kind in adapter.kinds}
     leaves_of = adapter.init(chosen, model.params, key)
     return _with(model, adapter, adapters.with_adapters(model.params, leaves_of))
 
@@ -108,7 +111,7 @@ def load_adapter(folder: str | Path, model: Pretrained) -> Pretrained:
     flat = flatten(model.params)
     names = adapters.make_names(model.family, model.task, flat)
     adapter, leaves_of, trained = adapters.read_adapter(
-        folder, model.params, _products(model), names
+        folder, model.params, _products(model), names, word_scale=_word_scale(model)
     )
     flat |= {path: jnp.asarray(x, flat[path].dtype) for path, x in trained.items()}
     leaves_of = jax.tree.map(jnp.asarray, leaves_of)
@@ -152,6 +155,7 @@ def save_adapter(
         task=model.task,
         base_model=base_model,
         model_card=model_card,
+        word_scale=_word_scale(model),
     )
 
 
@@ -171,6 +175,14 @@ def _products(model: Pretrained) -> dict[str, adapters.Product]:
     return adapters.find_products(model.family, _config(model), model.task)
 
 
+def _word_scale(model: Pretrained) -> float:
+    """What the model multiplies the vectors of its words with."""
+    config = _config(model)
+    if getattr(config, "scale_embedding", False):
+        return float(config.d_model**0.5)
+    return float(getattr(config, "embedding_scale", 1.0))
+
+
 def _head(model: Pretrained) -> set[str]:
     """The modules of the head."""
     rules = model.family.head_rules(model.task)
@@ -185,6 +197,7 @@ def _with(model: Pretrained, adapter: adapters.Adapter, params: Params) -> Pretr
         adapters.AdaptedModule(model.module, adapter),
         model,
         params=params,
+        family=adapters.adapted_family(model.family, adapter),
         layer_index=adapters.adapted_layer_index(model.layer_index, base),
         adapter=adapter,
     )

@@ -106,6 +106,10 @@ class AdapterConfig:
     bias: Literal["none", "all", "lora_only"]  # lora: which biases of the base move
     init_method: Literal["random", "pissa"]  # lora
     feedforward: tuple[str, ...]  # ia3: those of the targets whose inputs are scaled
+    num_virtual_tokens: Count  # prompt, prefix: how many
+    # prompt: what they start as; None: words, or of images random
+    prompt_init: Literal["vocab", "text", "normal"] | None
+    prompt_text: str | None  # prompt, "text": the words
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,14 +10,18 @@ from jft.params.adapters.lora import Lora
 from jft.params.adapters.peft_config import from_peft_config, to_peft_config
 from jft.params.adapters.peft_folder import read_adapter
 from jft.params.adapters.peft_names import Names, make_names
+from jft.params.adapters.peft_prompts import to_peft_prompt
 from jft.params.adapters.peft_tensors import to_tensors
+from jft.params.adapters.prefix import PrefixTuning
 from jft.params.adapters.products import find_products
+from jft.params.adapters.prompt import PromptTuning
 from jft.params.adapters.targets import (
     ALL_LINEAR,
     check_also_train,
     choose_targets,
 )
 from jft.params.adapters.tree import (
+    adapted_family,
     adapted_layer_index,
     adapters_of,
     check_foldable,
@@ -35,6 +39,8 @@ ADAPTERS: Mapping[str, type[Adapter]] = {
     "ia3": Ia3,
     "lora": Lora,
     "norm": NormTuning,
+    "prefix": PrefixTuning,
+    "prompt": PromptTuning,
 }
 
 __all__ = [
@@ -48,7 +54,10 @@ __all__ = [
     "Lora",
     "Names",
     "NormTuning",
+    "PrefixTuning",
     "Product",
+    "PromptTuning",
+    "adapted_family",
     "adapted_layer_index",
     "adapters_of",
     "check_also_train",
@@ -63,6 +72,7 @@ __all__ = [
     "modules_of",
     "read_adapter",
     "to_peft_config",
+    "to_peft_prompt",
     "to_tensors",
     "with_adapters",
     "without_adapters",

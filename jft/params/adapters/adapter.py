@@ -16,28 +16,35 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import numpy as np
 
-from jft.types import Params
+from jft.types import Batch, Params
 
 SUBTREE = "adapters"  # the key of the adapters' parameters, beside the model's
 
 Leaves = dict[str, Any]  # of one module: name -> array
+LeavesOf = Mapping[str, Leaves]  # module -> its leaves
+Forward = Callable[..., Any]  # of batch, LeavesOf and options
 
 
 class Product(NamedTuple):
-    """A module that an adapter can reach: a product with a matrix, or its look-up."""
+    """A module that an adapter can reach: a product with a matrix, or its look-up.
 
-    kind: str  # "dense" or "embed"
-    shape: tuple[int, int]  # of a dense [in, out], of an embedding [V, D]
+    Or a place that only some methods take: an attention, or what embeds images.
+    """
+
+    kind: str  # "dense" or "embed"; "attention" or "images"
+    # of a dense [in, out], an embedding [V, D], keys [G, K], embedded images [L, D]
+    shape: tuple[int, int]
     scores: bool = False  # an embedding that also scores the outputs: tied words
 
 
 class Call(NamedTuple):
     """One use of an adapted module in a forward."""
 
-    run: Callable[[jax.Array], jax.Array]  # the module as the model calls it
-    x: jax.Array  # dense: [..., in]; embedding: ids [...]
+    run: Callable[[Any], jax.Array]  # the module as the model calls it
+    x: Any  # dense: [..., in]; embedding: ids [...]; attention: what it looks at
     base: Callable[[str], Any]  # a parameter of the module by name; None: has it not
     dropout_words: Callable[[], jax.Array | None]  # see `jft.models.dropout.drop`
+    nth: int = 0  # earlier uses of the module in this forward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +59,9 @@ class Adapter(abc.ABC):
 
     peft_type: ClassVar[str | None] = None  # PEFT's name; None: PEFT has it not
     foldable: ClassVar[bool] = True  # False: no base could hold what it has learned
+    packs: ClassVar[bool] = True  # False: needs each text in a row of its own
+    # kinds of places that it takes without being told, see `Product`
+    kinds: ClassVar[tuple[str, ...]] = ()
     also_train: tuple[str, ...] | None = None
 
     @abc.abstractmethod
@@ -67,6 +77,32 @@ class Adapter(abc.ABC):
     @abc.abstractmethod
     def fold(self, path: str, base: Leaves, leaves: Leaves) -> Leaves:
         """Return the module's parameters with the adapter in them, as numpy arrays."""
+
+    def around(
+        self, run: Forward, module: Any, batch: Batch, own: LeavesOf, **options: Any
+    ) -> Any:
+        """The forward of a whole model.
+
+        Args:
+          run: the forward, ``run(batch, own, **options)``, that asks `forward` for what
+            the modules of ``own`` answer.
+          module: the family's.
+          batch: the model's.
+          own: the adapter's parameters, module -> leaves.
+          options: further arguments of ``flax.linen.Module.apply``; ``cached`` of them
+            says whether an earlier call has written a cache.
+        """
+        del module, options["cached"]
+        return run(batch, own, **options)
+
+    def most_tokens(self, most: int) -> int:
+        """How many tokens a text may have, of a model with ``most`` positions."""
+        return most
+
+    def read_by(self, processor: Any) -> "Adapter":
+        """The settings with what the model's tokenizer makes of them."""
+        del processor
+        return self
 
     def moves(
         self, path: str, adapted: Collection[str], norms: Collection[str]

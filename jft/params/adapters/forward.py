@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How adapters reach the layers: linen lets one stand between module and caller."""
 
+import functools
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,9 +10,10 @@ from typing import Any
 from flax import linen as nn
 
 from jft.models.dropout import random_words
-from jft.params.adapters.adapter import Adapter, Call, Leaves
-from jft.params.adapters.products import kind_of
+from jft.params.adapters.adapter import Adapter, Call, LeavesOf
+from jft.params.adapters.products import kind_of, place_of
 from jft.params.adapters.tree import adapters_of, without_adapters
+from jft.types import Batch
 
 
 @dataclass(frozen=True)
@@ -35,16 +38,28 @@ class AdaptedModule:
         task: str = self.module.task
         return task
 
-    def apply(self, variables: Mapping[str, Any], *args: Any, **options: Any) -> Any:
+    def apply(self, variables: Mapping[str, Any], batch: Batch, **options: Any) -> Any:
         """Run the module, see ``flax.linen.Module.apply``."""
         params = variables["params"]
         base = {**variables, "params": without_adapters(params)}
-        with nn.intercept_methods(_beside(self.adapter, adapters_of(params))):
-            return self.module.apply(base, *args, **options)
+
+        def run(batch: Batch, own: LeavesOf, **options: Any) -> Any:
+            with nn.intercept_methods(_beside(self.adapter, own)):
+                return self.module.apply(base, batch, **options)
+
+        return self.adapter.around(
+            run,
+            self.module,
+            batch,
+            adapters_of(params),
+            cached="cache" in variables,
+            **options,
+        )
 
 
-def _beside(adapter: Adapter, leaves_of: Mapping[str, Leaves]) -> Callable[..., Any]:
+def _beside(adapter: Adapter, leaves_of: LeavesOf) -> Callable[..., Any]:
     """The interceptor: adapted modules answer as the adapter says."""
+    uses: Counter[str] = Counter()
 
     def intercept(
         run: Callable[..., Any],
@@ -55,11 +70,11 @@ def _beside(adapter: Adapter, leaves_of: Mapping[str, Leaves]) -> Callable[..., 
         module = context.module
         if context.method_name != "__call__" or kind_of(module) is None:
             return run(*args, **kwargs)
-        path = "/".join(module.path)
+        path = place_of(module)
         if path not in leaves_of:
             return run(*args, **kwargs)
         call = Call(
-            run=run,
+            run=functools.partial(run, **kwargs),
             x=args[0],
             base=lambda name: module.get_variable("params", name),
             dropout_words=lambda: (
@@ -67,7 +82,9 @@ def _beside(adapter: Adapter, leaves_of: Mapping[str, Leaves]) -> Callable[..., 
                 if module.has_rng("dropout")
                 else None
             ),
+            nth=uses[path],
         )
+        uses[path] += 1
         return adapter.forward(path, call, leaves_of[path])
 
     return intercept

@@ -11,6 +11,7 @@ from jft.params.adapters.adapter import Adapter, Leaves
 from jft.params.adapters.ia3 import Ia3
 from jft.params.adapters.lora import Lora
 from jft.params.adapters.peft_names import Names
+from jft.params.adapters.peft_prompts import METHODS
 from jft.params.adapters.targets import pattern_value
 from jft.params.layout import CONV1D
 from jft.types import InputError
@@ -158,7 +159,8 @@ def from_peft_config(
     kind = config.get("peft_type")
     if kind not in known:
         raise InputError(
-            f"adapter_config.json: peft_type is {kind!r}; jft reads {sorted(known)}."
+            f"adapter_config.json: peft_type is {kind!r}; jft reads "
+            f"{sorted(known.keys() | METHODS)}."
         )
     unknown = {
         name: value

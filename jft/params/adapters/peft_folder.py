@@ -10,7 +10,9 @@ import numpy as np
 from jft.params.adapters.adapter import Adapter, Leaves, Product
 from jft.params.adapters.peft_config import from_peft_config
 from jft.params.adapters.peft_names import Names
+from jft.params.adapters.peft_prompts import METHODS, from_peft_prompt
 from jft.params.adapters.peft_tensors import from_tensors
+from jft.params.adapters.prompt import LEAF
 from jft.params.pretrained import read_optional, read_tensors
 from jft.paths import flatten
 from jft.types import InputError, Params
@@ -19,7 +21,12 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def read_adapter(
-    folder: str | Path, params: Params, products: Mapping[str, Product], names: Names
+    folder: str | Path,
+    params: Params,
+    products: Mapping[str, Product],
+    names: Names,
+    *,
+    word_scale: float = 1.0,
 ) -> tuple[Adapter, dict[str, Leaves], dict[str, np.ndarray]]:
     """Read an adapter for a base.
 
@@ -28,6 +35,7 @@ def read_adapter(
       params: the base's parameters, to compare shapes with.
       products: the base's, see `find_products`.
       names: the base's.
+      word_scale: what the base multiplies its words with.
 
     Returns:
       The method, its parameters (module -> leaves), and those of the base that were
@@ -44,8 +52,15 @@ def read_adapter(
             f"{folder} is no adapter: it needs {CONFIG} and {WEIGHTS}, as PEFT's "
             "save_pretrained writes them."
         )
-    leaves_of, trained = from_tensors(read_tensors(folder / WEIGHTS), names)
-    adapter = from_peft_config(config, leaves_of, trained, names)
+    tensors = read_tensors(folder / WEIGHTS)
+    adapter: Adapter
+    if config.get("peft_type") in METHODS:
+        adapter, leaves_of, trained = from_peft_prompt(
+            config, tensors, products, names, word_scale
+        )
+    else:
+        leaves_of, trained = from_tensors(tensors, names)
+        adapter = from_peft_config(config, leaves_of, trained, names)
     _check_shapes(folder, leaves_of, trained, params, products)
     return adapter, leaves_of, trained
 
@@ -77,6 +92,10 @@ def _check_shapes(
 def _fits(name: str, shape: tuple[int, ...], product: Product) -> bool:
     """Whether an adapter's array belongs to a matrix of that size."""
     num_in, num_out = product.shape
+    if name.startswith("prefix_"):
+        return shape[1:] == product.shape
+    if name == LEAF:
+        return len(shape) == 2 and shape[1] == num_out
     if name.endswith("_A"):
         return len(shape) == 2 and shape[0] == num_in
     if name.endswith("_B"):

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jft.models import Family
+from jft.models import Family, vit
+from jft.models.before import Sight
 from jft.models.layers import Embed
 from jft.params.adapters.adapter import Product
 
@@ -40,15 +41,18 @@ def find_products(family: Family, config: Any, task: str) -> dict[str, Product]:
         kind, method = kind_of(context.module), context.method_name
         y = run(*args, **kwargs)
         if kind and method in ("__call__", "attend"):
-            path = "/".join(context.module.path)
+            path = place_of(context.module)
             before = found.get(path)
             scores = method == "attend" or (before is not None and before.scores)
             if kind == "dense":
                 found[path] = Product("dense", (args[0].shape[-1], y.shape[-1]))
-            else:
+            elif kind == "embed":
                 table = context.module
                 shape = (table.num_embeddings, table.features)
                 found[path] = Product("embed", shape, scores)
+            else:
+                shape = (y.key if kind == "attention" else y).shape[-2:]
+                found[path] = Product(kind, shape)
         return y
 
     def trace(key: jax.Array) -> Any:
@@ -64,4 +68,14 @@ def kind_of(module: Any) -> str | None:
     """What a module is to an adapter, a `Product`'s kind; None: nothing."""
     if isinstance(module, nn.Dense):
         return "dense"
+    if isinstance(module, Sight):
+        return None if module.cross else "attention"
+    if isinstance(module, vit.Embeddings):
+        return "images"
     return "embed" if isinstance(module, Embed) else None
+
+
+def place_of(module: Any) -> str:
+    """The path that stands for a module: of what an attention sees, the attention's."""
+    path = module.path[:-1] if isinstance(module, Sight) else module.path
+    return "/".join(path)

@@ -49,6 +49,8 @@ METHODS = {
     "ia3": Method(adapters.Ia3(targets=("all-linear",))),
     "bitfit": Method(adapters.BitFit(), adds=False),
     "norm": Method(adapters.NormTuning(), adds=False),
+    "prompt": Method(adapters.PromptTuning(num_virtual_tokens=3)),
+    "prefix": Method(adapters.PrefixTuning(num_virtual_tokens=3)),
 }
 FAMILIES = (*TABLE, "vit")
 
