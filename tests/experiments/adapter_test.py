@@ -164,7 +164,14 @@ def test_a_prompt_trains_resumes_and_leaves_alone(call, tiny, base, tmp_path):
     ("flags", "said"),
     [
         (["--config.export.adapter=folded"], 'export.adapter="apart"'),
-        (["--config.train.cache.use=on"], "a prompt makes the texts longer"),
+        (
+            [
+                "--config.train.cache.use=on",
+                "--config.optim.unfreeze.method=top_down",
+                "--config.data.augment=None",
+            ],
+            "a prompt makes the texts longer",
+        ),
         (["--config.adapter.prompt_init=vocab"], "images have no words"),
     ],
 )
