@@ -54,6 +54,20 @@ def test_a_prompt_of_words_is_these_words(model_type):
     assert np.abs(one - answer(model, model.params, batch)).max() > 1e-2
 
 
+def test_a_decoder_reads_the_text_without_the_prompt():
+    """Where it has no text of its own."""
+    model, batch = table.make_model("t5", "question_answering")
+    adapted = with_words(model)
+    start = model.module.config.decoder_start_token_id
+    ids = np.pad(batch["input_ids"][:, :-1], ((0, 0), (1, 0)), constant_values=start)
+    other = {**longer(batch), "decoder_input_ids": ids}
+    np.testing.assert_allclose(
+        answer(adapted, adapted.params, batch),
+        answer(model, model.params, other),
+        atol=1e-5,
+    )
+
+
 @pytest.mark.parametrize(
     ("model_type", "task"),
     [("bert", "base"), ("gpt2", "causal_lm"), ("t5", "base"), ("bert", "masked_lm")],
