@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import numpy as np
 
-from jft.types import Batch, Params
+from jft.types import Params
 
 SUBTREE = "adapters"  # the key of the adapters' parameters, beside the model's
 
@@ -79,7 +79,7 @@ class Adapter(abc.ABC):
         """Return the module's parameters with the adapter in them, as numpy arrays."""
 
     def around(
-        self, run: Forward, module: Any, batch: Batch, own: LeavesOf, **options: Any
+        self, run: Forward, module: Any, batch: Any, own: LeavesOf, **options: Any
     ) -> Any:
         """The forward of a whole model.
 

@@ -13,7 +13,6 @@ from jft.models.dropout import random_words
 from jft.params.adapters.adapter import Adapter, Call, LeavesOf
 from jft.params.adapters.products import kind_of, place_of
 from jft.params.adapters.tree import adapters_of, without_adapters
-from jft.types import Batch
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,12 @@ class AdaptedModule:
         task: str = self.module.task
         return task
 
-    def apply(self, variables: Mapping[str, Any], batch: Batch, **options: Any) -> Any:
+    def apply(self, variables: Mapping[str, Any], batch: Any, **options: Any) -> Any:
         """Run the module, see ``flax.linen.Module.apply``."""
         params = variables["params"]
         base = {**variables, "params": without_adapters(params)}
 
-        def run(batch: Batch, own: LeavesOf, **options: Any) -> Any:
+        def run(batch: Any, own: LeavesOf, **options: Any) -> Any:
             with nn.intercept_methods(_beside(self.adapter, own)):
                 return self.module.apply(base, batch, **options)
 
