@@ -85,8 +85,8 @@ def base_config() -> Any:
                 "quantize": None,
             },
             "adapter": {
-                # lora, vera, ia3, bottleneck, bitfit or norm: the base stays, and
-                # little is learned. A setting of another method is refused
+                # lora, vera, ia3, bottleneck, bitfit, norm, prompt or prefix: the base
+                # stays, and little is learned. A setting of another method is refused
                 "method": None,
                 # lora, vera, ia3: modules by name, as PEFT's, or regexes over paths
                 "targets": ["all-linear"],
@@ -107,6 +107,11 @@ def base_config() -> Any:
                 "placement": "houlsby",
                 "reduction_factor": 16,  # bottleneck: the width over the narrow one
                 "nonlinearity": "relu",  # bottleneck: in jft.models.activations
+                "num_virtual_tokens": 20,  # prompt, prefix: learned, before the text
+                # prompt: they start as words drawn from the vocabulary ("vocab", and
+                # None but for images), as those of prompt_text ("text"), or "normal"
+                "prompt_init": None,
+                "prompt_text": None,
             },
             "partition": {
                 # (regex of a whole parameter path, label), the first match wins;

@@ -183,6 +183,8 @@ def why_not(job: build.Job) -> str | None:
         return "the lowest layer moves from the start"
     if config.data.augment is not None or job.task.make_augment is not None:
         return "each epoch changes its examples at random"
+    if job.model.adapter is not None and not job.model.adapter.packs:
+        return "a prompt makes the texts longer"
     if config.data.batching == "pack" and job.task.packs:
         return "several texts share a row for good"
     if config.train.teacher.model is not None:

@@ -319,6 +319,11 @@ def check_packing(config: Config, model: jft.Pretrained) -> None:
             'rows with others of their batch; set batching to "length", or '
             "grad_accum_steps to 1."
         )
+    if model.adapter is not None and not model.adapter.packs:
+        raise InputError(
+            'data.batching is "pack", but a prompt (adapter.method) stands before the '
+            'one text of a row; set batching to "length".'
+        )
     if not can_pack(task, model):
         raise InputError(
             f'data.batching is "pack", but {model.family.model_type} models cannot '

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jft import partition
 from jft.export import write_adapter
-from jft.models import make_apply_fn, make_prefix_fn
+from jft.models import get_family, make_apply_fn, make_prefix_fn
 from jft.params import ADAPTER_FILES, adapters, find_folder
 from jft.params.init import matches_any
 from jft.params.quantised import check_kind, flatten_whole, has_quantised, is_quantised
@@ -95,6 +95,7 @@ def adapt(
     else:
         rules = adapter.also_train
         adapters.check_also_train(rules, flatten_whole(model.params))
+    adapter = adapter.read_by(model.processor)
     flat = flatten_whole(model.params)
     whole = [path for path in flat if matches_any(rules, path)]
     chosen = adapter.choose(
@@ -212,7 +213,11 @@ def read_over(
     flat = flatten_whole(model.params)
     names = adapters.make_names(model.family, model.task, flat)
     adapter, read = adapters.read_adapter(
-        folder, model.params, products_of(model), names
+        folder,
+        model.params,
+        products_of(model),
+        names,
+        word_scale=_word_scale(model),
     )
     if digest is not None:
         heads = adapters.head_paths(model.family, model.task, flat)
@@ -262,6 +267,7 @@ def save_adapter(
         head=_head_options(model),
         base_model=base_model,
         model_card=model_card,
+        word_scale=_word_scale(model),
     )
 
 
@@ -295,6 +301,14 @@ def _head_options(model: Pretrained) -> dict[str, Any]:
     if problem_type := model.config.get("problem_type"):
         options["problem_type"] = problem_type
     return options
+
+
+def _word_scale(model: Pretrained) -> float:
+    """What the model multiplies the vectors of its words with."""
+    config = _config(model)
+    if getattr(config, "scale_embedding", False):
+        return float(config.d_model**0.5)
+    return float(getattr(config, "embedding_scale", 1.0))
 
 
 def _head(model: Pretrained) -> set[str]:
@@ -331,6 +345,7 @@ def with_adapter(
         adapters.AdaptedModule(model.module, adapter),
         model,
         params=params,
+        family=adapters.adapted_family(model.family, adapter),
         layer_index=adapters.adapted_layer_index(
             model.layer_index, flatten_whole(base)
         ),
@@ -351,6 +366,7 @@ def without_adapter(model: Pretrained, params: Params) -> Pretrained:
         QuantisedModule(module) if has_quantised(params) else module,
         model,
         params=params,
+        family=get_family(model.family.model_type),
         layer_index=model.family.layer_index(config),
         adapter=None,
     )

@@ -218,7 +218,8 @@ def _over(base: Pretrained, name: str, model: Pretrained) -> Pretrained:
             "that jft.adapt or jft.load_adapter returned."
         )
     flat, theirs = (flatten(adapters.without_adapters(x.params)) for x in (base, model))
-    if (base.family, base.task, set(flat)) != (model.family, model.task, set(theirs)):
+    kinds = [(x.family.model_type, x.task) for x in (base, model)]
+    if kinds[0] != kinds[1] or set(flat) != set(theirs):
         raise InputError(
             f"the model {name!r} has another base: a {model.family.model_type} for "
             f"{model.task!r}, and here is a {base.family.model_type} for "

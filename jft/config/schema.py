@@ -135,6 +135,10 @@ class AdapterConfig:
     placement: Literal["houlsby", "pfeiffer"]  # bottleneck: see Bottleneck
     reduction_factor: Count  # bottleneck: the block's width over the narrow layer's
     nonlinearity: str  # bottleneck: a name in jft.models.activations.ACTIVATIONS
+    num_virtual_tokens: Count  # prompt, prefix: how many
+    # prompt: what they start as; None: words, or of images random
+    prompt_init: Literal["vocab", "text", "normal"] | None
+    prompt_text: str | None  # prompt, "text": the words
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,7 @@ def write_adapter(
     head: Mapping[str, Any],
     base_model: str | None = None,
     model_card: str | None = None,
+    word_scale: float = 1.0,
 ) -> list[Path]:
     """Write an adapter with what moved beside it, such as the head.
 
@@ -44,6 +45,7 @@ def write_adapter(
       head: options of ``jft.load`` that give the base this head.
       base_model: the name or folder of the base.
       model_card: becomes README.md.
+      word_scale: what the model multiplies its words with.
 
     Returns:
       The files written: adapter_config.json, adapter_model.safetensors, and the card.
@@ -63,16 +65,20 @@ def write_adapter(
         for path, leaf in flat.items()
         if _is_in(path, saved) or adapter.moves(path, leaves_of, ())
     }
-    config = adapters.to_peft_config(
-        adapter,
-        adapted=leaves_of,
-        saved=saved,
-        names=names,
-        task=task,
-        base_model=base_model,
-    )
-    shared = adapters.shared_of(host)
-    tensors = adapters.to_tensors(adapter, leaves_of, shared, trained, names)
+    options: dict[str, Any] = {
+        "saved": saved,
+        "names": names,
+        "task": task,
+        "base_model": base_model,
+    }
+    if isinstance(adapter, adapters.PromptTuning | adapters.PrefixTuning):
+        config, tensors = adapters.to_peft_prompt(
+            adapter, leaves_of, trained, word_scale=word_scale, **options
+        )
+    else:
+        config = adapters.to_peft_config(adapter, adapted=leaves_of, **options)
+        shared = adapters.shared_of(host)
+        tensors = adapters.to_tensors(adapter, leaves_of, shared, trained, names)
     if bad := sorted(key for key, x in tensors.items() if not np.isfinite(x).all()):
         raise InputError(f"not exported: these tensors hold NaN or infinity: {bad}.")
     digest = adapters.make_base_digest(flatten(base))(

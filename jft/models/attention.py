@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from jft.models.before import Seen, Sight, num_before
 from jft.models.dropout import Dropout
 from jft.models.layers import Init, at_least_float32, dense
 from jft.models.mixing import mix_values
@@ -64,6 +65,8 @@ def causal_mask(
 ) -> jax.Array:
     """Each token looks at itself and those before it: ``[B or 1, 1, L, S]``.
 
+    The keys are also those that stand before the text, see `jft.models.before`.
+
     Args:
       batch: the field ``ids [B, L]``; optionally ``padding [B, L]``, the fields of
         packed rows, or the cache's.
@@ -73,8 +76,12 @@ def causal_mask(
     """
     length = batch[ids].shape[1]
     keys = padding_mask(batch, "cache_mask" if "cache_mask" in batch else padding)
-    start = first_position(batch)
+    start, before = first_position(batch), num_before(batch)
     num_keys = length if keys is None else keys.shape[-1]
+    if before:
+        start, num_keys = start + before, num_keys + before
+    if before and keys is not None:
+        keys = jnp.pad(keys, [(0, 0)] * 3 + [(before, 0)], constant_values=True)
     distance = (start + jnp.arange(length))[:, None] - jnp.arange(num_keys)[None]
     allowed = distance >= 0
     if window is not None:
@@ -86,10 +93,14 @@ def causal_mask(
 def token_positions(
     batch: Mapping[str, Any], ids: str = "input_ids", name: str = "position_ids"
 ) -> jax.Array:
-    """The batch's positions, or counted from the cache's slot: ``[B or 1, L]``."""
+    """The batch's positions, or counted from the cache's slot: ``[B or 1, L]``.
+
+    Both count from what stands before the text, see `jft.models.before`.
+    """
+    before = num_before(batch)
     if name in batch:
-        return jnp.asarray(batch[name], jnp.int32)
-    return (first_position(batch) + jnp.arange(batch[ids].shape[1]))[None]
+        return jnp.asarray(batch[name], jnp.int32) + before
+    return (first_position(batch) + jnp.arange(batch[ids].shape[1]) + before)[None]
 
 
 def split_heads(x: jax.Array, num_heads: int) -> jax.Array:
@@ -111,6 +122,7 @@ def attend(
     scale: float,
     bias: jax.Array | None = None,
     softcap: float | None = None,
+    cross: bool = False,
     dropout_rate: float = 0.0,
     deterministic: bool = True,
 ) -> jax.Array:
@@ -122,14 +134,17 @@ def attend(
       value: ``[B, S, G, K]``.
       mask: boolean ``[B or 1, 1, L or 1, S]``; None lets all look at all.
       scale: factor of the scores.
-      bias: added to the scaled scores, ``[B or 1, H or 1, L, S]``.
+      bias: added to the scaled scores, ``[B or 1, H or 1, L, S]``; it may have columns
+        for what stands before, see `jft.models.before`.
       softcap: bounds the scaled scores softly, ``c tanh(s / c)``; before bias and mask.
+      cross: the keys are another text's.
       dropout_rate: of the probabilities.
       deterministic: False drops out; call inside a compact method then.
 
     Returns:
       ``[B, L, H, K]``.
     """
+    key, value, mask, bias = Sight(cross)(Seen(key, value, mask, bias))
     batch, length, heads, width = query.shape
     groups, num_keys = key.shape[2], key.shape[1]
     q = (query * jnp.asarray(scale, query.dtype)).transpose(0, 2, 1, 3)

@@ -26,6 +26,7 @@ from jft.models.attention import (
     with_cache,
 )
 from jft.models.bart_config import BartConfig, read_config
+from jft.models.before import num_before
 from jft.models.dropout import Dropout, dropout
 from jft.models.encoder_decoder import (
     Hidden,
@@ -89,6 +90,7 @@ class Attention(nn.Module):
             value,
             mask=mask,
             scale=(width // self.num_heads) ** -0.5,
+            cross=self.cross,
             dropout_rate=cfg.attention_dropout,
             deterministic=deterministic,
         )
@@ -174,13 +176,14 @@ class Side(nn.Module):
     ) -> jax.Array:
         """Map ids ``[B, L]`` to ``[B, L, D]``."""
         cfg = self.config
-        check_length(ids.shape[1], cfg.max_position_embeddings)
+        before = num_before(batch) if self.causal else 0
+        check_length(ids.shape[1] + before, cfg.max_position_embeddings)
         x = table(ids)
         if cfg.scale_embedding:
             x = x * cfg.d_model**0.5
         positions = jnp.arange(ids.shape[1])
         if self.causal:
-            positions = positions + first_position(batch)
+            positions = positions + first_position(batch) + before
         x = x + self.embed_positions(positions).astype(x.dtype)[None]
         if cfg.norm_embeddings:
             x = self.layernorm_embedding(x)

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jft.models import heads
-from jft.models.attention import padding_mask, self_attention
+from jft.models.attention import padding_mask, self_attention, token_positions
+from jft.models.before import num_before
 from jft.models.bert_config import VARIANTS, BertConfig, config_from_dict
 from jft.models.dropout import Dropout, dropout
 from jft.models.family import Family, make_layer_index
@@ -54,11 +55,11 @@ class Embeddings(nn.Module):
     def __call__(self, batch: Batch, *, deterministic: bool) -> jax.Array:
         """Map ids ``[B, L]`` to ``[B, L, D]``."""
         length = batch["input_ids"].shape[1]
-        check_length(length, self.config.max_position_embeddings)
-        positions = jnp.arange(length)[None]
+        most = self.config.max_position_embeddings
+        check_length(length + num_before(batch), most)
         x = self.word_embeddings(jnp.asarray(batch["input_ids"]))
         x = x + self.token_type_embeddings(ids_or(batch, "token_type_ids", 0))
-        x = x + self.position_embeddings(ids_or(batch, "position_ids", positions))
+        x = x + self.position_embeddings(token_positions(batch))
         y: jax.Array = self.dropout(self.LayerNorm(x), deterministic)
         return y
 

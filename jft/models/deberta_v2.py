@@ -17,6 +17,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jft.models import bert, heads
+from jft.models.attention import token_positions
+from jft.models.before import num_before
 from jft.models.deberta_v2_config import DebertaV2Config, config_from_dict
 from jft.models.disentangled import SelfAttention
 from jft.models.dropout import Dropout, dropout
@@ -67,11 +69,10 @@ class Embeddings(nn.Module):
         """Map ids ``[B, L]`` to ``[B, L, D]``, zero at padding."""
         cfg = self.config
         length = batch["input_ids"].shape[1]
-        positions = jnp.arange(length)[None]
         x = self.word_embeddings(jnp.asarray(batch["input_ids"]))
         if cfg.position_biased_input:
-            check_length(length, cfg.max_position_embeddings)
-            x = x + self.position_embeddings(ids_or(batch, "position_ids", positions))
+            check_length(length + num_before(batch), cfg.max_position_embeddings)
+            x = x + self.position_embeddings(token_positions(batch))
         if cfg.type_vocab_size:
             x = x + self.token_type_embeddings(ids_or(batch, "token_type_ids", 0))
         if cfg.word_width != cfg.hidden_size:

@@ -15,7 +15,8 @@ import numpy as np
 from flax import linen as nn
 
 from jft.models import heads
-from jft.models.attention import padding_mask, self_attention
+from jft.models.attention import padding_mask, self_attention, token_positions
+from jft.models.before import num_before
 from jft.models.dropout import Dropout, dropout
 from jft.models.family import Family, make_layer_index
 from jft.models.fields import check_heads, check_token_id, read_fields, resolve_names
@@ -26,7 +27,6 @@ from jft.models.layers import (
     LayerNorm,
     activate,
     dense,
-    ids_or,
     normal,
 )
 from jft.models.model import TextModel
@@ -114,10 +114,10 @@ class Embeddings(nn.Module):
     def __call__(self, batch: Batch, *, deterministic: bool) -> jax.Array:
         """Map ids ``[B, L]`` to ``[B, L, D]``."""
         length = batch["input_ids"].shape[1]
-        check_length(length, self.config.max_position_embeddings)
-        positions = jnp.arange(length)[None]
+        most = self.config.max_position_embeddings
+        check_length(length + num_before(batch), most)
         x = self.word_embeddings(jnp.asarray(batch["input_ids"]))
-        x = x + self.position_embeddings(ids_or(batch, "position_ids", positions))
+        x = x + self.position_embeddings(token_positions(batch))
         y: jax.Array = self.dropout(self.LayerNorm(x), deterministic)
         return y
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jft.models import heads
+from jft.models.before import text_ids
 from jft.models.dropout import dropout
 from jft.models.family import Shapes
 from jft.models.layers import Embed, Init, dense
@@ -131,7 +132,7 @@ def with_shifted_input(batch: Batch, start_id: int | jax.Array | None) -> Batch:
             "the batch has no decoder_input_ids, and they cannot be made of input_ids: "
             "config.json has no decoder_start_token_id."
         )
-    ids = jnp.asarray(batch["input_ids"], jnp.int32)
+    ids = text_ids(batch).astype(jnp.int32)
     return {**batch, "decoder_input_ids": shift_right(ids, start_id)}
 
 
@@ -141,7 +142,7 @@ def at_last_eos(x: jax.Array, batch: Batch, eos_id: int | None) -> jax.Array:
     Raises:
       InputError: if the two texts have different lengths, or the config no end.
     """
-    ids = jnp.asarray(batch["input_ids"])
+    ids = text_ids(batch)
     if ids.shape != x.shape[:2]:
         raise InputError(
             f"this head reads the decoder where input_ids {list(ids.shape)} have their "

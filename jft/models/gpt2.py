@@ -25,6 +25,7 @@ from jft.models.attention import (
     token_positions,
     with_cache,
 )
+from jft.models.before import num_before
 from jft.models.dropout import Dropout, dropout
 from jft.models.family import Family, make_layer_index
 from jft.models.fields import check_heads, read_fields, resolve_names
@@ -216,7 +217,9 @@ class Backbone(nn.Module):
 
     def embed(self, batch: Batch, *, deterministic: bool) -> jax.Array:
         """Map ids ``[B, L]`` to ``[B, L, D]``; token types are words of their own."""
-        check_length(batch["input_ids"].shape[1], self.config.n_positions)
+        if "cache_mask" not in batch:  # else padding has slots, but no positions
+            length = batch["input_ids"].shape[1] + num_before(batch)
+            check_length(length, self.config.n_positions)
         x = self.wte(jnp.asarray(batch["input_ids"]))
         x = x + self.wpe(token_positions(batch))
         if "token_type_ids" in batch:

@@ -18,7 +18,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jft.models import heads
-from jft.models.attention import attend, merge_heads, padding_mask, split_heads
+from jft.models.attention import (
+    attend,
+    merge_heads,
+    padding_mask,
+    split_heads,
+    token_positions,
+)
 from jft.models.dropout import Dropout, dropout
 from jft.models.family import Family, make_layer_index
 from jft.models.layers import (
@@ -28,7 +34,6 @@ from jft.models.layers import (
     activate,
     along_last,
     dense,
-    ids_or,
 )
 from jft.models.model import TextModel
 from jft.models.modernbert_config import (
@@ -177,7 +182,7 @@ def make_looks(cfg: ModernBertConfig, batch: Batch) -> dict[str, Any]:
     distance = jnp.abs(order[:, None] - order[None])
     near = (distance <= cfg.local_attention // 2)[None, None]
     nearby = near if everywhere is None else jnp.logical_and(near, everywhere)
-    positions = ids_or(batch, "position_ids", order[None])
+    positions = token_positions(batch)
     tables = (rotary_tables(rope, positions) for rope in cfg.ropes)
     masks = (everywhere, nearby)
     return dict(zip(LAYER_TYPES, zip(tables, masks, strict=True), strict=True))

@@ -19,6 +19,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jft.models import heads
+from jft.models.attention import token_positions
+from jft.models.before import num_before
 from jft.models.bert import Backbone
 from jft.models.bert_config import ENCODER_ONLY, BertConfig
 from jft.models.dropout import Dropout, dropout
@@ -88,7 +90,8 @@ class Embeddings(nn.Module):
     def __call__(self, batch: Batch, *, deterministic: bool) -> jax.Array:
         """Map ids ``[B, L]`` to ``[B, L, D]``."""
         ids = jnp.asarray(batch["input_ids"], jnp.int32)
-        check_length(ids.shape[1], num_positions(self.config))
+        length = ids.shape[1] + num_before(batch)
+        check_length(length, num_positions(self.config))
         x = self.word_embeddings(ids)
         x = x + self.token_type_embeddings(ids_or(batch, "token_type_ids", 0))
         x = x + self.position_embeddings(rows_of_positions(batch, self.config))
@@ -107,23 +110,23 @@ def rows_of_positions(batch: Batch, config: RobertaConfig) -> jax.Array:
     ``position_ids`` are such rows already, as in transformers; those of packed rows
     count from 0.
     """
-    if is_packed(batch):
-        first = config.pad_token_id + 1
-        return jnp.asarray(batch["position_ids"], jnp.int32) + first
-    counted = count_tokens(
-        jnp.asarray(batch["input_ids"], jnp.int32), config.pad_token_id
-    )
-    return ids_or(batch, "position_ids", counted)
+    first = config.pad_token_id + 1 if is_packed(batch) else 0
+    if "position_ids" in batch:
+        return token_positions(batch) + first
+    ids = jnp.asarray(batch["input_ids"], jnp.int32)
+    return count_tokens(ids, config.pad_token_id, before=num_before(batch))
 
 
-def count_tokens(ids: jax.Array, padding_id: int) -> jax.Array:
+def count_tokens(ids: jax.Array, padding_id: int, *, before: int = 0) -> jax.Array:
     """Number the tokens from ``padding_id + 1`` on; padding is at ``padding_id``.
+
+    ``before`` numbers are left out, see `jft.models.before`.
 
     >>> count_tokens(jnp.asarray([[1, 7, 8, 1, 9]]), 1).tolist()
     [[1, 2, 3, 1, 4]]
     """
     real = (ids != padding_id).astype(jnp.int32)
-    return jnp.cumsum(real, axis=1) * real + padding_id
+    return (jnp.cumsum(real, axis=1) + before) * real + padding_id
 
 
 class ClassificationHead(nn.Module):

@@ -18,6 +18,7 @@ from flax import linen as nn
 
 from jft.models import heads
 from jft.models.attention import causal_mask, first_position, padding_mask
+from jft.models.before import num_before
 from jft.models.dropout import Dropout, dropout
 from jft.models.encoder_decoder import (
     answer,
@@ -189,7 +190,9 @@ class Stack(nn.Module):
             mask = causal_mask(
                 batch, ids="decoder_input_ids", padding="decoder_attention_mask"
             )
-            queries, num_keys = queries + first_position(batch), mask.shape[-1]
+            before = num_before(batch)
+            queries = queries + first_position(batch) + before
+            num_keys = mask.shape[-1]
         x = self.block(
             x,
             blocks,

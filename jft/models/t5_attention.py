@@ -101,6 +101,7 @@ class Attention(nn.Module):
             mask=mask,
             scale=1.0,
             bias=bias,
+            cross=self.cross,
             dropout_rate=cfg.dropout_rate,
             deterministic=deterministic,
         )

@@ -331,3 +331,54 @@ def test_what_would_train_is_not_quantised(call, tiny, base, tmp_path, flags, sa
     result = call(finetune, tiny, *flags, f"--workdir={tmp_path / 'run'}")
     assert result.status == 2
     assert said in result.err
+
+
+PROMPT = (
+    "--config.adapter.method=prompt",
+    "--config.adapter.num_virtual_tokens=2",
+)
+
+
+def test_a_prompt_trains_resumes_and_leaves_alone(call, tiny, base, tmp_path):
+    """It cannot be folded: "both" leaves the adapter alone, which reads again."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    result = call(finetune, tiny, base, *PROMPT, f"--workdir={one}")
+    assert result.status == 0, result.err
+    assert sorted(p.name for p in (one / "export").iterdir()) == [
+        "README.md", "adapter_config.json", "adapter_model.safetensors",
+    ]  # fmt: skip
+    stored = load_file(one / "export" / "adapter_model.safetensors")
+    assert len(stored) == 1 + 2  # the prompt, and the head
+    shutil.copytree(one, other)
+    (other / "summary.json").unlink()
+    shutil.rmtree(other / "export")
+    (last,) = (p for p in (other / "checkpoints").iterdir() if p.name.endswith("4"))
+    shutil.rmtree(last)
+    result = call(finetune, tiny, base, *PROMPT, f"--workdir={other}")
+    assert "going on from step 2" in result.out, result.err
+    again = load_file(other / "export" / "adapter_model.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, stored, again)
+    assert call(evaluate, f"--workdir={one}").status == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--config.export.adapter=folded"], 'export.adapter="apart"'),
+        (
+            [
+                "--config.train.cache.use=on",
+                "--config.optim.unfreeze.method=top_down",
+                "--config.data.augment=None",
+            ],
+            "a prompt makes the texts longer",
+        ),
+        (["--config.adapter.prompt_init=vocab"], "images have no words"),
+    ],
+)
+def test_what_a_prompt_cannot_is_refused_before_the_run(
+    call, tiny, base, tmp_path, flags, said
+):
+    result = call(finetune, tiny, base, *PROMPT, *flags, f"--workdir={tmp_path / 'r'}")
+    assert result.status == 2
+    assert said in result.err

@@ -14,14 +14,18 @@ from jft.params.adapters.mixed import BASE, Mixed, mix
 from jft.params.adapters.peft_config import from_peft_config, to_peft_config
 from jft.params.adapters.peft_folder import check_base, read_adapter, read_head
 from jft.params.adapters.peft_names import Names, make_names
+from jft.params.adapters.peft_prompts import to_peft_prompt
 from jft.params.adapters.peft_tensors import to_tensors
+from jft.params.adapters.prefix import PrefixTuning
 from jft.params.adapters.products import find_products, rows_of_calls
+from jft.params.adapters.prompt import PromptTuning
 from jft.params.adapters.targets import (
     ALL_LINEAR,
     check_also_train,
     choose_targets,
 )
 from jft.params.adapters.tree import (
+    adapted_family,
     adapted_layer_index,
     adapters_of,
     check_foldable,
@@ -44,6 +48,8 @@ ADAPTERS: Mapping[str, type[Adapter]] = {
     "ia3": Ia3,
     "lora": Lora,
     "norm": NormTuning,
+    "prefix": PrefixTuning,
+    "prompt": PromptTuning,
     "vera": Vera,
 }
 
@@ -63,9 +69,12 @@ __all__ = [
     "Mixed",
     "Names",
     "NormTuning",
+    "PrefixTuning",
     "Product",
+    "PromptTuning",
     "Term",
     "Vera",
+    "adapted_family",
     "adapted_layer_index",
     "adapters_of",
     "check_also_train",
@@ -90,6 +99,7 @@ __all__ = [
     "sum_adapters",
     "sum_own",
     "to_peft_config",
+    "to_peft_prompt",
     "to_tensors",
     "with_adapters",
     "without_adapters",

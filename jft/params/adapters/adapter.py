@@ -21,13 +21,19 @@ from jft.types import Params
 SUBTREE = "adapters"  # the key of the adapters' parameters, beside the model's
 
 Leaves = dict[str, Any]  # of one module: name -> array
+LeavesOf = Mapping[str, Leaves]  # module -> its leaves
+Forward = Callable[..., Any]  # of batch, LeavesOf and options
 
 
 class Product(NamedTuple):
-    """A module that an adapter can reach: a product, a look-up, or a convolution."""
+    """A module that an adapter can reach: a product, a look-up, or a convolution.
 
-    kind: str  # "dense", "embed" or "conv"
-    # of a dense [in, out], an embedding [V, D], a convolution [..., in / groups, out]
+    Or a place that only some methods take: an attention, or what embeds images.
+    """
+
+    kind: str  # "dense", "embed" or "conv"; "attention" or "images"
+    # of a dense [in, out], an embedding [V, D], a convolution [..., in / groups, out],
+    # keys [G, K], embedded images [L, D]
     shape: tuple[int, ...]
     scores: bool = False  # an embedding that also scores the outputs: tied words
     groups: int = 1  # of a convolution's channels
@@ -37,13 +43,16 @@ class Product(NamedTuple):
 class Call(NamedTuple):
     """One use of an adapted module in a forward."""
 
-    run: Callable[[jax.Array], jax.Array]  # the module as the model calls it
-    x: jax.Array  # [..., in], a convolution's [B, ..., in]; an embedding's ids [...]
+    run: Callable[[Any], jax.Array]  # the module as the model calls it
+    # [..., in], a convolution's [B, ..., in]; an embedding's ids [...]; of an
+    # attention what it looks at
+    x: Any
     base: Callable[[str], Any]  # a parameter of the module by name; None: has it not
     dropout_words: Callable[[], jax.Array | None]  # see `jft.models.dropout.drop`
     # a convolution's: the same over all channels, of x with another kernel, no bias
     convolve: Callable[[jax.Array, jax.Array], jax.Array]
     adapter_ids: jax.Array | None = None  # [B]; which of several answers each row
+    nth: int = 0  # earlier uses of the module in this forward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +69,10 @@ class Adapter(abc.ABC):
     # trains is the base's own
     peft_type: ClassVar[str | None] = None
     foldable: ClassVar[bool] = True  # False: no base could hold what it has learned
+    packs: ClassVar[bool] = True  # False: needs each text in a row of its own
     still: ClassVar[tuple[str, ...]] = ()  # names of its leaves that never move
+    # kinds of places that it takes without being told, see `Product`
+    kinds: ClassVar[tuple[str, ...]] = ()
     also_train: tuple[str, ...] | None = None
 
     def choose(
@@ -70,9 +82,9 @@ class Adapter(abc.ABC):
         head: Collection[str],
         modules: Collection[str],
     ) -> dict[str, Product]:
-        """Pick the modules to adapt, see `choose_targets`; none where none is new."""
-        del products, head, modules
-        return {}
+        """Pick the modules to adapt: those of its kinds, or see `choose_targets`."""
+        del head, modules
+        return {p: x for p, x in products.items() if x.kind in self.kinds}
 
     @abc.abstractmethod
     def init(
@@ -104,6 +116,32 @@ class Adapter(abc.ABC):
     @abc.abstractmethod
     def fold(self, path: str, base: Leaves, leaves: Leaves) -> Leaves:
         """Return the module's parameters with the adapter in them, as numpy arrays."""
+
+    def around(
+        self, run: Forward, module: Any, batch: Any, own: LeavesOf, **options: Any
+    ) -> Any:
+        """The forward of a whole model.
+
+        Args:
+          run: the forward, ``run(batch, own, **options)``, that asks `forward` for what
+            the modules of ``own`` answer.
+          module: the family's.
+          batch: the model's.
+          own: the adapter's parameters, module -> leaves.
+          options: further arguments of ``flax.linen.Module.apply``; ``cached`` of them
+            says whether an earlier call has written a cache.
+        """
+        del module, options["cached"]
+        return run(batch, own, **options)
+
+    def most_tokens(self, most: int) -> int:
+        """How many tokens a text may have, of a model with ``most`` positions."""
+        return most
+
+    def read_by(self, processor: Any) -> "Adapter":
+        """The settings with what the model's tokenizer makes of them."""
+        del processor
+        return self
 
     def moves(
         self, path: str, adapted: Collection[str], norms: Collection[str]

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How adapters reach the layers: linen lets one stand between module and caller."""
 
+import functools
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +13,8 @@ import numpy as np
 from flax import linen as nn
 
 from jft.models.dropout import random_words
-from jft.params.adapters.adapter import Adapter, Call, Leaves
-from jft.params.adapters.products import groups_of
+from jft.params.adapters.adapter import Adapter, Call, LeavesOf
+from jft.params.adapters.products import groups_of, kind_of, place_of
 from jft.params.adapters.tree import adapters_of, shared_of, without_adapters
 from jft.params.quantised import in_full
 from jft.types import InputError
@@ -40,15 +42,26 @@ class AdaptedModule:
         task: str = self.module.task
         return task
 
-    def apply(self, variables: Mapping[str, Any], *args: Any, **options: Any) -> Any:
+    def apply(self, variables: Mapping[str, Any], batch: Any, **options: Any) -> Any:
         """Run the module, see ``flax.linen.Module.apply``."""
         params = variables["params"]
         base = {**variables, "params": without_adapters(params)}
         shared = shared_of(params)
         leaves_of = {p: {**shared, **own} for p, own in adapters_of(params).items()}
-        beside = _beside(self.adapter, leaves_of, _adapter_ids(args[0]))
-        with nn.intercept_methods(beside):
-            return self.module.apply(base, *args, **options)
+
+        def run(batch: Any, own: LeavesOf, **options: Any) -> Any:
+            beside = _beside(self.adapter, own, _adapter_ids(batch))
+            with nn.intercept_methods(beside):
+                return self.module.apply(base, batch, **options)
+
+        return self.adapter.around(
+            run,
+            getattr(self.module, "module", self.module),  # below a quantised one
+            batch,
+            leaves_of,
+            cached="cache" in variables,
+            **options,
+        )
 
 
 def _adapter_ids(batch: Any) -> jax.Array | None:
@@ -66,11 +79,10 @@ def _adapter_ids(batch: Any) -> jax.Array | None:
 
 
 def _beside(
-    adapter: Adapter,
-    leaves_of: Mapping[str, Leaves],
-    adapter_ids: jax.Array | None,
+    adapter: Adapter, leaves_of: LeavesOf, adapter_ids: jax.Array | None
 ) -> Callable[..., Any]:
     """The interceptor: adapted modules answer as the adapter says."""
+    uses: Counter[str] = Counter()
 
     def intercept(
         run: Callable[..., Any],
@@ -79,11 +91,14 @@ def _beside(
         context: nn.module.InterceptorContext,
     ) -> Any:
         module = context.module
-        path = "/".join(module.path)
+        kinds = adapter.kinds
+        path = place_of(module) if kinds else "/".join(module.path)
         if context.method_name != "__call__" or path not in leaves_of:
             return run(*args, **kwargs)
+        if kinds and kind_of(module) not in kinds:  # of the same path as such a place
+            return run(*args, **kwargs)
         call = Call(
-            run=run,
+            run=functools.partial(run, **kwargs),
             x=args[0],
             base=lambda name: in_full(
                 module.get_variable("params", name), args[0].shape[-1], args[0].dtype
@@ -95,7 +110,9 @@ def _beside(
             ),
             convolve=lambda x, kernel: _convolve(module, x, kernel),
             adapter_ids=adapter_ids,
+            nth=uses[path],
         )
+        uses[path] += 1
         return adapter.forward(path, call, leaves_of[path])
 
     return intercept

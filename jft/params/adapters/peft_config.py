@@ -15,6 +15,7 @@ from jft.params.adapters.bottleneck import Bottleneck
 from jft.params.adapters.ia3 import Ia3
 from jft.params.adapters.lora import Lora, rank_of
 from jft.params.adapters.peft_names import Names
+from jft.params.adapters.peft_prompts import METHODS
 from jft.params.adapters.peft_tensors import Stored
 from jft.params.adapters.targets import pattern_value
 from jft.params.adapters.vera import Vera
@@ -180,7 +181,8 @@ def from_peft_config(
     kind = config.get("peft_type")
     if kind not in _KNOWN:
         raise InputError(
-            f"adapter_config.json: peft_type is {kind!r}; jft reads {sorted(_KNOWN)}."
+            f"adapter_config.json: peft_type is {kind!r}; jft reads "
+            f"{sorted(_KNOWN.keys() | METHODS)}."
         )
     usual = {"bias": "none"} if kind == "VERA" else {}
     unknown = {

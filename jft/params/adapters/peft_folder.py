@@ -11,6 +11,7 @@ from jft.params.adapters.adapter import Adapter, Leaves, Product
 from jft.params.adapters.base_digest import BaseDigest
 from jft.params.adapters.peft_config import from_peft_config
 from jft.params.adapters.peft_names import Names
+from jft.params.adapters.peft_prompts import METHODS, from_peft_prompt
 from jft.params.adapters.peft_tensors import Stored, from_tensors
 from jft.params.hub import ADAPTER_FILES
 from jft.params.pretrained import read_notes, read_optional, read_tensors
@@ -23,7 +24,12 @@ BASE_DIGEST, HEAD = "jft_base_digest", "jft_head"
 
 
 def read_adapter(
-    folder: str | Path, params: Params, products: Mapping[str, Product], names: Names
+    folder: str | Path,
+    params: Params,
+    products: Mapping[str, Product],
+    names: Names,
+    *,
+    word_scale: float = 1.0,
 ) -> tuple[Adapter, Stored]:
     """Read an adapter for a base.
 
@@ -32,6 +38,7 @@ def read_adapter(
       params: the base's parameters, to compare shapes with.
       products: the base's, see `find_products`.
       names: the base's.
+      word_scale: what the base multiplies its words with.
 
     Returns:
       The method, and its parameters with those of the base that were trained with it.
@@ -43,8 +50,13 @@ def read_adapter(
     folder = Path(folder)
     _check_files(folder)
     config = read_optional(folder, CONFIG) or {}
-    stored = from_tensors(read_tensors(folder / WEIGHTS), names)
-    adapter = from_peft_config(config, stored, names)
+    tensors = read_tensors(folder / WEIGHTS)
+    adapter: Adapter
+    if config.get("peft_type") in METHODS:
+        adapter, stored = from_peft_prompt(config, tensors, products, names, word_scale)
+    else:
+        stored = from_tensors(tensors, names)
+        adapter = from_peft_config(config, stored, names)
     _check_shapes(folder, adapter, stored, params, products)
     return adapter, stored
 

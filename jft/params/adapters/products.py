@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jft.models import Family
+from jft.models import Family, vit
+from jft.models.before import Sight
 from jft.models.layers import Blocks, Embed, PatchConv
 from jft.params.adapters.adapter import Product
 
@@ -44,7 +45,7 @@ def find_products(family: Family, config: Any, task: str) -> dict[str, Product]:
             stacks.add("/".join(context.module.path))
         y = run(*args, **kwargs)
         if kind and method in ("__call__", "attend"):
-            path = "/".join(context.module.path)
+            path = place_of(context.module)
             before = found.get(path)
             scores = method == "attend" or (before is not None and before.scores)
             if kind == "dense":
@@ -53,10 +54,13 @@ def find_products(family: Family, config: Any, task: str) -> dict[str, Product]:
                 shape = context.module.get_variable("params", "kernel").shape
                 groups = groups_of(context.module)
                 found[path] = Product("conv", shape, groups=groups)
-            else:
+            elif kind == "embed":
                 table = context.module
                 shape = (table.num_embeddings, table.features)
                 found[path] = Product("embed", shape, scores)
+            else:
+                shape = (y.key if kind == "attention" else y).shape[-2:]
+                found[path] = Product(kind, shape)
         return y
 
     def trace(key: jax.Array) -> Any:
@@ -126,7 +130,17 @@ def kind_of(module: Any) -> str | None:
         return "dense"
     if isinstance(module, nn.Conv | PatchConv):
         return "conv"
+    if isinstance(module, Sight):
+        return None if module.cross else "attention"
+    if isinstance(module, vit.Embeddings):
+        return "images"
     return "embed" if isinstance(module, Embed) else None
+
+
+def place_of(module: Any) -> str:
+    """The path that stands for a module: of what an attention sees, the attention's."""
+    path = module.path[:-1] if isinstance(module, Sight) else module.path
+    return "/".join(path)
 
 
 def groups_of(module: Any) -> int:

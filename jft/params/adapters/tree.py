@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tree of a model with adapters: taken apart, labelled, and made one again."""
 
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -75,13 +76,18 @@ def head_paths(family: Family, task: str, paths: Iterable[str]) -> set[str]:
 def adapted_layer_index(layer_index: LayerIndex, paths: Iterable[str]) -> LayerIndex:
     """Give each of an adapter's parameters the depth of the module it stands beside.
 
-    What all modules share is as deep as the embeddings: below whatever reads it.
+    A module that holds others is as deep as the deepest of its parameters; what all
+    modules share is as deep as the embeddings: below whatever reads it.
 
     Args:
       layer_index: the family's.
       paths: the base's parameters.
     """
-    first = {path.rpartition("/")[0]: path for path in paths}
+    depth_of: dict[str, int] = {}
+    for path in paths:
+        depth, parts = layer_index(path), path.split("/")
+        for module in ("/".join(parts[:i]) for i in range(1, len(parts))):
+            depth_of[module] = max(depth, depth_of.get(module, 0))
 
     def of_adapted(path: str) -> int:
         prefix, _, rest = path.partition("/")
@@ -90,14 +96,31 @@ def adapted_layer_index(layer_index: LayerIndex, paths: Iterable[str]) -> LayerI
         module = rest.rpartition("/")[0]
         if not module:
             return 0
-        if module not in first:
+        if module not in depth_of:
             raise InputError(
                 f"{path} adapts {module}, a module that the model has not; expected "
                 f"the path of a module after {SUBTREE}/."
             )
-        return layer_index(first[module])
+        return depth_of[module]
 
     return of_adapted
+
+
+def adapted_family(family: Family, adapter: Adapter) -> Family:
+    """The record of a family whose texts an adapter makes longer."""
+    if adapter.packs and not adapter.most_tokens(0):
+        return family
+
+    def max_positions(config: Any) -> int | None:
+        most = family.max_positions(config)
+        return None if most is None else adapter.most_tokens(most)
+
+    def packed_heads(config: Any) -> tuple[str, ...]:
+        return family.packed_heads(config) if adapter.packs else ()
+
+    return dataclasses.replace(
+        family, max_positions=max_positions, packed_heads=packed_heads
+    )
 
 
 def label_adapted(

@@ -31,6 +31,7 @@ class Method(NamedTuple):
 
     adapter: adapters.Adapter
     adds: bool = True  # parameters of its own
+    starts: bool = True  # answers as the base before it has learned anything
     families: tuple[str, ...] = ()  # where it is tested; empty: all
 
 
@@ -62,6 +63,8 @@ METHODS = {
     "ia3": Method(adapters.Ia3(targets=("all-linear",))),
     "bitfit": Method(adapters.BitFit(), adds=False),
     "norm": Method(adapters.NormTuning(), adds=False),
+    "prompt": Method(adapters.PromptTuning(num_virtual_tokens=3), starts=False),
+    "prefix": Method(adapters.PrefixTuning(num_virtual_tokens=3), starts=False),
 }
 FAMILIES = (*TABLE, "vit")
 STILL = ("_start", "vera_A", "vera_B")  # what ends the names of leaves that stay
