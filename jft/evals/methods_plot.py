@@ -69,19 +69,22 @@ def _draw_points(
             ecolor=_colour(method),
             elinewidth=0.8,
             alpha=0.85,
+            label=f"{method} ×{row['cost']:.2g}" if method in _COLOURS else None,
         )
-        ax.annotate(
-            f"{method} ×{row['cost']:.2g}",
-            (x["mean"], y["mean"]),
-            xytext=(7, 5),
-            textcoords="offset points",
-            fontsize=8,
-            color=INK,
-        )
+        if method not in _COLOURS:  # of a curve: its points are told by their names
+            ax.annotate(
+                method,
+                (x["mean"], y["mean"]),
+                xytext=(7, 5),
+                textcoords="offset points",
+                fontsize=8,
+                color=INK,
+            )
     before = next(iter(table.values()))["source_before"]["mean"]
     ax.axvline(before, color=ORANGE, linewidth=0.8, alpha=0.6)
     ax.grid()
     ax.margins(0.12)
+    ax.legend(loc="lower left", fontsize=9, frameon=False)
     ax.set_xlabel(f"old task, {source_metric} (line: before)")
     ax.set_ylabel(f"new task, test {metric}")
     ax.set_title("what is learned and what is kept; ×: operations over full")

@@ -51,7 +51,9 @@ def choose_targets(
     Raises:
       InputError: if a target is no regex, picks nothing, or what moves as a whole.
     """
-    products = {p: x for p, x in products.items() if x.kind in ("dense", "embed", "conv")}
+    products = {
+        p: x for p, x in products.items() if x.kind in ("dense", "embed", "conv")
+    }
     chosen: set[str] = set()
     for target in targets:
         found = _find(target, products, head)
