@@ -269,8 +269,12 @@ def warn(job: build.Job, history: train.History, params: Params) -> list[str]:
         layer_index=model.layer_index,
         new=model.report.new,
     )
+    asked: dict[str, Any] = {}
+    if job.source is not None:
+        mode = job.source.config.evals.mode
+        asked = {"source_metric": job.source.metric, "source_mode": mode}
     return evals.diagnose(
-        history, metric=evaluated.metric, mode=evaluated.mode, drift=drift
+        history, metric=evaluated.metric, mode=evaluated.mode, drift=drift, **asked
     )
 
 
