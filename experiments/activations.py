@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments import build, feed, objective
+from experiments.plan import moving_layers
 from jft import data, processes, train
 from jft.types import Batch, InputError
 
@@ -164,9 +165,7 @@ class Activations:
             stops = [phase.stop for phase in job.plan.phases]
             number = bisect.bisect_right(stops, step)
             return planned[number], lengths[number]
-        moving = (
-            build.moving_layers(job.model, job.labels) if groups is None else groups
-        )
+        moving = moving_layers(job.model, job.labels) if groups is None else groups
         whole_run = train.Stretch(self._lowest(moving), job.plan.num_steps / epoch)
         boundaries = train.choose_boundaries([whole_run], most=self._most)
         return boundaries, job.plan.num_steps
@@ -202,7 +201,7 @@ def why_not(job: build.Job) -> str | None:
 
 def lowest_moving(job: build.Job) -> int:
     """The depth of the lowest layer that ever moves."""
-    return min(build.moving_layers(job.model, job.labels))
+    return min(moving_layers(job.model, job.labels))
 
 
 def rows_of(job: build.Job, split: str, place: Callable[[Batch], Batch]) -> train.Rows:
