@@ -269,8 +269,15 @@ def warn(job: build.Job, history: train.History, params: Params) -> list[str]:
         layer_index=model.layer_index,
         new=model.report.new,
     )
+    source = {}
+    if job.source is not None:
+        evaluated_before = job.source.config.evals
+        source = {
+            "source_metric": evaluated_before.metric,
+            "source_mode": evaluated_before.mode,
+        }
     return evals.diagnose(
-        history, metric=evaluated.metric, mode=evaluated.mode, drift=drift
+        history, metric=evaluated.metric, mode=evaluated.mode, drift=drift, **source
     )
 
 

@@ -43,6 +43,7 @@ def diagnose(
     metric: str,
     mode: str,
     source_metric: str = "accuracy",
+    source_mode: str = "max",
     drift: Mapping[int, float] | None = None,
     limits: Limits | None = None,
 ) -> list[str]:
@@ -53,7 +54,8 @@ def diagnose(
         ``train`` are of single batches, so they are averaged.
       metric: of validation.
       mode: "max" or "min": which way the metric is better.
-      source_metric: of the source task, better where larger.
+      source_metric: of the source task.
+      source_mode: which way that one is better.
       drift: see `weight_drift`.
       limits: what counts.
 
@@ -75,7 +77,12 @@ def diagnose(
     found = [
         _overfitting(train, evaluated, metric, mode, limits),
         _underfitting(train, _finite(history, "validation", "loss"), limits),
-        _forgetting(_finite(history, "source", source_metric), source_metric, limits),
+        _forgetting(
+            _finite(history, "source", source_metric),
+            source_metric,
+            source_mode,
+            limits,
+        ),
         _gap(train, _finite(history, "validation", "loss"), limits),
         _drift(drift or {}, limits),
     ]
@@ -178,11 +185,12 @@ def _underfitting(
     )
 
 
-def _forgetting(source: Points, metric: str, limits: Limits) -> str | None:
+def _forgetting(source: Points, metric: str, mode: str, limits: Limits) -> str | None:
     if len(source) < 2:
         return None
     before, after = source[0][1], source[-1][1]
-    if before - after <= limits.forgetting * abs(before):
+    lost = before - after if mode == "max" else after - before
+    if lost <= limits.forgetting * abs(before):
         return None
     return (
         f"forgetting: the source task's {metric} went from {before:.4g} to "

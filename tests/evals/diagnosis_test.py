@@ -81,6 +81,14 @@ def test_one_bad_evaluation_is_no_overfitting():
     assert told({"accuracy": [0.6, 0.7, 0.8, 0.5]}) == []
 
 
+def test_a_source_metric_that_is_better_where_lower_is_forgotten_upwards():
+    changes = {"source": [0.9, 0.6, 0.5, 0.45, 0.4]}
+    assert told(changes, source_mode="min") == []
+    changes = {"source": [0.4, 0.6, 0.5, 0.45, 0.9]}
+    (text,) = told(changes, source_mode="min")
+    assert "accuracy went from 0.4 to 0.9" in text
+
+
 def test_limits_decide():
     assert told(TROUBLE["forgetting"], limits=Limits(forgetting=0.6)) == []
     (text,) = told(drift={3: 0.31, 1: 0.2})
