@@ -228,6 +228,7 @@ def load_base(config: Config) -> jft.Pretrained:
         config.model.pretrained,
         dtype=jnp.dtype(config.model.dtype),
         revision=config.model.revision,
+        quantize=config.model.quantize,
     )
     if base.task == "base":
         raise InputError(

@@ -189,6 +189,13 @@ def test_the_share_is_of_all_examples_as_nearly_as_devices_allow(job, share, cou
     assert two_heads.num_replayed(config, multiple=4) == count
 
 
+def test_a_quantised_body_is_not_held_a_second_time(make_job):
+    job = make_job({"model.quantize": "int8", "adapter.method": "lora"})
+    assert set(job.source.head) == {"classifier/kernel", "classifier/bias"}
+    whole = job.source.params(job.model.params)
+    assert whole["vit"] == job.model.params["vit"]
+
+
 def test_a_head_that_stays_answers_both_tasks(make_job, tmp_path):
     """A language model: nothing is set aside, and its words are scored for both."""
     model = jft.init_model(
