@@ -141,7 +141,8 @@ class Activations:
 
     def _kept_splits(self) -> tuple[str, ...]:
         """Splits that are read in every epoch by the parameters that are trained."""
-        averaged = self._job.config.optim.ema_decay is not None
+        optim = self._job.config.optim
+        averaged = optim.ema_decay is not None or optim.swa_start is not None
         return ("train",) if averaged else ("train", "validation")
 
     def _lowest(self, groups: Collection[Any]) -> int:
