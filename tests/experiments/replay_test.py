@@ -4,13 +4,14 @@
 import dataclasses
 import itertools
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
 import jft
-from experiments import build, finetune, two_heads
+from experiments import build, finetune, interpolate, two_heads
 from jft import data, train
 from jft.config import apply_overrides, load_config_file, resolve
 from tests.experiments.conftest import BERT
@@ -149,6 +150,19 @@ def test_records_tell_the_parts_and_the_rest_of_the_run_is_as_ever(finished):
     assert summary["examples_seen"] == 4 * 8
     assert "old head" in summary["cache"]["why"]
     assert summary["forgetting"]["source"] == "letters"
+
+
+def test_what_lies_between_it_and_its_base_is_scored_for_both_tasks(
+    call, finished, tmp_path
+):
+    workdir = shutil.copytree(finished[0], tmp_path / "run")
+    result = call(interpolate, f"--workdir={workdir}", "--alphas=0,1")
+    assert result.status == 0, result.err
+    written = json.loads((workdir / "wise_ft" / "results.json").read_text())
+    found = json.loads((workdir / "summary.json").read_text())["forgetting"]
+    scores = [point["source"][found["metric"]] for point in written["curve"]]
+    assert scores == pytest.approx([found["before"], found["after"]])
+    assert (workdir / "wise_ft" / "curve.png").exists()
 
 
 def refused(call, tiny, letters, workdir, **overrides):
