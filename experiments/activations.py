@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments import build, feed, objective
+from experiments.plan import moving_layers
 from jft import data, processes, train
 from jft.types import Batch, InputError
 
@@ -140,7 +141,8 @@ class Activations:
 
     def _kept_splits(self) -> tuple[str, ...]:
         """Splits that are read in every epoch by the parameters that are trained."""
-        averaged = self._job.config.optim.ema_decay is not None
+        optim = self._job.config.optim
+        averaged = optim.ema_decay is not None or optim.swa_start is not None
         return ("train",) if averaged else ("train", "validation")
 
     def _lowest(self, groups: Collection[Any]) -> int:
@@ -164,9 +166,7 @@ class Activations:
             stops = [phase.stop for phase in job.plan.phases]
             number = bisect.bisect_right(stops, step)
             return planned[number], lengths[number]
-        moving = (
-            build.moving_layers(job.model, job.labels) if groups is None else groups
-        )
+        moving = moving_layers(job.model, job.labels) if groups is None else groups
         whole_run = train.Stretch(self._lowest(moving), job.plan.num_steps / epoch)
         boundaries = train.choose_boundaries([whole_run], most=self._most)
         return boundaries, job.plan.num_steps
@@ -202,7 +202,7 @@ def why_not(job: build.Job) -> str | None:
 
 def lowest_moving(job: build.Job) -> int:
     """The depth of the lowest layer that ever moves."""
-    return min(build.moving_layers(job.model, job.labels))
+    return min(moving_layers(job.model, job.labels))
 
 
 def rows_of(job: build.Job, split: str, place: Callable[[Batch], Batch]) -> train.Rows:

@@ -11,7 +11,6 @@ is asked with its own head. Choose alpha by the columns of validation and source
 and the model of ``--export_alpha`` in ``export``. An adapter is folded first.
 """
 
-import dataclasses
 import functools
 import re
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ from typing import Any
 from absl import flags
 
 import jft
-from experiments import build, judge, keep, outputs
+from experiments import build, feed, judge, keep
 from jft import evals, params, train
 from jft.config import new_flags, run_without_config
 from jft.evals import ScoreFn
@@ -62,7 +61,7 @@ def main() -> None:
             metric=metrics["test"],
             source_metric=metrics["source"],
             source_name=job.source.name,
-            target_name=outputs.dataset_name(job.config.data),
+            target_name=feed.dataset_name(job.config.data),
         )
     if EXPORT_ALPHA.value is not None:
         base, model, new = ends(job, trained)
@@ -90,7 +89,16 @@ def read_alphas(words: list[str]) -> list[float]:
 def ends(
     job: build.Job, trained: Params
 ) -> tuple[jft.Pretrained, jft.Pretrained, list[str]]:
-    """The plain base, the plain run, and regexes of what the run alone has."""
+    """The plain base, the plain run, and regexes of what the run alone has.
+
+    Raises:
+      InputError: for a run from scratch, or an adapter that cannot be folded.
+    """
+    if job.config.model.pretrained is None:
+        raise InputError(
+            "the run's model.pretrained is None: a model from scratch has no base, so "
+            "there is nothing between. Name a run that started from a checkpoint."
+        )
     base, model = jft.fold(job.model), jft.fold(job.model, params=trained)
     return base, model, [re.escape(path) for path in job.model.report.new]
 
@@ -106,12 +114,9 @@ def score_points(
 
 def make_score_fns(job: build.Job, model: jft.Pretrained) -> dict[str, ScoreFn]:
     """What scores a plain model on validation, on test, and on the source task."""
-    # the adapter is folded
-    plain = dataclasses.replace(job.config.adapter, method=None)
-    config = dataclasses.replace(job.config, adapter=plain)
-    place = functools.partial(train.shard_batch, mesh=build.make_mesh(config))
+    place = functools.partial(train.shard_batch, mesh=build.make_mesh(job.config))
     make_evaluator = functools.partial(judge.Evaluator, place=place)
-    evaluate = make_evaluator(config, model)
+    evaluate = make_evaluator(job.config, model)
 
     def on_split(split: str) -> ScoreFn:
         return lambda params: evaluate(params, job.tables[split]).scores

@@ -90,7 +90,7 @@ def check_same_data(configs: list[Config]) -> None:
     first, *others = configs
     for index, other in enumerate(others, start=1):
         changed = differences(first, other)
-        known = ("data.", "model.pretrained")
+        known = ("data.", "model.pretrained", "model.revision")
         unlike = [k for k in changed if k.startswith(known) and k not in HARMLESS]
         if unlike:
             raise InputError(

@@ -36,6 +36,12 @@ def check(config: Config) -> None:
             f"{name} is set, but model.pretrained is None: a model from scratch has "
             "no old task. Set it to 0, or name a checkpoint."
         )
+    if config.model.reinit_layers:
+        raise InputError(
+            f"{name} is set, but model.reinit_layers is {config.model.reinit_layers}: "
+            "the old head's answers pass through the layers that it would draw new. "
+            "Set one of them to 0."
+        )
     if config.train.loss_chunk:
         raise InputError(
             f"train.loss_chunk is {config.train.loss_chunk}, but with {name} a step "

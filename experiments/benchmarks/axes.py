@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 import jft
 from experiments import build
+from experiments.plan import make_plan
 from jft import partition, paths
 from jft.types import FROZEN, InputError, ParamLabels
 
@@ -117,7 +118,7 @@ def with_labels(
 ) -> build.Job:
     """The job with other groups, and their factors of the learning rate."""
     optim = dataclasses.replace(job.config.optim, multipliers=multipliers)
-    plan = build.make_plan(job.config, job.model, labels, job.loader.steps_per_epoch)
+    plan = make_plan(job.config, job.model, labels, job.loader.steps_per_epoch)
     return job._replace(
         config=dataclasses.replace(job.config, optim=optim),
         labels=labels,

@@ -127,6 +127,9 @@ def hold_anchor(
 def anchor_of(opt_state: Any) -> Params:
     """Find the starting point in the state of a chain that keeps one.
 
+    Returns:
+      All of it, as nested dicts, also where each group that opens keeps its own part.
+
     Raises:
       InputError: if it keeps none.
     """
@@ -136,7 +139,10 @@ def anchor_of(opt_state: Any) -> Params:
             "this optimizer state keeps no starting point; make the optimizer with "
             "keep_anchor=True."
         )
-    return states[0].anchor
+    leaves: dict[str, jax.Array] = {}
+    for state in states:
+        leaves |= paths.flatten(state.anchor)
+    return paths.unflatten(leaves)
 
 
 def keep_start(params: Params, anchor_mask: Callable[[str, Any], bool]) -> Params:

@@ -150,6 +150,27 @@ def test_a_run_exports_the_mean_of_its_last_points(run, tiny):
     )
 
 
+def test_a_mean_of_layers_that_closed_again_is_not_evaluated_on_kept_rows(run):
+    pairs = [
+        "optim.swa_start_steps=0",
+        "optim.swa_every_steps=1",
+        "optim.learning_rate=0.05",
+        "optim.unfreeze.method=chain_thaw",
+        "optim.unfreeze.every_steps=3",
+        "train.num_steps=12",
+        "evals.eval_every_steps=1",
+        "data.global_batch_size=40",  # each step is an epoch
+    ]
+
+    def losses(use):
+        workdir = run(*pairs, f"train.cache.use={use}")
+        lines = (workdir / "metrics.jsonl").read_text().splitlines()
+        records = [json.loads(line) for line in lines]
+        return [r["loss"] for r in records if r["split"] == "validation"]
+
+    np.testing.assert_allclose(losses("on"), losses("off"), rtol=1e-5)
+
+
 # --- mixout ---------------------------------------------------------------------------
 def test_mixout_trains_a_run_and_is_not_in_its_evaluation(run, free):
     mixed = run("train.mixout=0.8")

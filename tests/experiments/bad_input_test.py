@@ -201,6 +201,10 @@ CONFIGS = {
         ["train.lwf.weight=1", "model.pretrained=None"],
         ["train.lwf.weight", "model.pretrained is None"],
     ),
+    "old answers through new blocks": (
+        ["train.lwf.weight=1", "model.reinit_layers=1"],
+        ["train.lwf.weight", "model.reinit_layers is 1"],
+    ),
     "old answers below zero": (["train.lwf.weight=-1"], ["lwf.weight", "-1"]),
     "a probe without a second part": (
         [

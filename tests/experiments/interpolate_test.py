@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from experiments import finetune, interpolate, soup
+from experiments import build, finetune, interpolate, soup
+from jft.config import load_config_file, resolve
+from jft.types import InputError
 
 RUN = [
     "optim.learning_rate=0.01",
@@ -84,6 +86,13 @@ def test_bad_points_are_refused(call, one_run, words, expected):
     assert result.err.count("\n") == 1, result.err
     assert expected in result.err
     assert not (one_run / "wise_ft").exists()
+
+
+def test_a_run_from_scratch_has_no_base(tiny):
+    _, config = load_config_file(tiny.partition("=")[2])
+    job = build.make_job(build.complete(resolve(config)))
+    with pytest.raises(InputError, match=r"pretrained is None.* has no base"):
+        interpolate.ends(job, job.model.params)
 
 
 # --- soups ----------------------------------------------------------------------------

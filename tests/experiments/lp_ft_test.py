@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import build, finetune
+from experiments.plan import make_plan
 from jft import paths, train
 from jft.config import apply_overrides, load_config_file, resolve
 from jft.types import InputError
@@ -119,4 +120,4 @@ def test_a_probe_as_long_as_the_run_is_refused(job):
         job.config, optim=dataclasses.replace(optim, unfreeze=unfreeze)
     )
     with pytest.raises(InputError, match=r"probe is 8 steps, 8 of the run's 8"):
-        build.make_plan(config, job.model, job.labels, job.loader.steps_per_epoch)
+        make_plan(config, job.model, job.labels, job.loader.steps_per_epoch)

@@ -4,13 +4,14 @@
 import dataclasses
 import itertools
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
 import jft
-from experiments import build, finetune, two_heads
+from experiments import build, finetune, interpolate, two_heads
 from jft import data, train
 from jft.config import apply_overrides, load_config_file, resolve
 from tests.experiments.conftest import BERT
@@ -151,6 +152,19 @@ def test_records_tell_the_parts_and_the_rest_of_the_run_is_as_ever(finished):
     assert summary["forgetting"]["source"] == "letters"
 
 
+def test_what_lies_between_it_and_its_base_is_scored_for_both_tasks(
+    call, finished, tmp_path
+):
+    workdir = shutil.copytree(finished[0], tmp_path / "run")
+    result = call(interpolate, f"--workdir={workdir}", "--alphas=0,1")
+    assert result.status == 0, result.err
+    written = json.loads((workdir / "wise_ft" / "results.json").read_text())
+    found = json.loads((workdir / "summary.json").read_text())["forgetting"]
+    scores = [point["source"][found["metric"]] for point in written["curve"]]
+    assert scores == pytest.approx([found["before"], found["after"]])
+    assert (workdir / "wise_ft" / "curve.png").exists()
+
+
 def refused(call, tiny, letters, workdir, **overrides):
     changes = LETTERS | REPLAY | {k.replace("__", "."): v for k, v in overrides.items()}
     argv = [f"--config.{name}={value}" for name, value in changes.items()]
@@ -187,6 +201,13 @@ def test_the_share_is_of_all_examples_as_nearly_as_devices_allow(job, share, cou
     section = dataclasses.replace(section, replay=replay)
     config = dataclasses.replace(config, train=section)
     assert two_heads.num_replayed(config, multiple=4) == count
+
+
+def test_a_quantised_body_is_not_held_a_second_time(make_job):
+    job = make_job({"model.quantize": "int8", "adapter.method": "lora"})
+    assert set(job.source.head) == {"classifier/kernel", "classifier/bias"}
+    whole = job.source.params(job.model.params)
+    assert whole["vit"] == job.model.params["vit"]
 
 
 def test_a_head_that_stays_answers_both_tasks(make_job, tmp_path):

@@ -78,7 +78,9 @@ def loss_fn(outputs, batch):
 
 
 @functools.cache
-def trained(*, open_at=None, compiled=False, accum=1, probability=P, steps=5):
+def trained(
+    *, open_at=None, compiled=False, accum=1, probability=P, steps=5, l2_sp=0.0
+):
     """The parameters after some steps, and the step function."""
     tx = make_optimizer(
         LABELS,
@@ -87,6 +89,7 @@ def trained(*, open_at=None, compiled=False, accum=1, probability=P, steps=5):
         layer_index=LAYERS.__getitem__,
         num_layers=1,
         keep_anchor=probability > 0,
+        l2_sp=l2_sp,
         open_at=None if open_at is None else dict(open_at),
     )
     step = make_train_step(
@@ -143,6 +146,14 @@ def test_phases_equal_the_gated_run():
     phased = trained(open_at=open_at, compiled=True)[0]
     for name in gated:
         np.testing.assert_allclose(phased[name], gated[name], rtol=1e-5, atol=1e-6)
+
+
+def test_the_start_that_each_group_keeps_for_l2_sp_is_mixed():
+    open_at = ((1, 0), (0, 2))
+    expected = trained(open_at=open_at)[0]
+    shared = trained(open_at=open_at, l2_sp=1e-12)[0]  # a pull of next to nothing
+    for name in expected:
+        np.testing.assert_allclose(shared[name], expected[name], rtol=1e-5, atol=1e-6)
 
 
 def test_without_a_start_to_return_to_it_is_refused():
