@@ -20,15 +20,15 @@ def load_adapted(folder: str, given: Sequence[str]) -> jft.AdapterSet:
       folder: the base.
       given: adapters, see `name_adapters`.
     """
-    models, base, heads = {}, None, []
+    models: dict[str, jft.Pretrained] = {}
+    bases: list[tuple[dict[str, Any], jft.Pretrained]] = []  # with the head of each
     for name, where in name_adapters(given).items():
         head = jft.adapter_head(where)
-        if base is None or head not in heads:
-            base = jft.load(folder, **head, key=jax.random.key(0))
-            heads.append(head)
+        if head not in [known for known, _ in bases]:
+            bases.append((head, jft.load(folder, **head, key=jax.random.key(0))))
+        base = next(base for known, base in bases if known == head)
         models[name] = jft.load_adapter(where, base)
-    assert base is not None
-    return jft.gather(base, models)
+    return jft.gather(bases[0][1], models)
 
 
 def name_adapters(given: Sequence[str]) -> dict[str, str]:

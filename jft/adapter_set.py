@@ -20,6 +20,7 @@ import numpy as np
 from jft.adapted import products_of, read_over, with_adapter, without_adapter
 from jft.params import ADAPTER_FILES, adapters, find_folder
 from jft.params.init import matches_any
+from jft.params.quantised import flatten_whole
 from jft.paths import flatten, unflatten
 from jft.pretrained import Pretrained
 from jft.types import InputError
@@ -145,7 +146,7 @@ class AdapterSet(NamedTuple):
         """
         leaves_of = adapters.mix(
             {name: _member(model) for name, model in self.models.items()},
-            flatten(self.base.params),
+            flatten_whole(self.base.params),
             products_of(self.base),
         )
         every = [self.base, *self.models.values()]

@@ -62,6 +62,19 @@ def test_rows_of_distinct_families(model_type):
         np.testing.assert_allclose(got[i], alone, atol=3e-5)
 
 
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+def test_rows_over_a_quantised_base(bert, kind):
+    """DoRA reads the lengths of a matrix that is there as codes alone."""
+    base, batch = jft.quantize(bert[0], kind), bert[1]
+    models = {name: adapted(base, METHODS[name], 1) for name in ("lengths", "biases")}
+    several = jft.gather(base, models)
+    names = ["biases", None, "lengths"]
+    got = answers(several.mixed(), {**batch, "adapter_ids": several.ids(names)})
+    for i, name in enumerate(names):
+        alone = answers(base if name is None else several.use(name), batch)[i]
+        np.testing.assert_allclose(got[i], alone, atol=3e-5)
+
+
 def test_ids_change_without_a_compilation_and_a_wrong_one_answers_nan(bert, every):
     _, batch = bert
     mixed = every.mixed()

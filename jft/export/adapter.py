@@ -14,7 +14,7 @@ from jft.models import Family
 from jft.params import adapters
 from jft.params.adapters.peft_folder import BASE_DIGEST, CONFIG, HEAD, WEIGHTS
 from jft.params.init import matches_any
-from jft.params.quantised import flatten_whole
+from jft.params.quantised import flatten_whole, is_quantised
 from jft.paths import flatten
 from jft.types import InputError, Params
 
@@ -64,6 +64,7 @@ def write_adapter(
         path: leaf
         for path, leaf in flat.items()
         if _is_in(path, saved) or adapter.moves(path, leaves_of, ())
+        if not is_quantised(leaf)  # it has not moved, whatever else of its module has
     }
     options: dict[str, Any] = {
         "saved": saved,

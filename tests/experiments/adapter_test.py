@@ -187,6 +187,19 @@ def test_predict_asks_adapters_over_one_base(adapter_run, call, base, image, tmp
     assert theirs["file"] == mine["file"] == str(image)
 
 
+def test_each_adapter_has_the_classes_of_its_own_head(base, tmp_path):
+    """Also one whose head another adapter before the last had."""
+    folder, given = base.partition("=")[2], []
+    heads = {"one": ("x", "y"), "two": ("no", "yes"), "three": ("x", "y")}
+    for name, classes in heads.items():
+        model = jft.load(folder, class_names=classes, key=jax.random.key(0))
+        model = jft.adapt(model, Lora(rank=2), key=jax.random.key(1))
+        jft.save_adapter(tmp_path / name, model)
+        given.append(f"{name}={tmp_path / name}")
+    models = several.load_adapted(folder, given).models
+    assert {name: model.class_names for name, model in models.items()} == heads
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

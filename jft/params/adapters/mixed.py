@@ -23,6 +23,7 @@ from jft.params.adapters.ia3 import Ia3
 from jft.params.adapters.lora import Lora, both_factors
 from jft.params.adapters.members import Member, base_of
 from jft.params.adapters.tuning import BitFit
+from jft.params.quantised import in_full
 from jft.types import InputError, Params
 
 BASE = -1  # the id of the base alone
@@ -138,7 +139,7 @@ def mix(
 
     Args:
       members: the adapters, by name.
-      flat: the base's parameters by path.
+      flat: the base's parameters by path, a quantised matrix as one.
       products: see `find_products`.
 
     Returns:
@@ -161,7 +162,7 @@ def mix(
         owners = (path.rpartition("/")[0] for path in member.own)
         modules |= dict.fromkeys([*member.leaves_of, *owners])
     return {
-        module: _stack(module, list(members.values()), base_of(module, flat))
+        module: _stack(module, list(members.values()), _in_full(module, flat, products))
         for module in modules
     }
 
@@ -184,9 +185,19 @@ def _check_own(name: str, member: Member, products: Mapping[str, Product]) -> No
             )
 
 
-def _stack(module: str, members: Sequence[Member], base: Leaves) -> Leaves:
+def _in_full(
+    module: str, flat: Mapping[str, Any], products: Mapping[str, Product]
+) -> Arrays:
+    """The base's parameters of a module, by name; those of a quantised one too."""
+    num_in = products[module].shape[0] if module in products else 0
+    return {
+        name: wide(in_full(leaf, num_in, jnp.float32))
+        for name, leaf in base_of(module, flat).items()
+    }
+
+
+def _stack(module: str, members: Sequence[Member], base: Arrays) -> Leaves:
     """One module's leaves of all adapters, and of the base last."""
-    base = {name: wide(leaf) for name, leaf in base.items()}
     if any("kernel" in member.own_of(module) for member in members):
         rows = [_whole_row(module, member, base) for member in members]
         rows = _pad_classes([*rows, _kernel_and_bias(base)])

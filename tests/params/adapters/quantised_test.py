@@ -15,7 +15,7 @@ from jft.models.remat import with_remat
 from jft.params import adapters, interpolate
 from jft.params.adapters import Lora, NormTuning
 from jft.params.quantised import KINDS, flatten_whole, is_quantised
-from jft.paths import flatten
+from jft.paths import flatten, map_with_path
 from jft.tasks import language
 from jft.types import FROZEN, InputError
 from tests.params.adapters import table
@@ -270,6 +270,19 @@ def test_an_adapter_goes_to_peft_and_back(nf4, model_of, tmp_path):
     jft.save_adapter(tmp_path, jft.adapt(model_of("bert")[0], whole, key=KEY))
     with pytest.raises(InputError, match=r"output/dense/kernel, trained as a whole"):
         jft.load_adapter(tmp_path, model)
+
+
+def test_a_bias_of_a_quantised_product_is_kept_without_its_matrix(nf4, tmp_path):
+    model, batch = nf4
+    rules = (".*/0/.*/value/bias", "classifier/.*")
+    adapted = jft.adapt(model, Lora(rank=2, also_train=rules), key=KEY)
+    moved = map_with_path(
+        lambda path, x: x + 0.5 if path.endswith("0/attention/self/value/bias") else x,
+        table.trained(adapted.params),
+    )
+    jft.save_adapter(tmp_path, adapted, params=moved)
+    again = jft.load_adapter(tmp_path, model)
+    close(answers(again, again.params, batch), answers(adapted, moved, batch))
 
 
 def test_a_checkpoint_knows_the_codes(nf4, model_of):
