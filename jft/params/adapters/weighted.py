@@ -117,13 +117,7 @@ def _sum_loras(terms: Mapping[str, Term]) -> Sum:
     for term in terms.values():
         for path, leaves in term.member.leaves_of.items():
             parts.setdefault(path, []).append(_weighted_factors(term, path, leaves))
-    leaves_of: dict[str, Leaves] = {
-        path: {
-            name: jnp.asarray(np.concatenate([x[name] for x in xs], SIDES[name]))
-            for name in xs[0]
-        }
-        for path, xs in parts.items()
-    }
+    leaves_of = {path: _side_by_side(xs) for path, xs in parts.items()}
     ranks = {path: rank_of(leaves, 1) for path, leaves in leaves_of.items()}
     rank = max(ranks.values())
     differ = [(path, r) for path, r in ranks.items() if r != rank]
@@ -148,6 +142,23 @@ def _weighted_factors(term: Term, path: str, leaves: Leaves) -> dict[str, np.nda
         return {"lora_embedding_A": scale * a, "lora_embedding_B": b}
     a, b = both_factors(arrays)
     return {"lora_A": scale * a, "lora_B": b}
+
+
+def _side_by_side(parts: Sequence[Leaves]) -> Leaves:
+    """One pair of factors of several; of a convolution in groups, group by group."""
+    joined = {}
+    for name in parts[0]:
+        arrays = [part[name] for part in parts]
+        if name == "lora_A":  # [..., rank] -> [..., groups, rank / groups]
+            arrays = [
+                a.reshape(*a.shape[:-1], -1, len(part["lora_B"]))
+                for a, part in zip(arrays, parts, strict=True)
+            ]
+        both = np.concatenate(arrays, SIDES[name])
+        if name == "lora_A":
+            both = both.reshape(*both.shape[:-2], -1)
+        joined[name] = jnp.asarray(both)
+    return joined
 
 
 def _sum_factors(terms: Mapping[str, Term]) -> Sum:

@@ -12,10 +12,13 @@ from jft.params.adapters import (
     AdaptedModule,
     BitFit,
     Lora,
+    Member,
     Product,
+    Term,
     adapters_of,
     check_foldable,
     fold,
+    sum_adapters,
 )
 from jft.types import InputError
 from tests.params.adapters import table
@@ -88,6 +91,27 @@ def test_as_torch_computes_it(strides, padding, groups):
         return
     folded = fold(params, adapter, products={"conv": product})
     np.testing.assert_allclose(toy.apply({"params": folded}, x), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_sum_is_the_sum_of_what_each_adds(groups):
+    toy, x, kernel = Toy(1, 1, groups), array(2, 7, 6, 4), array(3, 2, 4 // groups, 8)
+    base = {"conv": {"kernel": kernel, "bias": array(8)}}
+
+    def answer(adapter, leaves_of):
+        params = {**base, "adapters": leaves_of}
+        return AdaptedModule(toy, adapter).apply({"params": params}, x)
+
+    plain, terms = toy.apply({"params": base}, x), {}
+    expected = plain
+    for rank, weight in ((2, 0.5), (4, -2.0)):
+        adapter = Lora(rank=rank, targets=("conv",))
+        a, b = array(3, 2, 4, rank), array(rank // groups, 8)
+        leaves_of = {"conv": {"lora_A": a, "lora_B": b}}
+        terms[str(rank)] = Term(weight, Member(adapter, leaves_of, {}))
+        expected += weight * (answer(adapter, leaves_of) - plain)
+    got = answer(*sum_adapters(terms))
+    np.testing.assert_allclose(got, expected, atol=1e-3, rtol=1e-4)
 
 
 def test_of_patches():
