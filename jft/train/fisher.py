@@ -76,7 +76,7 @@ def diagonal_fisher(
 
     Example:
       >>> from jft.train import softmax_cross_entropy
-      >>> apply_fn = lambda params, batch, key: params["w"] + jnp.zeros((1, 2))
+      >>> apply_fn = lambda params, batch, key: params["w"][None]
       >>> loss_fn = lambda out, batch: softmax_cross_entropy(out, batch["targets"])
       >>> batches = [{"targets": jnp.array([0, 1, 1])}]
       >>> args = {"w": jnp.zeros(2)}, {"w": "all"}, batches

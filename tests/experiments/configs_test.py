@@ -172,7 +172,8 @@ CASES = {
         check=check_answers,
     ),
 }
-ELSEWHERE = {"digits", "letters", "sst2"}  # in finetune_test and text_test
+# in finetune_test, forgetting_test and text_test
+ELSEWHERE = {"digits", "forgetting", "letters", "sst2"}
 
 
 def test_every_config_is_run_here_or_elsewhere():
