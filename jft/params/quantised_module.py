@@ -8,6 +8,7 @@ from typing import Any
 from flax import linen as nn
 
 from jft.models.layers import along_last
+from jft.models.wrapped import WrappedModule
 from jft.params.quantised import (
     dequantize,
     flatten_whole,
@@ -20,25 +21,12 @@ from jft.types import Params
 
 
 @dataclass(frozen=True)
-class QuantisedModule:
+class QuantisedModule(WrappedModule):
     """A family's module some of whose matrices are quantised; applied like the module.
 
     A product whose kernel is quantised is computed from its codes, the others as the
     module does.
     """
-
-    module: Any  # the linen module, which knows nothing of this
-
-    @property
-    def config(self) -> Any:
-        """The module's config."""
-        return self.module.config
-
-    @property
-    def task(self) -> str:
-        """What the module's head answers."""
-        task: str = self.module.task
-        return task
 
     def apply(self, variables: Mapping[str, Any], *args: Any, **options: Any) -> Any:
         """Run the module, see ``flax.linen.Module.apply``."""

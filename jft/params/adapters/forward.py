@@ -13,6 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from jft.models.dropout import random_words
+from jft.models.wrapped import WrappedModule, unwrapped
 from jft.params.adapters.adapter import Adapter, Call, LeavesOf
 from jft.params.adapters.products import groups_of, kind_of, place_of
 from jft.params.adapters.tree import adapters_of, shared_of, without_adapters
@@ -21,26 +22,14 @@ from jft.types import InputError
 
 
 @dataclass(frozen=True)
-class AdaptedModule:
+class AdaptedModule(WrappedModule):
     """A family's module whose products are adapted; applied like the module.
 
     Its parameters are the module's with the subtree ``adapters``; without it, the
     module answers as it is.
     """
 
-    module: Any  # the linen module, which knows nothing of this
     adapter: Adapter
-
-    @property
-    def config(self) -> Any:
-        """The module's config."""
-        return self.module.config
-
-    @property
-    def task(self) -> str:
-        """What the module's head answers."""
-        task: str = self.module.task
-        return task
 
     def apply(self, variables: Mapping[str, Any], batch: Any, **options: Any) -> Any:
         """Run the module, see ``flax.linen.Module.apply``."""
@@ -56,7 +45,7 @@ class AdaptedModule:
 
         return self.adapter.around(
             run,
-            getattr(self.module, "module", self.module),  # below a quantised one
+            unwrapped(self.module),
             batch,
             leaves_of,
             cached="cache" in variables,
