@@ -4,6 +4,7 @@
 import atexit
 import contextlib
 import importlib.metadata
+import itertools
 import os
 import shutil
 import socket
@@ -58,6 +59,22 @@ def _no_network():
     socket.socket.connect = guarded
     yield
     socket.socket.connect = connect
+
+
+FILES_BETWEEN_CLEARINGS = 20  # most of the suite, on two workers, fills it
+
+_files_done = itertools.count(1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _room_for_programs():
+    """jit keeps 8192 programs a process; when full it keeps no new one, nor counts it.
+
+    Small arrays' operations are programs too, one a shape.
+    """
+    yield
+    if next(_files_done) % FILES_BETWEEN_CLEARINGS == 0:
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
