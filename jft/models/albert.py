@@ -18,13 +18,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jft.models import heads
+from jft.models.arrays import along_last
 from jft.models.attention import padding_mask, self_attention
 from jft.models.bert import Embeddings
 from jft.models.bert_config import ENCODER_ONLY, BertConfig
 from jft.models.dropout import dropout
 from jft.models.family import Family, make_layer_index
 from jft.models.fields import check_heads, check_token_id, read_fields
-from jft.models.layers import Blocks, LayerNorm, activate, along_last, dense
+from jft.models.layers import Blocks, LayerNorm, activate, dense
 from jft.models.model import TextModel
 from jft.models.packing import heads_of_tokens
 from jft.models.stages import Stages

@@ -29,9 +29,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from jft.models.arrays import at_least_float32
 from jft.models.before import Seen, Sight, num_before
 from jft.models.dropout import Dropout
-from jft.models.layers import Init, at_least_float32, dense
+from jft.models.layers import Init, dense
 from jft.models.mixing import mix_values
 from jft.models.packing import (
     is_packed,

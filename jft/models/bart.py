@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jft.models.arrays import along_last
 from jft.models.attention import (
     attend,
     causal_mask,
@@ -35,7 +36,7 @@ from jft.models.encoder_decoder import (
     run_stages,
 )
 from jft.models.family import Family, make_layer_index
-from jft.models.layers import Blocks, Embed, LayerNorm, activate, along_last, dense
+from jft.models.layers import Blocks, Embed, LayerNorm, activate, dense
 from jft.models.positions import (
     LearnedPositions,
     SinusoidalPositions,

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jft.models import heads
+from jft.models.arrays import along_last
 from jft.models.attention import padding_mask, self_attention, token_positions
 from jft.models.before import num_before
 from jft.models.bert_config import VARIANTS, BertConfig, config_from_dict
@@ -26,7 +27,6 @@ from jft.models.layers import (
     Embed,
     LayerNorm,
     activate,
-    along_last,
     dense,
     ids_or,
 )

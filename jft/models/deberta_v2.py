@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jft.models import bert, heads
+from jft.models.arrays import along_last
 from jft.models.attention import token_positions
 from jft.models.before import num_before
 from jft.models.deberta_v2_config import DebertaV2Config, config_from_dict
@@ -28,7 +29,6 @@ from jft.models.layers import (
     Embed,
     LayerNorm,
     activate,
-    along_last,
     dense,
     ids_or,
 )

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jft.models import heads
+from jft.models.arrays import at_least_float32
 from jft.models.attention import (
     attend,
     causal_mask,
@@ -35,7 +36,6 @@ from jft.models.layers import (
     Init,
     LayerNorm,
     activate,
-    at_least_float32,
     dense,
     normal,
 )

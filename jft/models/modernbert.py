@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jft.models import heads
+from jft.models.arrays import along_last
 from jft.models.attention import (
     attend,
     merge_heads,
@@ -32,7 +33,6 @@ from jft.models.layers import (
     Embed,
     LayerNorm,
     activate,
-    along_last,
     dense,
 )
 from jft.models.model import TextModel

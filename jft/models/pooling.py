@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Num
 
-from jft.models.layers import at_least_float32
+from jft.models.arrays import at_least_float32
 
 Array = jax.Array | np.ndarray
 SHORTEST = 1e-12  # a vector of no length stays one

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jft.models import heads
+from jft.models.arrays import along_last
 from jft.models.attention import token_positions
 from jft.models.before import num_before
 from jft.models.bert import Backbone
@@ -31,7 +32,6 @@ from jft.models.layers import (
     Init,
     LayerNorm,
     activate,
-    along_last,
     dense,
     ids_or,
 )

@@ -26,7 +26,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import jax
 import jax.numpy as jnp
 
-from jft.models.layers import at_least_float32
+from jft.models.arrays import at_least_float32
 from jft.paths import flatten
 from jft.types import InputError, Params
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from flax import linen as nn
 
-from jft.models.layers import along_last
+from jft.models.arrays import along_last
 from jft.models.wrapped import WrappedModule
 from jft.params.quantised import (
     dequantize,

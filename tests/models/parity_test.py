@@ -12,7 +12,7 @@ import pytest
 
 import jft
 from jft.models import MODELS, dropout
-from jft.models.layers import along_last
+from jft.models.arrays import along_last
 from jft.params import checkpoint_keys, to_tensor
 from tests.models import peer
 from tests.models.table import TABLE

@@ -19,7 +19,8 @@ import jax
 import jax.numpy as jnp
 
 from jft.models.activations import ACTIVATIONS
-from jft.models.layers import activate, along_last
+from jft.models.arrays import along_last
+from jft.models.layers import activate
 from jft.params.adapters.adapter import Adapter, Call, Leaves, Product, key_of
 from jft.types import InputError, Params
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jft.models.layers import along_last
+from jft.models.arrays import along_last
 from jft.params.adapters.adapter import Call, Leaves, Product, wide
 from jft.params.adapters.targets import Targeted, check_kind, check_patterns, matches
 from jft.types import Params

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jft.models.arrays import along_last
 from jft.models.dropout import drop
-from jft.models.layers import along_last
 from jft.params.adapters.adapter import Call, Leaves, Product, key_of, wide
 from jft.params.adapters.targets import (
     ALL_LINEAR,

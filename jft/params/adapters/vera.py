@@ -13,8 +13,8 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from jft.models.arrays import along_last
 from jft.models.dropout import drop
-from jft.models.layers import along_last
 from jft.params.adapters.adapter import Call, Leaves, Product, key_of, wide
 from jft.params.adapters.targets import ALL_LINEAR, Targeted, check_kind
 from jft.types import InputError, Params
