@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from experiments import build, feed, objective
+from experiments import build, devices, feed, objective
 from experiments.plan import moving_layers
 from jft import data, processes, train
 from jft.types import Batch, InputError
@@ -61,7 +61,7 @@ class Activations:
                 folder=folder,
                 layer_index=job.model.layer_index,
                 dtype=jnp.dtype(settings.dtype),
-                compute_dtype=build.compute_dtype(job.config),
+                compute_dtype=devices.compute_dtype(job.config),
                 facts=repr((job.model.module, job.loader.settings)),
                 stop_requested=stop_requested,
             )

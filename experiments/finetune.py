@@ -17,12 +17,13 @@ import time
 from experiments import (
     activations,
     build,
+    devices,
     feed,
     judge,
     keep,
-    objective,
     outputs,
-    two_heads,
+    run_config,
+    training,
 )
 from jft import checkpoint, evals, partition, processes, train
 from jft.config import Config, Invocation, Workdir, open_workdir, run
@@ -31,7 +32,7 @@ from jft.types import Interrupted
 
 def main(invocation: Invocation) -> int:
     """Run, go on, or say that the run is finished."""
-    config = build.complete(invocation.config)
+    config = run_config.complete(invocation.config)
     train.keep_compiled()
     folder = open_workdir(
         invocation.workdir, config_name=invocation.config_name, config=config
@@ -55,28 +56,17 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
     began = time.perf_counter()
 
     # data → models → params → partition → optim
-    job = processes.together(lambda: build.make_job(config))
+    job = build.make_job(config)
     manifest = keep.make_manifest(job)
     keep.check_alike(job, manifest)
     facts = feed.report(config.data, job.splits, job.tables)
     print(feed.describe(facts), build.describe(job), sep="\n\n", flush=True)
 
     # train: the state on its devices, and what is done with it
-    mesh = build.make_mesh(config)
-    place = functools.partial(train.shard_batch, mesh=mesh)
-    state = build.init_state(job)
-    shardings = train.state_shardings(
-        state, mesh, tensor_rules=job.model.family.tensor_rules
-    )
-    state = train.place_state(state, shardings)
-    train_step = build.make_train_step(job, state_shardings=shardings)
-    feeding = objective.add_teacher(config, job.model, place)
-    feeding = two_heads.add_old_answers(config, job.old, feeding)
-    before = time.perf_counter()
-    memory = build.plan_memory(job, train_step, state, feeding)
-    planning_seconds = time.perf_counter() - before
+    place = devices.make_place(config)
+    start = training.make_start(job)
+    state, memory, stream = start.state, start.memory, start.stream
     print(f"\n{train.describe_memory(memory, train.device_bytes())}\n", flush=True)
-    stream = feed.Stream(job.loader, feeding)
     kept = activations.Activations(
         job,
         stream,
@@ -106,7 +96,7 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
             job, checkpoints, manifest=manifest, state=state, history=history
         )
         if config.optim.ewc.strength and not history:
-            state = build.with_fisher(job, state)
+            state = training.with_fisher(job, state)
         if source and not history:
             record(history, source.record(0, job.model.params))
 
@@ -133,10 +123,10 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
         ) as bar:
             result = train.fit(
                 state,
-                train_step,
+                start.train_step,
                 batches=stream,
                 num_steps=job.plan.num_steps,
-                open_groups_at=build.open_groups_at(job),
+                open_groups_at=job.plan.open_groups_at,
                 start_phase=kept.start_phase,
                 hooks=[*hooks, bar],
                 history=history,
@@ -177,7 +167,7 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
     in_phases = sum(phase.seconds for phase in result.phases)
     seconds = {
         "total": time.perf_counter() - began,
-        "compile": planning_seconds
+        "compile": start.compile_seconds
         + sum(phase.compile_seconds for phase in result.phases),
         "train": in_phases - evaluate_in_fit,
         "evaluate": evaluating_seconds(),

@@ -20,7 +20,7 @@ from typing import Any
 from absl import flags
 
 import jft
-from experiments import build, feed, judge, keep
+from experiments import build, devices, feed, judge, keep
 from jft import evals, params, train
 from jft.config import new_flags, run_without_config
 from jft.evals import ScoreFn
@@ -114,7 +114,7 @@ def score_points(
 
 def make_score_fns(job: build.Job, model: jft.Pretrained) -> dict[str, ScoreFn]:
     """What scores a plain model on validation, on test, and on the source task."""
-    place = functools.partial(train.shard_batch, mesh=build.make_mesh(job.config))
+    place = devices.make_place(job.config)
     make_evaluator = functools.partial(judge.Evaluator, place=place)
     evaluate = make_evaluator(job.config, model)
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 import jft
-from experiments import build, feed, keep, objective, source_task
+from experiments import build, devices, feed, keep, objective, source_task
 from jft import data, evals, processes, tasks, train
 from jft.config import Config
 from jft.tasks import get_task
@@ -40,7 +40,7 @@ class Evaluator:
             self._task.make_apply(model.apply_fn),
             objective.eval_loss(config),
             predict=self._task.predict,
-            compute_dtype=build.compute_dtype(config),
+            compute_dtype=devices.compute_dtype(config),
             chunks=objective.eval_chunks(config, model),
         )
 

@@ -11,7 +11,7 @@ import jax
 from absl import flags
 
 import jft
-from experiments import build
+from experiments import build, training
 from jft import checkpoint, optim, partition, paths, processes, train
 from jft.config import Config, config_digest, read_config
 from jft.types import InputError, Params
@@ -80,7 +80,6 @@ def make_save(
     """
     resumed = checkpoints.latest_step() is not None
     saved = (int(state.step), len(history)) if resumed else None
-    groups_at = build.open_groups_at(job)
 
     def save(state: train.TrainState, history: train.History) -> None:
         nonlocal saved
@@ -92,7 +91,7 @@ def make_save(
             for r in history
             if r["split"] == "validation" and r["step"] == step
         ]
-        groups = groups_at(max(step - 1, 0), history) or ()
+        groups = job.plan.open_groups_at(max(step - 1, 0), history) or ()
         checkpoints.save(
             step,
             checkpoint.state_arrays(state, full=job.config.checkpoint.full),
@@ -188,13 +187,16 @@ def load_run(workdir: Path) -> tuple[build.Job, Params]:
     Raises:
       InputError: if it has saved nothing yet.
     """
-    job = processes.together(lambda: build.make_job(read_config(workdir)))
+    job = build.make_job(read_config(workdir))
     with make_checkpoints(job, workdir / "checkpoints") as checkpoints:
         if checkpoints.latest_step() is None:
             raise InputError(
                 f"{workdir} has no checkpoint yet; let its run save one first."
             )
         best = restore_best(
-            job, checkpoints, manifest=make_manifest(job), state=build.init_state(job)
+            job,
+            checkpoints,
+            manifest=make_manifest(job),
+            state=training.init_state(job),
         )
     return job, partition.combine(trained_params(best), job.model.params)

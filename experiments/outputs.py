@@ -15,6 +15,8 @@ import jax
 
 import jft
 from experiments import build, feed
+from experiments.adapter import exported_as
+from experiments.optimizer import make_multiplier
 from jft import evals, export, partition, paths, processes, tasks, train
 from jft.config import Workdir, to_dict
 from jft.evals import MetricLog
@@ -57,7 +59,7 @@ def record(
 
 def phases_of(job: build.Job, result: train.FitResult) -> list[train.Phase]:
     """The phases that a run went through, however they were decided."""
-    groups_at = build.open_groups_at(job)
+    groups_at = job.plan.open_groups_at
     everything = frozenset(range(job.model.num_layers + 2))
     steps = range(int(result.state.step))
     open_groups = [groups_at(step, result.history) or everything for step in steps]
@@ -81,8 +83,9 @@ def write_plots(
     config, model, history = job.config, job.model, result.history
     phases = phases_of(job, result)
     opening_steps = evals.opening_names(phases, num_layers=model.num_layers)
+    multiplier = make_multiplier(config.optim, model, job.labels)
     rates = {
-        model.layer_index(path): job.multiplier(path)
+        model.layer_index(path): multiplier(path)
         for path, label in paths.flatten(job.labels).items()
         if label != FROZEN
     }
@@ -155,7 +158,7 @@ def write_export(
         },
         versions=versions(),
     )
-    kind = build.exported_as(config, model)
+    kind = exported_as(config, model)
     if kind != "apart":
         jft.save(
             folder,

@@ -31,7 +31,7 @@ import jax
 from absl import flags
 
 import jft
-from experiments import asked, build, feed, judge, keep, objective, several
+from experiments import asked, feed, judge, keep, objective, run_config, several
 from jft import data, evals, processes, train
 from jft.config import Config, new_flags, run_without_config
 from jft.tasks import Task, get_task, task_of_head
@@ -162,7 +162,7 @@ def settings_of(
             model.family.max_positions(model.module.config),
         ]
         most = min([LONGEST, *filter(None, limits)])
-        config = build.usual_config(task.name, max_length=most)
+        config = run_config.usual(task.name, max_length=most)
     max_length = MAX_LENGTH.value or config.data.max_length
     settings = dataclasses.replace(
         config.data,

@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 
 import jft
-from experiments import build, feed, objective
+from experiments import feed, objective, run_config
 from jft import data, evals, train
 from jft.config import Config, load_config_file, new_flags, resolve, run_without_config
 from jft.tables import format_table
@@ -64,7 +64,7 @@ def labelled(config: Config) -> Config:
     settings = dataclasses.replace(
         config.data, task="text_classification", task_options={}, split_seed=seed
     )
-    return build.complete(
+    return run_config.complete(
         dataclasses.replace(
             config,
             data=settings,

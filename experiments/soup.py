@@ -18,7 +18,7 @@ from typing import Any
 from absl import flags
 
 import jft
-from experiments import build, judge, keep
+from experiments import devices, judge, keep
 from jft import evals, params, train
 from jft.config import (
     Config,
@@ -52,7 +52,7 @@ def main() -> None:
     train.keep_compiled()
     job, _ = keep.load_run(workdirs[0])
     model = jft.fold(job.model)
-    place = functools.partial(train.shard_batch, mesh=build.make_mesh(job.config))
+    place = devices.make_place(job.config)
     evaluate = judge.Evaluator(job.config, model, place=place)
 
     def score(weights: Params, split: str) -> dict[str, float]:

@@ -13,7 +13,8 @@ from safetensors.numpy import load_file
 
 import jft
 from configs import common
-from experiments import build, evaluate, export, finetune, predict, several
+from experiments import build, evaluate, export, finetune, predict, run_config, several
+from experiments.adapter import exported_as
 from jft.config import AdapterConfig, read_config, resolve
 from jft.params.adapters import ADAPTERS, BitFit, Lora
 from jft.paths import flatten
@@ -63,7 +64,7 @@ def test_base_stays_and_both_exports_say_the_same(adapter_run, base):
     workdir, _ = adapter_run
     folder = base.partition("=")[2]
     read = read_config(workdir)
-    job = build.make_job(build.complete(read))
+    job = build.make_job(run_config.complete(read))
     folded = jft.load(workdir / "export")
     stored = load_file(workdir / "export" / "adapter" / "adapter_model.safetensors")
     assert len(stored) == 2 * 6 + 2  # two factors of each product, and the head
@@ -249,7 +250,7 @@ def test_how_an_adapter_leaves(adapter, asked, expected):
     config = dataclasses.replace(config, export=asked_for)
     model, _ = table.make_model("bert")
     model = model._replace(adapter=adapter)
-    assert build.exported_as(config, model) == expected
+    assert exported_as(config, model) == expected
 
 
 def test_what_cannot_be_folded_leaves_apart(call, tiny, base, tmp_path):
@@ -275,7 +276,7 @@ def test_what_cannot_be_folded_leaves_apart(call, tiny, base, tmp_path):
         for folder in (workdir / "export", tmp_path / "again")
     )
     jax.tree.map(np.testing.assert_array_equal, one, other)
-    job = build.make_job(build.complete(read_config(workdir)))
+    job = build.make_job(run_config.complete(read_config(workdir)))
     folder, names = base.partition("=")[2], job.model.class_names
     frozen = jft.load(folder, class_names=names, key=jax.random.key(7))
     adapted = jft.load_adapter(workdir / "export", frozen)
@@ -294,7 +295,7 @@ def test_a_run_on_a_quantised_base(call, tiny, base, tmp_path):
     result = call(finetune, tiny, base, *LORA, NF4, f"--workdir={workdir}")
     assert result.status == 0, result.err
     folded = jft.load(workdir / "export")
-    read = build.make_job(build.complete(read_config(workdir))).model
+    read = build.make_job(run_config.complete(read_config(workdir))).model
     own = workdir / "export" / "adapter"
     plain = jft.load(
         base.partition("=")[2], class_names=folded.class_names, key=jax.random.key(7)

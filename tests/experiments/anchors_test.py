@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import jft
-from experiments import build, feed, finetune, judge
+from experiments import feed, finetune, judge, models
 from jft import train
 from jft.config import read_config
 from tests.experiments.tiny import MODEL
@@ -94,7 +94,7 @@ def digits_base(tmp_path_factory):
         settings,
         key=jax.random.key(1),
         class_names=tuple("0123456789"),
-        processor=build.processor_config_of(settings),
+        processor=models.processor_config_of(settings),
     )
     folder = tmp_path_factory.mktemp("digits")
     jft.save(folder, model)
