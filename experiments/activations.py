@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from experiments import build, devices, feed, objective
@@ -97,10 +96,14 @@ class Activations:
         self._uses.append((step, boundary))
         if boundary == before:
             return False
-        self._stream.switch(
-            self._job.loader if kept is None else make_loader(self._job, kept)
-        )
+        self._stream.switch(self._make_loader(kept))
         return True
+
+    def _make_loader(self, kept: data.TokenTable | None) -> data.TrainLoader:
+        """The batches of the run's own loader, in its order, with their activations."""
+        if kept is None:
+            return self._job.loader
+        return feed.make_train_loader(self._job.config, kept, self._job.model)
 
     def table(self, split: str) -> data.TokenTable | None:
         """What to read instead of the rows of a split, in this phase."""
@@ -238,23 +241,3 @@ class Placed:
 
     def __iter__(self) -> Iterator[Batch]:
         return map(self._place, self._batches)
-
-
-def make_loader(job: build.Job, kept: data.TokenTable) -> data.TrainLoader:
-    """The batches of the run's own loader, in its order, with their activations."""
-    settings = job.config.data
-    options = {
-        "global_batch_size": settings.global_batch_size,
-        "seed": job.config.seed,
-        "num_workers": settings.num_workers,
-    }
-    if job.task.reads == "image":
-        return data.make_train_loader(kept, **options)
-    return data.make_token_loader(
-        kept,
-        batching=settings.batching,
-        num_lengths=settings.num_lengths,
-        max_lengths=feed.max_lengths(settings, job.tables["train"]),
-        rows_multiple=jax.local_device_count(),
-        **options,
-    )

@@ -7,7 +7,7 @@ import jax
 import optax
 
 import jft
-from experiments import feed, models, source_task, two_heads
+from experiments import dataset, feed, models, source_task, two_heads
 from experiments.devices import make_mesh
 from experiments.optimizer import label_params, make_multiplier, make_optimizer
 from experiments.plan import Plan, make_plan
@@ -43,7 +43,7 @@ def make_job(config: Config) -> Job:
 
 def _make_job(config: Config) -> Job:
     key_model, key_train = jax.random.split(jax.random.key(config.seed))
-    splits = feed.load_examples(config)
+    splits = dataset.load_examples(config)
     model = models.load_model(config, splits["train"], key=key_model)
     old = models.load_old_model(config, model)
     source = None if config.source.name is None else source_task.load(config, old)

@@ -10,7 +10,7 @@ A run brings its own data; a folder needs a config that says which.
 from absl import flags
 
 import jft
-from experiments import devices, feed, judge, keep, run_config
+from experiments import dataset, devices, feed, judge, keep, run_config
 from jft import processes, train
 from jft.config import (
     DataConfig,
@@ -40,7 +40,7 @@ def main() -> None:
             )
         config = run_config.load(CONFIG.value)
     check_task(model, config.data)
-    splits = processes.together(lambda: feed.load_examples(config))
+    splits = processes.together(lambda: dataset.load_examples(config))
     if SPLIT.value not in splits:
         raise InputError(
             f"--split is {SPLIT.value!r}; expected one of {sorted(splits)}."

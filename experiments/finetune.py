@@ -17,8 +17,8 @@ import time
 from experiments import (
     activations,
     build,
+    data_report,
     devices,
-    feed,
     judge,
     keep,
     outputs,
@@ -59,8 +59,8 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
     job = build.make_job(config)
     manifest = keep.make_manifest(job)
     keep.check_alike(job, manifest)
-    facts = feed.report(config.data, job.splits, job.tables)
-    print(feed.describe(facts), build.describe(job), sep="\n\n", flush=True)
+    facts = data_report.make_report(config.data, job.splits, job.tables)
+    print(data_report.describe(facts), build.describe(job), sep="\n\n", flush=True)
 
     # train: the state on its devices, and what is done with it
     place = devices.make_place(config)

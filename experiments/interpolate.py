@@ -20,7 +20,7 @@ from typing import Any
 from absl import flags
 
 import jft
-from experiments import build, devices, feed, judge, keep
+from experiments import build, dataset, devices, judge, keep
 from jft import evals, params, train
 from jft.config import new_flags, run_without_config
 from jft.evals import ScoreFn
@@ -61,7 +61,7 @@ def main() -> None:
             metric=metrics["test"],
             source_metric=metrics["source"],
             source_name=job.source.name,
-            target_name=feed.dataset_name(job.config.data),
+            target_name=dataset.name_of(job.config.data),
         )
     if EXPORT_ALPHA.value is not None:
         base, model, new = ends(job, trained)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 import jft
-from experiments import feed, source_task, two_heads
+from experiments import dataset, source_task, two_heads
 from experiments.adapter import add_adapter
 from jft import data
 from jft.config import Config, ModelConfig
@@ -83,7 +83,7 @@ def make_tokenizer(config: Config, examples: data.Examples) -> Any:
     template = {"chat_template": data.CHATML} if "messages" in kinds else {}
     return call_with_options(
         data.train_tokenizer,
-        feed.all_texts(task, examples),
+        dataset.all_texts(task, examples),
         max_length=config.data.max_length,
         options={**template, **settings.tokenizer_options},
         what="model.tokenizer_options",

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 import jft
-from experiments import build, feed
+from experiments import build, dataset
 from experiments.adapter import exported_as
 from experiments.optimizer import make_multiplier
 from jft import evals, export, partition, paths, processes, tasks, train
@@ -124,7 +124,7 @@ def write_plots(
                 metric=metric,
                 source_metric=job.source.metric,
                 source_name=job.source.name,
-                target_name=feed.dataset_name(config.data),
+                target_name=dataset.name_of(config.data),
                 opening_steps=opening_steps,
             )
         )
@@ -136,7 +136,7 @@ def write_export(
 ) -> None:
     """Write the Hugging Face folder with a model card."""
     config, model = job.config, job.model
-    name, optimizer = feed.dataset_name(config.data), config.optim
+    name, optimizer = dataset.name_of(config.data), config.optim
     card = export.model_card(
         f"{model.family.model_type}-{name}",
         {name: value for name, value in scores.items() if name != "loss"},
@@ -188,7 +188,7 @@ def describe_model(job: build.Job) -> str:
     """What the model is, in a sentence."""
     head, name = (
         job.model.family.heads[job.model.task],
-        feed.dataset_name(job.config.data),
+        dataset.name_of(job.config.data),
     )
     if job.model.class_names and job.task.problem_type != "regression":
         count = len(job.model.class_names)

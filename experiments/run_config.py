@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from configs import common
-from experiments import anchors, feed, objective, source_task, two_heads
+from experiments import anchors, dataset, objective, source_task, two_heads
 from experiments.adapter import make_adapter
 from experiments.devices import make_mesh
 from jft import data, export
@@ -68,7 +68,7 @@ def check(config: Config) -> None:
     objective.check(config)
     two_heads.check(config)
     anchors.check(config)
-    feed.check_options(config.data)
+    dataset.check_options(config.data)
     export.parse_size(config.export.max_shard_size)
     make_mesh(config)
 

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import jft
-from experiments import feed, finetune, judge, models
+from experiments import dataset, finetune, judge, models
 from jft import train
 from jft.config import read_config
 from tests.experiments.tiny import MODEL
@@ -180,7 +180,7 @@ def test_mixout_trains_a_run_and_is_not_in_its_evaluation(run, free):
     # the test split's figures are those of the exported weights, as they are
     result = json.loads((mixed / "summary.json").read_text())["test"]
     model = jft.load(mixed / "export")
-    splits = feed.load_examples(read_config(mixed))
+    splits = dataset.load_examples(read_config(mixed))
     evaluate = judge.Evaluator(read_config(mixed), model, place=jax.device_put)
     scores = evaluate(model.params, splits["test"]).scores
     assert scores["loss"] == pytest.approx(result["loss"], rel=1e-5)
