@@ -10,7 +10,7 @@ A run brings its own data; a folder needs a config that says which.
 from absl import flags
 
 import jft
-from experiments import dataset, devices, feed, judge, keep, run_config
+from experiments import dataset, feed, judge, keep, run_config
 from jft import processes, train
 from jft.config import (
     DataConfig,
@@ -48,8 +48,7 @@ def main() -> None:
     examples = splits[SPLIT.value]
     check_classes(model, examples.class_names)
     table = processes.together(lambda: feed.make_table(config.data, examples, model))
-    evaluate = judge.Evaluator(config, model, place=devices.make_place(config))
-    evaluation = evaluate(model.params, table)
+    evaluation = judge.Evaluator(config, model)(model.params, table)
     rows = [*evaluation.scores.items(), ("examples", evaluation.num_examples)]
     print(format_table(rows, (SPLIT.value, "value")))
 

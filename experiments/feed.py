@@ -207,16 +207,14 @@ class Stream:
         self, loader: data.TrainLoader, place: Callable[[Batch], Batch]
     ) -> None:
         self._loader = loader
-        self._place = place
+        self.place = place
         self._prefetch: data.Prefetch | None = None
         self._waited = 0.0  # before the last call
 
     def __call__(self, step: int) -> Iterator[Batch]:
         """The batch of every step from ``step`` on, in place of an earlier call's."""
         self.close()
-        self._prefetch = data.prefetch_to_device(
-            self._loader.batches(step), self._place
-        )
+        self._prefetch = data.prefetch_to_device(self._loader.batches(step), self.place)
         return self._prefetch
 
     def switch(self, loader: data.TrainLoader) -> None:

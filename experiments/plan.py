@@ -47,20 +47,18 @@ def make_plan(
 
     num_steps = steps(config.train.num)
     if num_steps < 1:
-        raise InputError(
-            f"train.num is {config.train.num}, a run of no step; expected 1 or more."
-        )
+        given = config.train.num
+        raise InputError(f"train.num is {given}, a run of no step; expected 1 or more.")
 
     def every(duration: Duration) -> int:
         return max(1, steps(duration, num_steps))
 
-    optimizer, keep = config.optim, config.checkpoint.keep_every
-    swa = _swa(optimizer, num_steps, steps, every)
-    schedule = _make_schedule(optimizer, num_steps, steps)
-    open_at = _open_at(optimizer, model, labels, lambda d: steps(d, num_steps))
-    known = open_at is not None and optimizer.unfreeze.method != "plateau"
+    keep, rgn = config.checkpoint.keep_every, config.optim.auto_rgn_every
+    swa = _swa(config.optim, num_steps, steps, every)
+    schedule = _make_schedule(config.optim, num_steps, steps)
+    open_at = _open_at(config.optim, model, labels, lambda d: steps(d, num_steps))
+    known = open_at is not None and config.optim.unfreeze.method != "plateau"
     phases = train.phases(open_at, num_steps) if known else []
-    rgn = optimizer.auto_rgn_every
     return Plan(
         num_steps=num_steps,
         log_every=every(config.train.log_every),

@@ -31,7 +31,7 @@ import jax
 from absl import flags
 
 import jft
-from experiments import asked, feed, judge, keep, objective, run_config, several
+from experiments import asked, feed, keep, objective, run_config, several, writing
 from jft import data, evals, processes, train
 from jft.config import Config, new_flags, run_without_config
 from jft.tasks import Task, get_task, task_of_head
@@ -184,12 +184,12 @@ def answer(
     if task.make_prompt is not None:
         return [
             {"written": text}
-            for text in judge.continue_texts(task, model, examples, config)
+            for text in writing.continue_texts(task, model, examples, config)
         ]
     table = feed.make_table(config.data, examples, model)
     batches = feed.make_eval_batches(config.data, table, model)
     if task.writes:
-        predictions: Sequence[Any] = judge.write_all(model, batches, config)
+        predictions: Sequence[Any] = writing.write_all(model, batches, config)
     else:
         eval_step = train.make_eval_step(
             task.make_apply(model.apply_fn),

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the loop starts from, on its devices: the state, the step, and the batches."""
+"""What the loop works with: the state on its devices, the step, and its memory."""
 
-import time
 from collections.abc import Callable
-from typing import NamedTuple
 
-from experiments import anchors, feed, objective, two_heads
+from experiments import anchors, objective, two_heads
 from experiments.build import Job
 from experiments.devices import compute_dtype, make_mesh, make_place
 from experiments.plan import largest_groups
@@ -13,40 +11,20 @@ from jft import optim, train
 from jft.types import Batch
 
 
-class Start(NamedTuple):
-    """All that the loop needs before its first step."""
-
-    state: train.TrainState
-    train_step: train.TrainStep
-    stream: feed.Stream
-    memory: train.MemoryPlan
-    compile_seconds: float  # of the largest step
-
-
-def make_start(job: Job) -> Start:
-    """Place the state, and compile the largest step to know its memory.
-
-    Raises:
-      InputError: if it does not fit a device.
-    """
-    state = init_state(job)
-    shardings = train.state_shardings(
-        state, make_mesh(job.config), tensor_rules=job.model.family.tensor_rules
-    )
-    state = train.place_state(state, shardings)
-    train_step = make_train_step(job, state_shardings=shardings)
-    place = make_place_for_step(job)
-    began = time.perf_counter()
-    memory = plan_memory(job, train_step, state, place)
-    seconds = time.perf_counter() - began
-    return Start(state, train_step, feed.Stream(job.loader, place), memory, seconds)
-
-
 def make_place_for_step(job: Job) -> Callable[[Batch], Batch]:
     """Place a batch, with what a teacher and the old head say of it."""
     place = make_place(job.config)
     place = objective.add_teacher(job.config, job.model, place)
     return two_heads.add_old_answers(job.config, job.old, place)
+
+
+def place_state(job: Job) -> tuple[train.TrainState, train.TrainState]:
+    """The state at step 0 on the devices of the mesh, and where its leaves lie."""
+    state = init_state(job)
+    shardings = train.state_shardings(
+        state, make_mesh(job.config), tensor_rules=job.model.family.tensor_rules
+    )
+    return train.place_state(state, shardings), shardings
 
 
 def init_state(job: Job) -> train.TrainState:

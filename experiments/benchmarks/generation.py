@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import jft
-from experiments import build, judge, run_config
+from experiments import build, run_config, writing
 from experiments.benchmarks import torch_peer
 from experiments.benchmarks.measure import (
     Measured,
@@ -95,7 +95,7 @@ def make_prompts(job: build.Job, rows: int) -> Batch:
     split = source["validation"]
     examples = [split[i % len(split)] for i in range(rows)]
     if not task.writes:
-        return judge.make_prompts(task, model, examples)
+        return writing.make_prompts(task, model, examples)
     ids = [np.asarray(example["input_ids"]) for example in examples]
     lengths = np.array([len(x) for x in ids])
     mask = np.arange(lengths.max()) < lengths[:, None]

@@ -69,11 +69,10 @@ def run_jft(job: build.Job, settings: Settings) -> Run:
         kept = activations.Activations(
             job,
             stream,
-            place=place,
             folder=Path(folder),
             stop_requested=lambda: False,
         )
-        evaluate = judge.Evaluator(job.config, job.model, place=place)
+        evaluate = judge.Evaluator(job.config, job.model)
         after_epochs = train.evaluate_every(
             job.plan.eval_every,
             lambda moment: (

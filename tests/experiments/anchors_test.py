@@ -181,7 +181,7 @@ def test_mixout_trains_a_run_and_is_not_in_its_evaluation(run, free):
     result = json.loads((mixed / "summary.json").read_text())["test"]
     model = jft.load(mixed / "export")
     splits = dataset.load_examples(read_config(mixed))
-    evaluate = judge.Evaluator(read_config(mixed), model, place=jax.device_put)
+    evaluate = judge.Evaluator(read_config(mixed), model)
     scores = evaluate(model.params, splits["test"]).scores
     assert scores["loss"] == pytest.approx(result["loss"], rel=1e-5)
 

@@ -136,7 +136,7 @@ def test_rows_to_keep_begin_where_their_batches_have_them(
         "model.pretrained": str(folder),
     }
     job = build.make_job(run_config.load(SST2, overrides))
-    rows = activations.rows_of(job, "validation", lambda batch: batch)
+    rows = activations.rows_of(job, "validation")
     assert rows.padding_side == side
     for batch in rows.batches:
         alone = data.unpack_batch(batch)
