@@ -69,7 +69,12 @@ class Evaluator:
         if kept is not self._last_kept:  # whose files may be gone, but for our hold
             self._batches.pop(self._last_kept, None)
             self._last_kept = kept
-        evaluated = self.run(params, table if kept is None else kept)
+        evaluated = evals.evaluate(
+            self._eval_step,
+            params,
+            map(self._place, self._batches_of(table if kept is None else kept)),
+            stop_requested=self._stop_requested,
+        )
         if self._task.writes:
             rows = {**evaluated.rows, "texts": self._write(params, table)}
             evaluated = evals.Evaluated(
@@ -80,15 +85,6 @@ class Evaluator:
         )
         self.seconds += time.perf_counter() - began
         return evaluation
-
-    def run(self, params: Params, table: feed.Table) -> evals.Evaluated:
-        """What the model says of every row."""
-        return evals.evaluate(
-            self._eval_step,
-            params,
-            map(self._place, self._batches_of(table)),
-            stop_requested=self._stop_requested,
-        )
 
     def _batches_of(self, table: feed.Table) -> data.EvalBatches:
         if table not in self._batches:

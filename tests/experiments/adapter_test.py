@@ -13,8 +13,9 @@ from safetensors.numpy import load_file
 
 import jft
 from configs import common
-from experiments import build, evaluate, export, finetune, predict, run_config, several
+from experiments import build, evaluate, export, finetune, predict, run_config
 from experiments.adapter import exported_as
+from experiments.predict_adapters import choose_adapters, load_adapted
 from jft.config import AdapterConfig, read_config, resolve
 from jft.params.adapters import ADAPTERS, BitFit, Lora
 from jft.paths import flatten
@@ -197,7 +198,7 @@ def test_each_adapter_has_the_classes_of_its_own_head(base, tmp_path):
         model = jft.adapt(model, Lora(rank=2), key=jax.random.key(1))
         jft.save_adapter(tmp_path / name, model)
         given.append(f"{name}={tmp_path / name}")
-    models = several.load_adapted(folder, given).models
+    models = load_adapted(folder, given).models
     assert {name: model.class_names for name, model in models.items()} == heads
 
 
@@ -226,11 +227,11 @@ def test_adapters_that_predict_refuses(adapter_run, call, base, image, flags, sa
 
 def test_an_object_names_its_adapter():
     names = ["law", "news"]
-    assert several.choose_adapters({"text": "a", "adapter": "news"}, names) == ["news"]
-    assert several.choose_adapters({"text": "a"}, names) == names
-    assert several.choose_adapters("a", names) == names
+    assert choose_adapters({"text": "a", "adapter": "news"}, names) == ["news"]
+    assert choose_adapters({"text": "a"}, names) == names
+    assert choose_adapters("a", names) == names
     with pytest.raises(InputError, match=r"names the adapter 'lw'.*\['law', 'news'\]"):
-        several.choose_adapters({"text": "a", "adapter": "lw"}, names)
+        choose_adapters({"text": "a", "adapter": "lw"}, names)
 
 
 @pytest.mark.parametrize(
