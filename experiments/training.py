@@ -52,14 +52,7 @@ def make_train_step(
 ) -> train.TrainStep:
     """The step of the task."""
     config, model = job.config, job.model
-    apply_fn, loss_fn = objective.make_objective(config, model, job.splits["train"])
-    parts = two_heads.Parts(
-        apply_fn=apply_fn,
-        loss_fn=loss_fn,
-        metric_fns=objective.train_metrics(config),
-        prefix_fn=objective.prefix_fn(config, model),
-        chunks=objective.train_chunks(config, model),
-    )
+    parts = objective.make_parts(config, model, job.splits["train"])
     parts = two_heads.add_old_head(config, parts, model, old=job.old, source=job.source)
     return train.make_train_step(
         parts.apply_fn,

@@ -89,11 +89,9 @@ def measure_axis(
 
 def forward_flops(job: build.Job, batch: Batch) -> float:
     """Operations of an evaluation step."""
-    apply_fn, loss_fn = objective.make_objective(
-        job.config, job.model, job.splits["train"]
-    )
+    parts = objective.make_parts(job.config, job.model, job.splits["train"])
     eval_step: Any = train.make_eval_step(
-        apply_fn, loss_fn, compute_dtype=devices.compute_dtype(job.config)
+        parts.apply_fn, parts.loss_fn, compute_dtype=devices.compute_dtype(job.config)
     )
     compiled = eval_step.lower(job.model.params, batch).compile()
     return float(compiled.cost_analysis()["flops"])
