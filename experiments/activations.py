@@ -7,12 +7,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from experiments import build, feed, objective
+from experiments.devices import compute_dtype, make_place
 from experiments.plan import moving_layers
 from jft import data, processes, train
+from jft.config import Config
 from jft.types import Batch, InputError
 
 MIN_EVALUATIONS = 3  # in a phase, for a program of their own to be worth compiling
@@ -25,7 +26,6 @@ class Activations:
     Args:
       job: the run.
       stream: its batches; switched to those that start at the boundary.
-      place: puts a batch on the devices.
       folder: of the files.
       stop_requested: polled while they are computed.
 
@@ -38,7 +38,6 @@ class Activations:
         job: build.Job,
         stream: feed.Stream,
         *,
-        place: Callable[[Batch], Batch],
         folder: Path,
         stop_requested: Callable[[], bool],
     ) -> None:
@@ -57,28 +56,16 @@ class Activations:
         if self.why_not is None:
             self._cache = train.ActivationCache(
                 job.model.prefix_fn,
-                {name: rows_of(job, name, place) for name in self._kept_splits()},
+                {name: rows_of(job, name) for name in self._kept_splits()},
                 folder=folder,
                 layer_index=job.model.layer_index,
                 dtype=jnp.dtype(settings.dtype),
-                compute_dtype=build.compute_dtype(job.config),
+                compute_dtype=compute_dtype(job.config),
                 facts=repr((job.model.module, job.loader.settings)),
                 stop_requested=stop_requested,
             )
-            room = settings.max_gigabytes * 1e9
-            if folder.parent.is_dir():  # the rest of the disk is others'
-                free = processes.from_main(
-                    lambda: shutil.disk_usage(folder.parent).free
-                )
-                room = min(room, 0.9 * free)
             needed = self._cache.bytes_per_boundary(job.model.params)
-            self._most = int(room // needed)
-            if settings.use == "on" and not self._most:
-                raise InputError(
-                    f"train.cache.max_gigabytes is {settings.max_gigabytes}, but the "
-                    f"activations at one boundary take {needed / 1e9:.3g}. Raise it, "
-                    'or set train.cache.dtype to "bfloat16".'
-                )
+            self._most = _most_boundaries(job.config, folder, needed)
 
     def start_phase(
         self, step: int, groups: train.OpenGroups, state: train.TrainState
@@ -97,10 +84,14 @@ class Activations:
         self._uses.append((step, boundary))
         if boundary == before:
             return False
-        self._stream.switch(
-            self._job.loader if kept is None else make_loader(self._job, kept)
-        )
+        self._stream.switch(self._make_loader(kept))
         return True
+
+    def _make_loader(self, kept: data.TokenTable | None) -> data.TrainLoader:
+        """The batches of the run's own loader, in its order, with their activations."""
+        if kept is None:
+            return self._job.loader
+        return feed.make_train_loader(self._job.config, kept, self._job.model)
 
     def table(self, split: str) -> data.TokenTable | None:
         """What to read instead of the rows of a split, in this phase."""
@@ -172,6 +163,23 @@ class Activations:
         return boundaries, job.plan.num_steps
 
 
+def _most_boundaries(config: Config, folder: Path, needed: float) -> int:
+    """How many there is room for, of ``needed`` bytes each."""
+    settings = config.train.cache
+    room = settings.max_gigabytes * 1e9
+    if folder.parent.is_dir():  # the rest of the disk is others'
+        free = processes.from_main(lambda: shutil.disk_usage(folder.parent).free)
+        room = min(room, 0.9 * free)
+    most = int(room // needed)
+    if settings.use == "on" and not most:
+        raise InputError(
+            f"train.cache.max_gigabytes is {settings.max_gigabytes}, but the "
+            f"activations at one boundary take {needed / 1e9:.3g}. Raise it, "
+            'or set train.cache.dtype to "bfloat16".'
+        )
+    return most
+
+
 def why_not(job: build.Job) -> str | None:
     """Say why activations of a run cannot be kept, if so."""
     config = job.config
@@ -205,7 +213,7 @@ def lowest_moving(job: build.Job) -> int:
     return min(moving_layers(job.model, job.labels))
 
 
-def rows_of(job: build.Job, split: str, place: Callable[[Batch], Batch]) -> train.Rows:
+def rows_of(job: build.Job, split: str) -> train.Rows:
     """The rows of a split, for the cache."""
     table = job.tables[split]
     batches = feed.make_eval_batches(job.config.data, table, job.model)
@@ -220,7 +228,7 @@ def rows_of(job: build.Job, split: str, place: Callable[[Batch], Batch]) -> trai
         }
     return train.Rows(
         name=repr(table),
-        batches=Placed(batches, place),
+        batches=Placed(batches, make_place(job.config)),
         num_rows=len(table),
         only_embedded=EMBEDDED,
         **of_tokens,
@@ -238,23 +246,3 @@ class Placed:
 
     def __iter__(self) -> Iterator[Batch]:
         return map(self._place, self._batches)
-
-
-def make_loader(job: build.Job, kept: data.TokenTable) -> data.TrainLoader:
-    """The batches of the run's own loader, in its order, with their activations."""
-    settings = job.config.data
-    options = {
-        "global_batch_size": settings.global_batch_size,
-        "seed": job.config.seed,
-        "num_workers": settings.num_workers,
-    }
-    if job.task.reads == "image":
-        return data.make_train_loader(kept, **options)
-    return data.make_token_loader(
-        kept,
-        batching=settings.batching,
-        num_lengths=settings.num_lengths,
-        max_lengths=feed.max_lengths(settings, job.tables["train"]),
-        rows_multiple=jax.local_device_count(),
-        **options,
-    )

@@ -9,16 +9,17 @@ A run brings its own data; a folder needs a config that says which.
 
 from absl import flags
 
-from experiments import build, feed, judge, keep
+import jft
+from experiments import dataset, feed, judge, keep, run_config
 from jft import processes, train
 from jft.config import (
+    DataConfig,
     define_process_flags,
-    load_config_file,
     new_flags,
-    resolve,
     run_without_config,
 )
 from jft.tables import format_table
+from jft.tasks import get_task
 from jft.types import InputError
 
 FLAGS = new_flags()
@@ -37,23 +38,39 @@ def main() -> None:
             raise InputError(
                 "--model needs --config=file.py, which says what data to score it on."
             )
-        config = build.complete(resolve(load_config_file(CONFIG.value)[1]))
-    build.check_task(model, config.data)
-    splits = processes.together(lambda: feed.load_examples(config))
+        config = run_config.load(CONFIG.value)
+    check_task(model, config.data)
+    splits = processes.together(lambda: dataset.load_examples(config))
     if SPLIT.value not in splits:
         raise InputError(
             f"--split is {SPLIT.value!r}; expected one of {sorted(splits)}."
         )
     examples = splits[SPLIT.value]
-    build.check_classes(model, examples.class_names)
+    check_classes(model, examples.class_names)
     table = processes.together(lambda: feed.make_table(config.data, examples, model))
-    mesh = build.make_mesh(config)
-    evaluate = judge.Evaluator(
-        config, model, place=lambda batch: train.shard_batch(batch, mesh)
-    )
-    evaluation = evaluate(model.params, table)
+    evaluation = judge.Evaluator(config, model)(model.params, table)
     rows = [*evaluation.scores.items(), ("examples", evaluation.num_examples)]
     print(format_table(rows, (SPLIT.value, "value")))
+
+
+def check_task(model: jft.Pretrained, config: DataConfig) -> None:
+    """Refuse a model whose head answers another task."""
+    needed = get_task(config.task).head
+    if model.task != needed:
+        raise InputError(
+            f"the model has the head {model.task!r}, but data.task {config.task!r} "
+            f"needs {needed!r}; use a config of its own task."
+        )
+
+
+def check_classes(model: jft.Pretrained, class_names: tuple[str, ...]) -> None:
+    """Refuse data whose classes are not the model's."""
+    known = model.class_names
+    if class_names and known != class_names:
+        raise InputError(
+            f"the data has the classes {list(class_names)}, but the model was trained "
+            f"on {list(known)}; use the data of its own task."
+        )
 
 
 if __name__ == "__main__":

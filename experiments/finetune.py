@@ -11,27 +11,28 @@ With ``--distributed`` it is one of several processes, which share the workdir: 
 this file from top to bottom, and the main one alone writes and prints.
 """
 
-import functools
 import time
 
 from experiments import (
-    activations,
     build,
-    feed,
+    data_report,
+    exported,
     judge,
     keep,
-    objective,
+    loop,
     outputs,
-    two_heads,
+    plots,
+    records,
+    run_config,
 )
-from jft import checkpoint, evals, partition, processes, train
+from jft import checkpoint, evals, processes, train
 from jft.config import Config, Invocation, Workdir, open_workdir, run
 from jft.types import Interrupted
 
 
 def main(invocation: Invocation) -> int:
     """Run, go on, or say that the run is finished."""
-    config = build.complete(invocation.config)
+    config = run_config.complete(invocation.config)
     train.keep_compiled()
     folder = open_workdir(
         invocation.workdir, config_name=invocation.config_name, config=config
@@ -54,146 +55,39 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
     """Run every stage, from the data to the exported folder."""
     began = time.perf_counter()
 
-    # data → models → params → partition → optim
-    job = processes.together(lambda: build.make_job(config))
-    manifest = keep.make_manifest(job)
-    keep.check_alike(job, manifest)
-    facts = feed.report(config.data, job.splits, job.tables)
-    print(feed.describe(facts), build.describe(job), sep="\n\n", flush=True)
+    # data → models → params → partition → optim: what is fixed before the first step
+    job = build.make_job(config)
+    checkpoints = keep.RunCheckpoints(job, workdir.checkpoints)
+    checkpoints.check_alike()
+    facts = data_report.make_report(config.data, job.splits, job.tables)
+    print(data_report.describe(facts), build.describe(job), sep="\n\n", flush=True)
 
-    # train: the state on its devices, and what is done with it
-    mesh = build.make_mesh(config)
-    place = functools.partial(train.shard_batch, mesh=mesh)
-    state = build.init_state(job)
-    shardings = train.state_shardings(
-        state, mesh, tensor_rules=job.model.family.tensor_rules
-    )
-    state = train.place_state(state, shardings)
-    train_step = build.make_train_step(job, state_shardings=shardings)
-    feeding = objective.add_teacher(config, job.model, place)
-    feeding = two_heads.add_old_answers(config, job.old, feeding)
-    before = time.perf_counter()
-    memory = build.plan_memory(job, train_step, state, feeding)
-    planning_seconds = time.perf_counter() - before
-    print(f"\n{train.describe_memory(memory, train.device_bytes())}\n", flush=True)
-    stream = feed.Stream(job.loader, feeding)
-    kept = activations.Activations(
-        job,
-        stream,
-        place=place,
-        folder=workdir.activations,
-        stop_requested=stop.poll,
-    )
-    make_evaluator = functools.partial(
-        judge.Evaluator, place=place, stop_requested=stop.poll
-    )
-    evaluate = make_evaluator(config, job.model)
-    source = job.source and judge.Forgetting(job.source, make_evaluator)
+    # train → checkpoint: go on where the last run stopped, then take the best step
+    running, state = loop.make_run(job, stop, activations=workdir.activations)
+    with checkpoints, records.Records(workdir) as recorded:
+        state, history = checkpoints.resume(state)
+        state = loop.begin(running, state, history, recorded)
+        result = loop.train_steps(running, state, history, recorded, checkpoints)
+        best = checkpoints.restore_best(result.state)
 
-    def evaluating_seconds() -> float:
-        return evaluate.seconds + (source.seconds if source else 0.0)
-
-    with (
-        keep.make_checkpoints(job, workdir.checkpoints) as checkpoints,
-        outputs.open_log(workdir) as log,
-    ):
-        # checkpoint: go on where the last run stopped
-        state, history = keep.resume(job, checkpoints, manifest=manifest, state=state)
-        if log is not None:
-            log.rewrite(history)
-        record = functools.partial(outputs.record, log=log)
-        save = keep.make_save(
-            job, checkpoints, manifest=manifest, state=state, history=history
-        )
-        if config.optim.ewc.strength and not history:
-            state = build.with_fisher(job, state)
-        if source and not history:
-            record(history, source.record(0, job.model.params))
-
-        # train: many steps
-        hooks = judge.make_hooks(
-            job,
-            record=record,
-            save=save,
-            evaluate=lambda state: (
-                evaluate(
-                    keep.eval_params(state),
-                    job.tables["validation"],
-                    kept=kept.table("validation"),
-                ).scores
-            ),
-            source=source,
-            last_good=lambda: f"{checkpoints.latest_step()} in {checkpoints.directory}",
-        )
-        evaluated_before = evaluating_seconds()
-        with train.ProgressBar(
-            examples_per_step=config.data.global_batch_size,
-            metric=config.evals.metric,
-            enabled=processes.is_main(),
-        ) as bar:
-            result = train.fit(
-                state,
-                train_step,
-                batches=stream,
-                num_steps=job.plan.num_steps,
-                open_groups_at=build.open_groups_at(job),
-                start_phase=kept.start_phase,
-                hooks=[*hooks, bar],
-                history=history,
-                stop_requested=stop.poll,
-            )
-        stream.close()
-        save(result.state, result.history)
-        checkpoints.wait()
-        if result.stopped == "interrupted":
-            raise Interrupted(
-                f"saved step {int(result.state.step)} of {job.plan.num_steps} in "
-                f"{checkpoints.directory}"
-            )
-        kept.close()
-        best = keep.restore_best(
-            job, checkpoints, manifest=manifest, state=result.state
-        )
-
-    # evals: the best checkpoint on the test split, and what was forgotten
-    evaluate_in_fit = evaluating_seconds() - evaluated_before
-    params = keep.eval_params(best)
-    test = evaluate(params, job.tables["test"])
-    forgetting = source and source.report(result.history, params)
+    # evals: the test split, and what was forgotten
+    judged = judge.eval_params(best)
+    test = running.judges.test(judged)
+    forgetting = running.judges.report_forgetting(result.history, judged)
 
     # export: a Hugging Face folder, pictures, and the figures of the run
-    trained = processes.whole_tree(keep.trained_params(best))
-    exported = partition.combine(trained, job.model.params)
+    params = processes.whole_tree(keep.trained_params(job, best))
     if config.export.enabled:
-        processes.from_main(
-            lambda: outputs.write_export(workdir.export, job, exported, test.scores)
-        )
-    best_step = int(best.step)
-    processes.from_main(
-        lambda: outputs.write_plots(
-            workdir.plots, job, result, test=test, best_step=best_step
-        )
-    )
-    in_phases = sum(phase.seconds for phase in result.phases)
-    seconds = {
-        "total": time.perf_counter() - began,
-        "compile": planning_seconds
-        + sum(phase.compile_seconds for phase in result.phases),
-        "train": in_phases - evaluate_in_fit,
-        "evaluate": evaluating_seconds(),
-        "data_wait": stream.wait_seconds,
-    }
+        exported.write_export(workdir.export, job, params, test.scores)
+    plots.write_plots(workdir.plots, job, result, test, best_step=int(best.step))
     summary = outputs.summarize(
-        job,
+        running,
         result,
+        params,
         test=test,
         forgetting=forgetting,
-        warnings=outputs.warn(job, result.history, exported),
         facts=facts,
-        cache=kept.report(int(result.state.step)),
-        memory=memory._asdict() | {"total": memory.total},
-        eval_programs=evaluate.num_programs,
-        seconds=seconds,
+        seconds=time.perf_counter() - began,
     )
     processes.from_main(lambda: evals.write_summary(workdir.summary_file, summary))
     print(outputs.closing_table(summary, workdir))

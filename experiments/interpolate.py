@@ -11,7 +11,6 @@ is asked with its own head. Choose alpha by the columns of validation and source
 and the model of ``--export_alpha`` in ``export``. An adapter is folded first.
 """
 
-import functools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 from absl import flags
 
 import jft
-from experiments import build, feed, judge, keep
+from experiments import build, dataset, judge, keep
 from jft import evals, params, train
 from jft.config import new_flags, run_without_config
 from jft.evals import ScoreFn
@@ -61,7 +60,7 @@ def main() -> None:
             metric=metrics["test"],
             source_metric=metrics["source"],
             source_name=job.source.name,
-            target_name=feed.dataset_name(job.config.data),
+            target_name=dataset.name_of(job.config.data),
         )
     if EXPORT_ALPHA.value is not None:
         base, model, new = ends(job, trained)
@@ -114,9 +113,7 @@ def score_points(
 
 def make_score_fns(job: build.Job, model: jft.Pretrained) -> dict[str, ScoreFn]:
     """What scores a plain model on validation, on test, and on the source task."""
-    place = functools.partial(train.shard_batch, mesh=build.make_mesh(job.config))
-    make_evaluator = functools.partial(judge.Evaluator, place=place)
-    evaluate = make_evaluator(job.config, model)
+    evaluate = judge.Evaluator(job.config, model)
 
     def on_split(split: str) -> ScoreFn:
         return lambda params: evaluate(params, job.tables[split]).scores
@@ -124,12 +121,7 @@ def make_score_fns(job: build.Job, model: jft.Pretrained) -> dict[str, ScoreFn]:
     score_fns = {split: on_split(split) for split in ("validation", "test")}
     if job.source is not None:
         own = job.source._replace(model=jft.fold(job.source.model))
-        source = judge.Forgetting(own, make_evaluator)
-        score_fns["source"] = lambda params: {
-            name: value
-            for name, value in source.record(0, params).items()
-            if name not in ("step", "split")
-        }
+        score_fns["source"] = judge.Forgetting(own).scores
     return score_fns
 
 

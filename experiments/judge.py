@@ -1,19 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How good is it, during the run: evaluation, the source task, and the hooks."""
+"""How good is it: the scores of a split, and what the model could do before."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 import jft
-from experiments import build, feed, keep, objective, source_task
-from jft import data, evals, processes, tasks, train
+from experiments import feed, objective, source_task, writing
+from experiments.activations import Activations
+from experiments.build import Job
+from experiments.devices import compute_dtype, make_place
+from jft import data, evals, optim, partition, tasks, train
 from jft.config import Config
 from jft.tasks import get_task
-from jft.types import Batch, Interrupted, Params
+from jft.types import Params
+
+
+def eval_params(state: train.TrainState) -> Params:
+    """The parameters to judge: averaged where the optimizer keeps an average."""
+    trainable = optim.eval_params(state.opt_state, state.trainable)
+    return partition.combine(trainable, state.frozen)
 
 
 class Evaluator:
@@ -24,14 +30,13 @@ class Evaluator:
         config: Config,
         model: jft.Pretrained,
         *,
-        place: Callable[[Batch], Batch],
         stop_requested: Callable[[], bool] = lambda: False,
     ) -> None:
         self.seconds = 0.0
         self._config = config
         self._model = model
         self._task = get_task(config.data.task)
-        self._place = place
+        self._place = make_place(config)
         self._stop_requested = stop_requested
         # of each table; they are iterated anew for every evaluation
         self._batches: dict[feed.Table, data.EvalBatches] = {}
@@ -40,7 +45,7 @@ class Evaluator:
             self._task.make_apply(model.apply_fn),
             objective.eval_loss(config),
             predict=self._task.predict,
-            compute_dtype=build.compute_dtype(config),
+            compute_dtype=compute_dtype(config),
             chunks=objective.eval_chunks(config, model),
         )
 
@@ -64,7 +69,12 @@ class Evaluator:
         if kept is not self._last_kept:  # whose files may be gone, but for our hold
             self._batches.pop(self._last_kept, None)
             self._last_kept = kept
-        evaluated = self.run(params, table if kept is None else kept)
+        evaluated = evals.evaluate(
+            self._eval_step,
+            params,
+            map(self._place, self._batches_of(table if kept is None else kept)),
+            stop_requested=self._stop_requested,
+        )
         if self._task.writes:
             rows = {**evaluated.rows, "texts": self._write(params, table)}
             evaluated = evals.Evaluated(
@@ -76,15 +86,6 @@ class Evaluator:
         self.seconds += time.perf_counter() - began
         return evaluation
 
-    def run(self, params: Params, table: feed.Table) -> evals.Evaluated:
-        """What the model says of every row."""
-        return evals.evaluate(
-            self._eval_step,
-            params,
-            map(self._place, self._batches_of(table)),
-            stop_requested=self._stop_requested,
-        )
-
     def _batches_of(self, table: feed.Table) -> data.EvalBatches:
         if table not in self._batches:
             self._batches[table] = feed.make_eval_batches(
@@ -94,7 +95,7 @@ class Evaluator:
 
     def _write(self, params: Params, table: feed.Table) -> list[str]:
         """The text that the model writes for every row, in the order of the rows."""
-        return write_all(
+        return writing.write_all(
             self._model._replace(params=params),
             self._batches_of(table),
             self._config,
@@ -102,141 +103,86 @@ class Evaluator:
         )
 
 
-def write_all(
-    model: jft.Pretrained,
-    batches: Iterable[Batch],
-    config: Config,
-    *,
-    stop_requested: Callable[[], bool] = lambda: False,
-) -> list[str]:
-    """The text that the model writes for every row, in the order of ``index``.
-
-    Each of several processes writes its own rows' on its first device.
-    """
-    if jax.process_count() > 1:
-        params = jax.tree.map(jnp.asarray, processes.whole_tree(model.params))
-        model = model._replace(params=params)
-    written: dict[int, str] = {}
-    for batch in batches:
-        if stop_requested():
-            raise Interrupted("a stop was requested during evaluation")
-        texts = write_texts(model, batch, config)
-        written |= dict(zip(batch["index"].tolist(), texts, strict=True))
-    for others in processes.gather(written):
-        written |= others
-    return [written[index] for index in sorted(written) if index >= 0]
-
-
-def write_texts(model: jft.Pretrained, batch: Batch, config: Config) -> list[str]:
-    """One text for each row of a batch, as ``evals.generation`` says."""
-    generated = evals.generate(
-        model,
-        {name: batch[name] for name in ("input_ids", "attention_mask")},
-        **config.evals.generation,
-    )
-    texts: list[str] = model.processor.batch_decode(
-        [
-            tokens[:length]
-            for tokens, length in zip(generated.tokens, generated.lengths, strict=True)
-        ],
-        skip_special_tokens=True,
-    )
-    return texts
-
-
-def continue_texts(
-    task: tasks.Task, model: jft.Pretrained, examples: data.Examples, config: Config
-) -> list[str]:
-    """How a decoder goes on from each example."""
-    written: list[str] = []
-    size = config.data.global_batch_size
-    for start in range(0, len(examples), size):
-        span = range(start, min(start + size, len(examples)))
-        batch = make_prompts(task, model, [examples[i] for i in span])
-        written += write_texts(model, batch, config)
-    return written
-
-
-def make_prompts(
-    task: tasks.Task, model: jft.Pretrained, examples: Sequence[Mapping[str, Any]]
-) -> Batch:
-    """The tokens that a decoder goes on from, padded on the left."""
-    assert task.make_prompt is not None
-    return dict(
-        model.processor(
-            [task.make_prompt(model, example) for example in examples],
-            padding=True,
-            padding_side="left",
-            add_special_tokens=task.inputs[0].kind != "messages",
-            return_tensors="np",
-        )
-    )
-
-
 class Forgetting:
     """Measures what the model could do before, on the part of its data for that."""
 
     def __init__(
-        self, source: source_task.SourceTask, evaluator: Callable[..., Evaluator]
+        self,
+        source: source_task.SourceTask,
+        *,
+        stop_requested: Callable[[], bool] = lambda: False,
     ) -> None:
         self._source = source
-        self._evaluate = evaluator(source.config, source.model)
+        self._evaluate = Evaluator(
+            source.config, source.model, stop_requested=stop_requested
+        )
 
     @property
     def seconds(self) -> float:
         """Seconds spent on it so far."""
         return self._evaluate.seconds
 
-    def record(self, step: int, params: Params) -> train.Record:
-        """The metrics of a body with the old head, as a record of the history."""
-        whole = self._source.params(params)
+    def scores(self, params: Params) -> dict[str, float]:
+        """The metrics of a body with the old head."""
         table = self._source.tables[source_task.MEASURE]
-        scores = self._evaluate(whole, table).scores
-        return {"step": step, "split": "source", **scores}
+        return dict(self._evaluate(self._source.params(params), table).scores)
 
     def report(self, history: train.History, params: Params) -> dict[str, Any]:
         """The source task's metric before and after, for the summary."""
         first = next(r for r in history if r["split"] == "source")
-        after, metric = self.record(0, params), self._source.metric
+        after, metric = self.scores(params), self._source.metric
         return evals.forgetting_report(
             first[metric], after[metric], source=self._source.name, metric=metric
         )
 
 
-def make_hooks(
-    job: build.Job,
-    *,
-    record: Callable[[train.History, train.Record], None],
-    save: keep.SaveFn,
-    evaluate: Callable[[train.TrainState], Mapping[str, float]],
-    source: Forgetting | None,
-    last_good: Callable[[], str],
-) -> list[train.Hook]:
-    """Log, evaluate, measure forgetting, save, and know when to stop, in this order."""
-    config, plan = job.config, job.plan
-    metric, mode = config.evals.metric, config.evals.mode
-    patience = config.evals.early_stop_patience
-    hooks = [
-        train.log_metrics(plan.log_every, record=record),
-        train.evaluate_every(
-            plan.eval_every, lambda m: evaluate(m.state), record=record
-        ),
-        train.save_every(plan.save_every, lambda m: save(m.state, m.history)),
-        train.save_best(metric, mode=mode, save=lambda m: save(m.state, m.history)),
-    ]
-    if source is not None:
-        forgetting = train.evaluate_every(
-            plan.eval_every,
-            lambda m: source.record(m.step, keep.eval_params(m.state)),
-            record=record,
-            split="source",
+class Judges:
+    """What judges a run: its own task, and perhaps what the model could do before."""
+
+    def __init__(
+        self, job: Job, kept: Activations, *, stop_requested: Callable[[], bool]
+    ) -> None:
+        self.seconds_in_training = 0.0  # of `measure`
+        self._job = job
+        self._kept = kept
+        self._own = Evaluator(job.config, job.model, stop_requested=stop_requested)
+        self.source = job.source and Forgetting(
+            job.source, stop_requested=stop_requested
         )
-        hooks.insert(2, forgetting)
-    if patience is not None:
-        hooks.append(
-            train.stop_early(
-                metric, mode=mode, patience=patience, start_step=plan.last_opening
-            )
-        )
-    hooks.append(train.stop_on_nonfinite(config.train.max_nonfinite_steps, last_good))
-    return hooks
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """What is measured while training: the ``split`` of the records."""
+        return ("validation", "source") if self.source else ("validation",)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent on evaluation so far."""
+        return self._own.seconds + (self.source.seconds if self.source else 0.0)
+
+    @property
+    def num_programs(self) -> int:
+        """Programs compiled so far for the run's own task."""
+        return self._own.num_programs
+
+    def measure(self, split: str, state: train.TrainState) -> dict[str, float]:
+        """Score one of the splits while training."""
+        before, params = self.seconds, eval_params(state)
+        if split == "source":
+            assert self.source is not None
+            scores = self.source.scores(params)
+        else:
+            table, kept = self._job.tables[split], self._kept.table(split)
+            scores = dict(self._own(params, table, kept=kept).scores)
+        self.seconds_in_training += self.seconds - before
+        return scores
+
+    def test(self, params: Params) -> tasks.Evaluation:
+        """Score the test split, and keep what was predicted."""
+        return self._own(params, self._job.tables["test"])
+
+    def report_forgetting(
+        self, history: train.History, params: Params
+    ) -> dict[str, Any] | None:
+        """The source task's metric before and after, where there is a source task."""
+        return self.source and self.source.report(history, params)

@@ -3,7 +3,6 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,155 +10,148 @@ import jax
 from absl import flags
 
 import jft
-from experiments import build
+from experiments import build, training
 from jft import checkpoint, optim, partition, paths, processes, train
 from jft.config import Config, config_digest, read_config
 from jft.types import InputError, Params
 
 
-def make_checkpoints(job: build.Job, directory: Path) -> checkpoint.Checkpoints:
-    """The checkpoints of a run, with its rules of what to keep."""
-    config = job.config
-    return checkpoint.Checkpoints(
-        directory,
-        keep_last=config.checkpoint.keep_last,
-        keep_every=job.plan.keep_every,
-        keep_best=config.checkpoint.keep_best,
-        best_mode=config.evals.mode,
-    )
+class RunCheckpoints:
+    """The checkpoints of a run, with its rules of what to keep; open it by ``with``.
 
-
-def make_manifest(job: build.Job) -> checkpoint.Manifest:
-    """The identity of a run: what must be the same when it resumes."""
-    return checkpoint.Manifest(
-        base=job.config.model.pretrained or "scratch",
-        base_digest=checkpoint.tree_digest(job.model.params),
-        labels=paths.flatten(job.labels),
-        config_digest=config_digest(job.config),
-    )
-
-
-def check_alike(job: build.Job, manifest: checkpoint.Manifest) -> None:
-    """Refuse processes that were not started alike. Collective.
-
-    Raises:
-      InputError: naming a process, and what it has otherwise than the main one.
+    Args:
+      job: the run.
+      directory: of its checkpoints.
     """
-    mine = {
-        "config": manifest.config_digest,
-        "model": manifest.base_digest,
-        "data": checkpoint.json_digest(
-            [job.loader.settings, *map(repr, job.tables.values())]
-        ),
-    }
-    first, *others = processes.gather(mine)
-    for index, other in enumerate(others, start=1):
-        if differ := [name for name in first if other[name] != first[name]]:
-            raise InputError(
-                f"process {index} has another {', '.join(differ)} than process 0. "
-                "Start all processes with the same command, and give all hosts the "
-                "same files."
-            )
 
+    def __init__(self, job: build.Job, directory: Path) -> None:
+        self.directory = directory.absolute()
+        self._job = job
+        # what must be the same when it resumes
+        self._manifest = checkpoint.Manifest(
+            base=job.config.model.pretrained or "scratch",
+            base_digest=checkpoint.tree_digest(job.model.params),
+            labels=paths.flatten(job.labels),
+            config_digest=config_digest(job.config),
+        )
+        self._saved: tuple[int, int] | None = None  # step and number of records
 
-SaveFn = Callable[[train.TrainState, train.History], None]
+    def __enter__(self) -> "RunCheckpoints":
+        config = self._job.config
+        self._checkpoints = checkpoint.Checkpoints(
+            self.directory,
+            keep_last=config.checkpoint.keep_last,
+            keep_every=self._job.plan.keep_every,
+            keep_best=config.checkpoint.keep_best,
+            best_mode=config.evals.mode,
+        )
+        self._checkpoints.__enter__()
+        return self
 
+    def __exit__(self, *error: Any) -> None:
+        self._checkpoints.__exit__(*error)
 
-def make_save(
-    job: build.Job,
-    checkpoints: checkpoint.Checkpoints,
-    *,
-    manifest: checkpoint.Manifest,
-    state: train.TrainState,
-    history: train.History,
-) -> SaveFn:
-    """A function that saves a state and the records so far, unless they are saved.
+    def check_alike(self) -> None:
+        """Refuse processes that were not started alike. Collective.
 
-    A step is saved once more where records of it were added: a stop signal may have
-    come before its evaluation.
-    """
-    resumed = checkpoints.latest_step() is not None
-    saved = (int(state.step), len(history)) if resumed else None
-    groups_at = build.open_groups_at(job)
+        Raises:
+          InputError: naming a process, and what it has otherwise than the main one.
+        """
+        job = self._job
+        mine = {
+            "config": self._manifest.config_digest,
+            "model": self._manifest.base_digest,
+            "data": checkpoint.json_digest(
+                [job.loader.settings, *map(repr, job.tables.values())]
+            ),
+        }
+        first, *others = processes.gather(mine)
+        for index, other in enumerate(others, start=1):
+            if differ := [name for name in first if other[name] != first[name]]:
+                raise InputError(
+                    f"process {index} has another {', '.join(differ)} than process 0. "
+                    "Start all processes with the same command, and give all hosts the "
+                    "same files."
+                )
 
-    def save(state: train.TrainState, history: train.History) -> None:
-        nonlocal saved
-        step = int(jax.device_get(state.step))
-        if saved == (step, len(history)):
+    def resume(self, state: train.TrainState) -> tuple[train.TrainState, train.History]:
+        """The newest saved state and its records; ``state`` and none for a new run."""
+        self._checkpoints.tidy()  # all may be saved already, so no save would do it
+        if checkpoint.choose_start(self._checkpoints).kind != "resume":
+            return state, []
+        restored = self._checkpoints.restore_latest(
+            self._arrays(state),
+            expect=self._manifest,
+            on_corrupt=self._job.config.checkpoint.on_corrupt,
+        )
+        for reason in restored.skipped if processes.is_main() else ():
+            print(reason, file=sys.stderr)
+        step = self._job.loader.check_state(restored.data_state)
+        print(f"going on from step {step} in {self.directory}", flush=True)
+        state = checkpoint.with_arrays(state, restored.arrays)
+        self._saved = (int(jax.device_get(state.step)), len(restored.history))
+        return state, restored.history
+
+    def save(self, state: train.TrainState, history: train.History) -> None:
+        """Save a state and the records so far, unless they are saved.
+
+        A step is saved once more where records of it were added: a stop signal may
+        have come before its evaluation.
+        """
+        job, step = self._job, int(jax.device_get(state.step))
+        if self._saved == (step, len(history)):
             return
         scores = [
             r[job.config.evals.metric]
             for r in history
             if r["split"] == "validation" and r["step"] == step
         ]
-        groups = groups_at(max(step - 1, 0), history) or ()
-        checkpoints.save(
+        groups = job.plan.open_groups_at(max(step - 1, 0), history) or ()
+        self._checkpoints.save(
             step,
-            checkpoint.state_arrays(state, full=job.config.checkpoint.full),
+            self._arrays(state),
             data_state=job.loader.state(step),
             history=history,
             manifest=dataclasses.replace(
-                manifest, open_groups=tuple(sorted(map(str, groups)))
+                self._manifest, open_groups=tuple(sorted(map(str, groups)))
             ),
             best_value=scores[0] if scores else None,
         )
-        saved = (step, len(history))
+        self._saved = (step, len(history))
 
-    return save
+    def wait(self) -> None:
+        """Wait until what was saved is on the disk."""
+        self._checkpoints.wait()
+
+    def latest_step(self) -> int | None:
+        """The newest step that is saved."""
+        return self._checkpoints.latest_step()
+
+    def restore_best(self, state: train.TrainState) -> train.TrainState:
+        """The state of the best step, or of the newest where none was evaluated.
+
+        ``state`` is any of the run, in whose place it comes.
+        """
+        step = self._checkpoints.best_step()
+        if step is None:  # nothing was evaluated
+            step = self.latest_step()
+        assert step is not None
+        restored = self._checkpoints.restore(
+            step, self._arrays(state), expect=self._manifest
+        )
+        return checkpoint.with_arrays(state, restored.arrays)
+
+    def _arrays(self, state: train.TrainState) -> Any:
+        return checkpoint.state_arrays(state, full=self._job.config.checkpoint.full)
 
 
-def resume(
-    job: build.Job,
-    checkpoints: checkpoint.Checkpoints,
-    *,
-    manifest: checkpoint.Manifest,
-    state: train.TrainState,
-) -> tuple[train.TrainState, train.History]:
-    """The newest saved state and its records; ``state`` and none for a new run."""
-    checkpoints.tidy()  # all may be saved already, so that no save would do it
-    if checkpoint.choose_start(checkpoints).kind != "resume":
-        return state, []
-    restored = checkpoints.restore_latest(
-        checkpoint.state_arrays(state, full=job.config.checkpoint.full),
-        expect=manifest,
-        on_corrupt=job.config.checkpoint.on_corrupt,
-    )
-    for reason in restored.skipped if processes.is_main() else ():
-        print(reason, file=sys.stderr)
-    step = job.loader.check_state(restored.data_state)
-    print(f"going on from step {step} in {checkpoints.directory}", flush=True)
-    return checkpoint.with_arrays(state, restored.arrays), restored.history
+def trained_params(job: build.Job, state: train.TrainState) -> Params:
+    """The parameters to keep: what moved, over the base as it was loaded.
 
-
-def eval_params(state: train.TrainState) -> Params:
-    """The parameters to judge: averaged where the optimizer keeps an average."""
+    In the state what is frozen may be of the dtype to compute in.
+    """
     trainable = optim.eval_params(state.opt_state, state.trainable)
-    return partition.combine(trainable, state.frozen)
-
-
-def trained_params(state: train.TrainState) -> Params:
-    """The same without what is frozen, which may be held in the compute dtype."""
-    return optim.eval_params(state.opt_state, state.trainable)
-
-
-def restore_best(
-    job: build.Job,
-    checkpoints: checkpoint.Checkpoints,
-    *,
-    manifest: checkpoint.Manifest,
-    state: train.TrainState,
-) -> train.TrainState:
-    """The state of the best step, or of the newest where none was evaluated."""
-    step = checkpoints.best_step()
-    if step is None:  # nothing was evaluated
-        step = checkpoints.latest_step()
-    assert step is not None
-    restored = checkpoints.restore(
-        step,
-        checkpoint.state_arrays(state, full=job.config.checkpoint.full),
-        expect=manifest,
-    )
-    return checkpoint.with_arrays(state, restored.arrays)
+    return partition.combine(trainable, job.model.params)
 
 
 def define_model_flags(values: Any) -> None:
@@ -188,13 +180,11 @@ def load_run(workdir: Path) -> tuple[build.Job, Params]:
     Raises:
       InputError: if it has saved nothing yet.
     """
-    job = processes.together(lambda: build.make_job(read_config(workdir)))
-    with make_checkpoints(job, workdir / "checkpoints") as checkpoints:
+    job = build.make_job(read_config(workdir))
+    with RunCheckpoints(job, workdir / "checkpoints") as checkpoints:
         if checkpoints.latest_step() is None:
             raise InputError(
                 f"{workdir} has no checkpoint yet; let its run save one first."
             )
-        best = restore_best(
-            job, checkpoints, manifest=make_manifest(job), state=build.init_state(job)
-        )
-    return job, partition.combine(trained_params(best), job.model.params)
+        best = checkpoints.restore_best(training.init_state(job))
+    return job, trained_params(job, best)

@@ -3,7 +3,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -114,10 +114,18 @@ def balanced_weights(examples: data.Examples) -> np.ndarray:
     return np.asarray((len(targets) - counts) / counts, np.float32)
 
 
-def make_objective(
-    config: Config, model: jft.Pretrained, examples: data.Examples
-) -> tuple[ApplyFn, LossFn]:
-    """The forward and the loss of the training step."""
+class Parts(NamedTuple):
+    """What a training step is made of."""
+
+    apply_fn: ApplyFn
+    loss_fn: LossFn
+    metric_fns: dict[str, LossFn]
+    prefix_fn: PrefixFn | None
+    chunks: train.Chunks | None
+
+
+def make_parts(config: Config, model: jft.Pretrained, examples: data.Examples) -> Parts:
+    """The forward and the loss of the training step, and what stands around them."""
     task = get_task(config.data.task)
     apply_fn = task.make_apply(remat(config, model, model.apply_fn))
     loss_fn = train_loss(config, examples)
@@ -136,7 +144,13 @@ def make_objective(
             alpha=config.train.r_drop,
             divergence_fn=divergence(task, "train.r_drop"),
         )
-    return apply_fn, loss_fn
+    return Parts(
+        apply_fn=apply_fn,
+        loss_fn=loss_fn,
+        metric_fns=train_metrics(config),
+        prefix_fn=prefix_fn(config, model),
+        chunks=train_chunks(config, model),
+    )
 
 
 def remat(config: Config, model: jft.Pretrained, forward_fn: Forward) -> Forward:

@@ -23,6 +23,8 @@ class Plan(NamedTuple):
     swa: tuple[int, int] | None  # the start of the plain mean, and how often
     schedule: Schedule
     phases: list[train.Phase]  # empty where they are not known before the run
+    # (step, records so far) -> what moves in it; None: the optimizer's gates decide
+    open_groups_at: Callable[[int, train.History], train.OpenGroups]
 
     @property
     def last_opening(self) -> int:
@@ -45,27 +47,18 @@ def make_plan(
 
     num_steps = steps(config.train.num)
     if num_steps < 1:
-        raise InputError(
-            f"train.num is {config.train.num}, a run of no step; expected 1 or more."
-        )
+        given = config.train.num
+        raise InputError(f"train.num is {given}, a run of no step; expected 1 or more.")
 
     def every(duration: Duration) -> int:
         return max(1, steps(duration, num_steps))
 
-    def swa() -> tuple[int, int] | None:
-        if (begin := config.optim.swa_start) is None:
-            return None
-        if (start := steps(begin, num_steps)) >= num_steps:
-            raise InputError(
-                f"optim.swa_start is {begin}, step {start}, but the run ends after "
-                f"step {num_steps}, so nothing would be averaged; start earlier."
-            )
-        return start, every(config.optim.swa_every)
-
-    keep, auto_rgn = config.checkpoint.keep_every, config.optim.auto_rgn_every
+    keep, rgn = config.checkpoint.keep_every, config.optim.auto_rgn_every
+    swa = _swa(config.optim, num_steps, steps, every)
     schedule = _make_schedule(config.optim, num_steps, steps)
     open_at = _open_at(config.optim, model, labels, lambda d: steps(d, num_steps))
     known = open_at is not None and config.optim.unfreeze.method != "plateau"
+    phases = train.phases(open_at, num_steps) if known else []
     return Plan(
         num_steps=num_steps,
         log_every=every(config.train.log_every),
@@ -73,11 +66,59 @@ def make_plan(
         save_every=every(config.checkpoint.save_every),
         keep_every=None if keep is None else every(keep),
         open_at=open_at,
-        auto_rgn=None if auto_rgn is None else every(auto_rgn),
-        swa=swa(),
+        auto_rgn=None if rgn is None else every(rgn),
+        swa=swa,
         schedule=schedule,
-        phases=train.phases(open_at, num_steps) if known else [],
+        phases=phases,
+        open_groups_at=_open_groups_at(config, open_at, phases),
     )
+
+
+def largest_groups(config: Config, plan: Plan) -> train.OpenGroups:
+    """The most that moves in any step, as `Plan.open_groups_at` would name it."""
+    if plan.open_at is None or config.train.phases == "gated":
+        return None
+    if not plan.phases:
+        return frozenset(plan.open_at)
+    return max(plan.phases, key=lambda phase: len(phase.trainable)).trainable
+
+
+def _open_groups_at(
+    config: Config, open_at: Mapping[Group, Any] | None, phases: list[train.Phase]
+) -> Callable[[int, train.History], train.OpenGroups]:
+    """Which layers move at a step, given the records so far."""
+    if open_at is None or config.train.phases == "gated":
+        return lambda step, history: None
+    if config.optim.unfreeze.method != "plateau":
+        return train.groups_at(phases)
+    return lambda step, history: optim.plateau_opening(
+        [
+            r[config.evals.metric]
+            for r in history
+            if r["split"] == "validation" and r["step"] <= step
+        ],
+        groups=list(open_at),
+        patience=config.optim.unfreeze.patience,
+        min_delta=config.optim.unfreeze.min_delta,
+        mode=config.evals.mode,
+    )
+
+
+def _swa(
+    config: OptimConfig,
+    num_steps: int,
+    steps: Callable[[Duration, int], int],
+    every: Callable[[Duration], int],
+) -> tuple[int, int] | None:
+    """When the plain mean starts, and how often a step is taken into it."""
+    if (begin := config.swa_start) is None:
+        return None
+    if (start := steps(begin, num_steps)) >= num_steps:
+        raise InputError(
+            f"optim.swa_start is {begin}, step {start}, but the run ends after "
+            f"step {num_steps}, so nothing would be averaged; start earlier."
+        )
+    return start, every(config.swa_every)
 
 
 def _make_schedule(

@@ -31,7 +31,16 @@ import jax
 from absl import flags
 
 import jft
-from experiments import asked, build, feed, judge, keep, objective, several
+from experiments import feed, keep, objective, run_config, writing
+from experiments.predict_adapters import ADAPTER, choose_adapters, load_adapted
+from experiments.predict_inputs import (
+    ImageFiles,
+    Row,
+    by_column,
+    find_images,
+    make_rows,
+    read_lines,
+)
 from jft import data, evals, processes, train
 from jft.config import Config, new_flags, run_without_config
 from jft.tasks import Task, get_task, task_of_head
@@ -73,8 +82,8 @@ LONGEST = 512  # tokens a text, where no run says how many
 
 def main() -> None:
     """Write a line an example, in the order given."""
-    images = [image for path in IMAGES.value for image in asked.find_images(Path(path))]
-    lines = [*TEXTS.value, *asked.read_lines(INPUTS.value)]
+    images = [image for path in IMAGES.value for image in find_images(Path(path))]
+    lines = [*TEXTS.value, *read_lines(INPUTS.value)]
     if not images and not lines:
         raise InputError(
             "nothing to ask about was given; name files or folders with --images, or "
@@ -90,8 +99,8 @@ def main() -> None:
     if images:
         rows = [{"file": str(file)} for file in images]
     else:
-        rows = asked.make_rows(lines, task, pairs=PAIRS.value)
-    chosen = [several.choose_adapters(line, list(models)) for line in images or lines]
+        rows = make_rows(lines, task, pairs=PAIRS.value)
+    chosen = [choose_adapters(line, list(models)) for line in images or lines]
     answers: dict[tuple[int, str], Mapping[str, Any]] = {}
     for name, model in models.items():
         mine = [i for i, names in enumerate(chosen) if name in names]
@@ -100,7 +109,7 @@ def main() -> None:
     with open_output(OUTPUT.value) as out:
         for i, row in enumerate(rows):
             for name in chosen[i]:
-                by = {several.NAME: name} if ADAPTERS.value else {}
+                by = {ADAPTER: name} if ADAPTERS.value else {}
                 line = {**row, **by, **answers[i, name]}
                 print(json.dumps(line, ensure_ascii=False), file=out, flush=True)
 
@@ -116,22 +125,22 @@ def load_models() -> tuple[Mapping[str, jft.Pretrained], Config | None]:
             "folder of its base. A run has its own adapter."
         )
     loaded = processes.together(
-        lambda: several.load_adapted(FLAGS["model"].value, ADAPTERS.value)
+        lambda: load_adapted(FLAGS["model"].value, ADAPTERS.value)
     )
     return loaded.models, None
 
 
 def answer_rows(
-    task: Task, model: jft.Pretrained, rows: Sequence[asked.Row], config: Config | None
+    task: Task, model: jft.Pretrained, rows: Sequence[Row], config: Config | None
 ) -> Sequence[Mapping[str, Any]]:
     """What a model says of what is asked, see `answer`."""
     if not rows:
         return []
     source: data.Source
     if task.reads == "image":
-        source = asked.ImageFiles([Path(row["file"]) for row in rows])
+        source = ImageFiles([Path(row["file"]) for row in rows])
     else:
-        source = data.ArraySource(asked.by_column(rows))
+        source = data.ArraySource(by_column(rows))
     examples = data.make_examples(
         source,
         task.columns if task.has_classes else task.inputs,
@@ -162,7 +171,7 @@ def settings_of(
             model.family.max_positions(model.module.config),
         ]
         most = min([LONGEST, *filter(None, limits)])
-        config = build.usual_config(task.name, max_length=most)
+        config = run_config.usual(task.name, max_length=most)
     max_length = MAX_LENGTH.value or config.data.max_length
     settings = dataclasses.replace(
         config.data,
@@ -184,12 +193,12 @@ def answer(
     if task.make_prompt is not None:
         return [
             {"written": text}
-            for text in judge.continue_texts(task, model, examples, config)
+            for text in writing.continue_texts(task, model, examples, config)
         ]
     table = feed.make_table(config.data, examples, model)
     batches = feed.make_eval_batches(config.data, table, model)
     if task.writes:
-        predictions: Sequence[Any] = judge.write_all(model, batches, config)
+        predictions: Sequence[Any] = writing.write_all(model, batches, config)
     else:
         eval_step = train.make_eval_step(
             task.make_apply(model.apply_fn),

@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 
 import jft
-from experiments import build, feed, objective
+from experiments import dataset, feed, objective, run_config
 from jft import data, evals, train
 from jft.config import Config, load_config_file, new_flags, resolve, run_without_config
 from jft.tables import format_table
@@ -42,7 +42,7 @@ def main() -> None:
     config = labelled(resolve(load_config_file(CONFIG.value)[1]))
     train.keep_compiled()
     model = jft.load(MODEL.value, task="base")
-    splits = feed.load_examples(config)
+    splits = dataset.load_examples(config)
     vectors = embed_all(config, model, splits)
     rows = [
         (
@@ -64,7 +64,7 @@ def labelled(config: Config) -> Config:
     settings = dataclasses.replace(
         config.data, task="text_classification", task_options={}, split_seed=seed
     )
-    return build.complete(
+    return run_config.complete(
         dataclasses.replace(
             config,
             data=settings,

@@ -18,7 +18,7 @@ from typing import Any
 from absl import flags
 
 import jft
-from experiments import build, judge, keep
+from experiments import judge, keep
 from jft import evals, params, train
 from jft.config import (
     Config,
@@ -52,8 +52,7 @@ def main() -> None:
     train.keep_compiled()
     job, _ = keep.load_run(workdirs[0])
     model = jft.fold(job.model)
-    place = functools.partial(train.shard_batch, mesh=build.make_mesh(job.config))
-    evaluate = judge.Evaluator(job.config, model, place=place)
+    evaluate = judge.Evaluator(job.config, model)
 
     def score(weights: Params, split: str) -> dict[str, float]:
         return dict(evaluate(weights, job.tables[split]).scores)
@@ -71,15 +70,12 @@ def main() -> None:
             lambda weights: score(weights, "validation")[metric],
             mode=mode,
         )
-    report = {
-        "method": METHOD.value,
-        "metric": metric,
-        "soup": {split: score(mixed, split) for split in ("validation", "test")},
-        "runs": [
-            {"workdir": run, "chosen": i in chosen, "validation": alone[i]}
-            for i, run in enumerate(RUNS.value)
-        ],
-    }
+    runs = [
+        {"workdir": run, "chosen": i in chosen, "validation": alone[i]}
+        for i, run in enumerate(RUNS.value)
+    ]
+    soup = {split: score(mixed, split) for split in ("validation", "test")}
+    report = {"method": METHOD.value, "metric": metric, "soup": soup, "runs": runs}
     jft.save(TO.value, model, params=mixed)
     evals.write_summary(Path(TO.value) / "soup.json", report)
     print(describe(report), f"\nwritten: {TO.value}", sep="\n")

@@ -7,7 +7,7 @@ import re
 from typing import Any, NamedTuple
 
 import jft
-from experiments import feed
+from experiments import dataset, feed
 from jft import data, evals, paths
 from jft.config import Config
 from jft.tasks import Task, choose_metrics, get_task, mode_of
@@ -35,7 +35,7 @@ class SourceTask(NamedTuple):
     @property
     def name(self) -> str:
         """What its data is called."""
-        return feed.dataset_name(self.config.data)
+        return dataset.name_of(self.config.data)
 
     @property
     def task(self) -> Task:
@@ -80,7 +80,7 @@ def check(config: Config) -> None:
             f"source.metric is {source.metric!r}, which the task {task.name!r} does "
             f"not have; expected one of {measured}."
         )
-    feed.check_options(of_source(config).data, section="source")
+    dataset.check_options(of_source(config).data, section="source")
 
 
 def of_source(config: Config) -> Config:
@@ -161,9 +161,9 @@ def _read(config: Config, class_names: tuple[str, ...]) -> dict[str, data.Exampl
             f"knows {len(class_names)} classes, {list(class_names)}; name those of its "
             "ids, or set it to ()."
         )
-    sources = feed.load_sources(config.data, section="source")
+    sources = dataset.load_sources(config.data)
     read = functools.partial(
-        feed.read_examples, config.data, class_names=given or class_names
+        dataset.read_examples, config.data, class_names=given or class_names
     )
     splits = {name: read(source) for name, source in sources.items()}
     # a class that no row has is no fault: the head is there already

@@ -18,7 +18,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import build, finetune
+from experiments import finetune, run_config
 from jft import evals
 from jft.config import (
     Config,
@@ -81,7 +81,7 @@ def with_args(spec: str, args: str) -> str:
 def load(spec: str, seed: int, overrides: Mapping[str, Any]) -> Config:
     """The config of one run."""
     seeded = {"seed": seed, "data.split_seed": seed, **overrides}
-    return build.read_config(spec, seeded)
+    return run_config.load(spec, seeded)
 
 
 def folder_of(workdir: Path, args: str, seed: int) -> Path:

@@ -3,18 +3,18 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 import jft
 from experiments import feed, objective
+from experiments.objective import Parts
 from experiments.source_task import LEARN, OldModel, SourceTask
 from jft import data, train
 from jft.config import Config, SourceConfig
 from jft.tasks import get_task
-from jft.types import ApplyFn, Batch, InputError, LossFn, PrefixFn
+from jft.types import ApplyFn, Batch, InputError, LossFn
 
 
 def asks_old_head(config: Config) -> bool:
@@ -153,16 +153,6 @@ def add_old_answers(
 
 
 # --- the step -------------------------------------------------------------------------
-class Parts(NamedTuple):
-    """What a training step is made of."""
-
-    apply_fn: ApplyFn
-    loss_fn: LossFn
-    metric_fns: dict[str, LossFn]
-    prefix_fn: PrefixFn | None
-    chunks: train.Chunks | None
-
-
 def add_old_head(
     config: Config,
     parts: Parts,

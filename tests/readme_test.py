@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import jft
-from experiments import build, feed
+from experiments import dataset, run_config
 from jft.config import resolve
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -41,7 +41,7 @@ def test_the_code_is_short_and_imports_jft_only():
 def load_config(code):
     names = {}
     exec(compile(code, "README.md", "exec"), names)
-    return build.complete(resolve(names["get_config"]()))
+    return run_config.complete(resolve(names["get_config"]()))
 
 
 def test_the_config_of_your_own_images_is_valid():
@@ -60,7 +60,7 @@ def test_the_config_of_your_own_text_is_valid(tmp_path, monkeypatch):
         (tmp_path / "mails" / f"{name}.csv").write_text(
             f"folder,subject\n{rows.format(*[name] * 20)}"
         )
-    splits = feed.load_examples(config)
+    splits = dataset.load_examples(config)
     assert [len(split) for split in splits.values()] == [18, 2, 20]
     assert splits["test"].class_names == ("ham", "spam")
     assert splits["test"][0]["text"] == "test 0"

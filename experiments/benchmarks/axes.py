@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 import jft
 from experiments import build
+from experiments.optimizer import make_optimizer
 from experiments.plan import make_plan
 from jft import partition, paths
 from jft.types import FROZEN, InputError, ParamLabels
@@ -118,14 +119,10 @@ def with_labels(
 ) -> build.Job:
     """The job with other groups, and their factors of the learning rate."""
     optim = dataclasses.replace(job.config.optim, multipliers=multipliers)
-    plan = make_plan(job.config, job.model, labels, job.loader.steps_per_epoch)
-    return job._replace(
-        config=dataclasses.replace(job.config, optim=optim),
-        labels=labels,
-        plan=plan,
-        tx=build.make_optimizer(optim, job.model, labels, plan),
-        multiplier=build.make_multiplier(optim, job.model, labels),
-    )
+    config = dataclasses.replace(job.config, optim=optim)
+    plan = make_plan(config, job.model, labels, job.loader.steps_per_epoch)
+    tx = make_optimizer(config, job.model, labels, plan)
+    return job._replace(config=config, labels=labels, plan=plan, tx=tx)
 
 
 VARY: Mapping[str, Callable[[build.Job, Shape, int], Case]] = {

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import build
+from experiments import build, run_config, training
 from experiments.benchmarks.measure import Measured, Settings
 from experiments.benchmarks.step import filled
 from jft import train
@@ -55,28 +55,28 @@ def measure_one(name: str, settings: Settings, axis: str, count: int) -> dict[st
     """Bytes of one device: its part of the state, temporaries, and what it sends."""
     # a batch that divides over all; the one that is compiled is filled below
     overrides = {**settings.overrides, "data.global_batch_size": jax.device_count()}
-    job = build.make_job(build.read_config(name, overrides))
+    job = build.make_job(run_config.load(name, overrides))
     sizes = {axis: count if axis != "tensor" else min(count, MAX_TENSOR)}
     sizes.setdefault("data", count // int(np.prod(list(sizes.values()))))
     mesh = train.make_mesh(**sizes, devices=jax.devices()[:count])
     rows, length = settings.shape or SHAPE
     batch = filled(job.loader.largest(), rows * train.num_shares(mesh), length)
 
-    state = jax.eval_shape(lambda: build.init_state(job))
+    state = jax.eval_shape(lambda: training.init_state(job))
     shardings = train.state_shardings(
         state, mesh, tensor_rules=job.model.family.tensor_rules
     )
-    step_fn = build.make_train_step(job, state_shardings=shardings)
+    step_fn = training.make_train_step(job, state_shardings=shardings)
     placed = jax.tree.map(
         lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
         (state, batch),
         (shardings, dict.fromkeys(batch, train.batch_sharding(mesh))),
     )
-    program = step_fn.compile(*placed, open_groups=build.open_groups_at(job)(0, []))
+    program = step_fn.compile(*placed, open_groups=job.plan.open_groups_at(0, []))
     plan = train.plan_memory(program, *placed)
     found = train.count_collectives(program.executable.as_text())
     return {
-        "config": build.called(name),
+        "config": run_config.short_name(name),
         "axis": axis,
         "devices": count,
         "trainable": program.num_params,

@@ -39,15 +39,15 @@ def take(
     """Take the first step of a config as `experiments.finetune` does."""
     import jax
 
-    from experiments import build
+    from experiments import build, run_config, training
     from jft import train
 
     train.keep_compiled()
-    job = build.make_job(build.read_config(spec, overrides))
+    job = build.make_job(run_config.load(spec, overrides))
     stream = job.loader.batches()
     batch = next(stream)
     stream.close()
-    state = jax.block_until_ready(build.init_state(job))
+    state = jax.block_until_ready(training.init_state(job))
     seconds = {"job": lap()}
     found: list[str] = []
     in_xla: list[float] = []
@@ -62,8 +62,8 @@ def take(
 
     jax.monitoring.register_event_listener(count)
     jax.monitoring.register_event_duration_secs_listener(add)
-    step_fn = build.make_train_step(job, state_shardings=None)
-    groups = build.open_groups_at(job)(0, [])
+    step_fn = training.make_train_step(job, state_shardings=None)
+    groups = job.plan.open_groups_at(0, [])
     compiled = step_fn.compile(state, batch, open_groups=groups)
     seconds |= {"compile": lap(), "xla": sum(in_xla), "found": len(found)}
     jax.block_until_ready(compiled(state, batch))

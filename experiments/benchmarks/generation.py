@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import jft
-from experiments import build, judge
+from experiments import build, run_config, writing
 from experiments.benchmarks import torch_peer
 from experiments.benchmarks.measure import (
     Measured,
@@ -36,7 +36,7 @@ SPECIAL = ("eos_token_id", "pad_token_id", "decoder_start_token_id")
 def measure(settings: Settings) -> Measured:
     """Write in turn, for each config."""
     configs = {
-        name: build.read_config(name, settings.overrides) for name in settings.configs
+        name: run_config.load(name, settings.overrides) for name in settings.configs
     }
     for config in configs.values():
         check(config)
@@ -79,7 +79,7 @@ def measure_one(name: str, job: build.Job, settings: Settings) -> dict[str, Any]
     seconds = in_turn(sides, rounds=settings.rounds)
     rates = {side: [rows * num_new / s for s in xs] for side, xs in seconds.items()}
     return {
-        "config": build.called(name),
+        "config": run_config.short_name(name),
         "shape": [rows, num_new],
         "prompt_length": batch["input_ids"].shape[1],
         "same_tokens": written["jft"].size,
@@ -95,7 +95,7 @@ def make_prompts(job: build.Job, rows: int) -> Batch:
     split = source["validation"]
     examples = [split[i % len(split)] for i in range(rows)]
     if not task.writes:
-        return judge.make_prompts(task, model, examples)
+        return writing.make_prompts(task, model, examples)
     ids = [np.asarray(example["input_ids"]) for example in examples]
     lengths = np.array([len(x) for x in ids])
     mask = np.arange(lengths.max()) < lengths[:, None]

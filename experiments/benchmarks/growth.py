@@ -16,7 +16,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments import build, objective
+from experiments import build, devices, objective, run_config
 from experiments.benchmarks.axes import VALUES, VARY, check_axes
 from experiments.benchmarks.measure import Measured, Settings, ratios
 from experiments.benchmarks.step import filled, make_ours, time_steps
@@ -44,7 +44,7 @@ def measure(settings: Settings) -> Measured:
         stream.close()
         for axis, values in axes.items():
             result = measure_axis(job, batch, axis, values, settings)
-            results.append({"config": build.called(name), **result})
+            results.append({"config": run_config.short_name(name), **result})
             plots[f"{axis}_{number}" if number else axis] = draw(results[-1])
     return Measured(results, "\n\n".join(map(describe, results)), plots)
 
@@ -53,7 +53,7 @@ def make_job(name: str, settings: Settings) -> build.Job:
     """The job of a config that reads tokens; all that it trains is open at once."""
     plain = {"data.batching": "length", "optim.unfreeze.method": "none"}
     overrides = {**settings.overrides, **plain}
-    job = build.make_job(build.read_config(name, overrides))
+    job = build.make_job(run_config.load(name, overrides))
     if job.task.reads != "text":
         raise InputError(
             f"the task {job.task.name!r} reads {job.task.reads}s, but growth fills "
@@ -89,11 +89,9 @@ def measure_axis(
 
 def forward_flops(job: build.Job, batch: Batch) -> float:
     """Operations of an evaluation step."""
-    apply_fn, loss_fn = objective.make_objective(
-        job.config, job.model, job.splits["train"]
-    )
+    parts = objective.make_parts(job.config, job.model, job.splits["train"])
     eval_step: Any = train.make_eval_step(
-        apply_fn, loss_fn, compute_dtype=build.compute_dtype(job.config)
+        parts.apply_fn, parts.loss_fn, compute_dtype=devices.compute_dtype(job.config)
     )
     compiled = eval_step.lower(job.model.params, batch).compile()
     return float(compiled.cost_analysis()["flops"])

@@ -9,7 +9,7 @@ import time
 
 import jax
 
-from experiments import build
+from experiments import build, run_config, training
 from experiments.benchmarks.measure import Measured, Settings, median_range, ratios
 from jft.tables import format_table
 
@@ -30,10 +30,10 @@ def measure(settings: Settings) -> Measured:
 
 def measure_one(name: str, settings: Settings) -> dict[str, object]:
     """Examples a second, a figure a round."""
-    job = build.make_job(build.read_config(name, settings.overrides))
+    job = build.make_job(run_config.load(name, settings.overrides))
     size, steps = job.config.data.global_batch_size, settings.steps
-    state = build.init_state(job)
-    step_fn = build.make_train_step(job, state_shardings=None)
+    state = training.init_state(job)
+    step_fn = training.make_train_step(job, state_shardings=None)
     rates: dict[str, list[float]] = {"loader": [], "step": []}
     for turn in range(settings.rounds):
         loader = job.loader.batches(turn * steps)
@@ -51,4 +51,4 @@ def measure_one(name: str, settings: Settings) -> dict[str, object]:
         jax.block_until_ready(state.trainable)
         rates["step"].append(size * steps / (time.perf_counter() - began))
     ratio = ratios(rates["loader"], rates["step"])
-    return {"config": build.called(name), **rates, "ratio": ratio}
+    return {"config": run_config.short_name(name), **rates, "ratio": ratio}

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from experiments import build
+from experiments import run_config
 from experiments.benchmarks.measure import Measured, Settings, median_range, ratios
 from jft.config.flags import EXIT_INPUT
 from jft.tables import format_table
@@ -69,7 +69,7 @@ def measure_one(name: str, settings: Settings) -> dict[str, Any]:
         name: ratios(parts["warm"][part], parts["cold"][part])
         for name, part in (("ratio", "compile"), ("xla_ratio", "xla"))
     }
-    return {"config": build.called(name), **parts, **of_parts}
+    return {"config": run_config.short_name(name), **parts, **of_parts}
 
 
 def run_start(name: str, settings: Settings, cache: str) -> dict[str, float]:

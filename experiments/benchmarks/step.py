@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import build
+from experiments import build, run_config, training
 from experiments.benchmarks import torch_peer
 from experiments.benchmarks.measure import (
     Measured,
@@ -33,7 +33,7 @@ from jft.types import Batch, InputError
 def measure(settings: Settings) -> Measured:
     """Time both in turn, for each config."""
     configs = {
-        name: build.read_config(name, settings.overrides) for name in settings.configs
+        name: run_config.load(name, settings.overrides) for name in settings.configs
     }
     for config in configs.values():
         torch_peer.check(config)
@@ -64,7 +64,7 @@ def measure_one(name: str, job: build.Job, settings: Settings) -> dict[str, Any]
     seconds = time_steps(sides, settings)
     ratio = ratios(seconds["jft"], seconds["torch"])
     shape = np.shape(batch["input_ids" if "input_ids" in batch else "pixel_values"])
-    which = {"config": build.called(name), "shape": list(shape)}
+    which = {"config": run_config.short_name(name), "shape": list(shape)}
     return {**which, **facts, **seconds, "ratio": ratio}
 
 
@@ -102,9 +102,9 @@ def make_ours(
     job: build.Job, batch: Batch
 ) -> tuple[Callable[[int], None], Mapping[str, Any]]:
     """What runs steps of jft, and what the compiler knows of one."""
-    state = build.init_state(job)
-    groups = build.open_groups_at(job)(0, [])
-    step_fn = build.make_train_step(job, state_shardings=None)
+    state = training.init_state(job)
+    groups = job.plan.open_groups_at(0, [])
+    step_fn = training.make_train_step(job, state_shardings=None)
     before = time.perf_counter()
     compiled = step_fn.compile(state, batch, open_groups=groups)
     facts = {
@@ -131,7 +131,7 @@ def make_theirs(job: build.Job, batch: Batch, device: str) -> Callable[[int], No
 
     where = "cuda" if device == "gpu" else "cpu"
     model = torch_peer.load(job).to(where).train()
-    groups = build.open_groups_at(job)(0, [])
+    groups = job.plan.open_groups_at(0, [])
     layers = torch_peer.moving(job, model)
     torch_peer.freeze(
         model, {n: i for n, i in layers.items() if not groups or i in groups}

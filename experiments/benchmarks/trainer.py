@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import activations, build, feed, judge
+from experiments import activations, build, feed, judge, run_config, training
 from experiments.benchmarks import torch_peer
 from experiments.benchmarks.measure import Measured, Settings, mean_sd
 from jft import evals, tasks, train
@@ -43,7 +43,7 @@ def measure(settings: Settings) -> Measured:
             'expected "own" or "grouped".'
         )
     configs = [
-        (name, build.read_config(name, {**settings.overrides, "seed": seed}))
+        (name, run_config.load(name, {**settings.overrides, "seed": seed}))
         for name in settings.configs
         for seed in settings.seeds
     ]
@@ -52,7 +52,7 @@ def measure(settings: Settings) -> Measured:
     runs: list[Run] = []
     for name, config in configs:
         job = build.make_job(config)
-        which = {"config": build.called(name), "metric": config.evals.metric}
+        which = {"config": run_config.short_name(name), "metric": config.evals.metric}
         for by, run in {"jft": run_jft, "Trainer": run_trainer}.items():
             one = {"by": by, "seed": config.seed}
             runs.append({**which, **one, **run(job, settings)})
@@ -69,11 +69,10 @@ def run_jft(job: build.Job, settings: Settings) -> Run:
         kept = activations.Activations(
             job,
             stream,
-            place=place,
             folder=Path(folder),
             stop_requested=lambda: False,
         )
-        evaluate = judge.Evaluator(job.config, job.model, place=place)
+        evaluate = judge.Evaluator(job.config, job.model)
         after_epochs = train.evaluate_every(
             job.plan.eval_every,
             lambda moment: (
@@ -84,11 +83,11 @@ def run_jft(job: build.Job, settings: Settings) -> Run:
             record=lambda history, record: history.append(record),
         )
         result = train.fit(
-            build.init_state(job),
-            build.make_train_step(job, state_shardings=None),
+            training.init_state(job),
+            training.make_train_step(job, state_shardings=None),
             batches=stream,
             num_steps=job.plan.num_steps,
-            open_groups_at=build.open_groups_at(job),
+            open_groups_at=job.plan.open_groups_at,
             start_phase=kept.start_phase,
             hooks=[after_epochs] if settings.evaluate else [],
         )
@@ -156,7 +155,7 @@ def make_opener(job: build.Job, model: Any) -> Any:
 
     layers = torch_peer.moving(job, model)
     of_torch = torch_peer.freeze(model, layers)
-    open_groups_at = build.open_groups_at(job)
+    open_groups_at = job.plan.open_groups_at
 
     class Opener(transformers.TrainerCallback):  # type: ignore[misc]
         """Opens before a step; the optimizer was made when all were open."""

@@ -5,7 +5,7 @@ import jax
 import pytest
 
 from configs import common, digits, forgetting
-from experiments import build
+from experiments import run_config
 from jft.config import load_config_file, resolve, to_dict, to_steps
 from jft.data import SOURCES
 from jft.tasks import TASKS
@@ -38,7 +38,7 @@ def _one_device(monkeypatch):
 
 
 def load(name, arg=""):
-    return build.complete(resolve(load_config_file(f"{FOLDER / name}{arg}")[1]))
+    return run_config.complete(resolve(load_config_file(f"{FOLDER / name}{arg}")[1]))
 
 
 def test_every_config_file_is_in_the_table():

@@ -13,7 +13,9 @@ from safetensors.numpy import load_file
 
 import jft
 from configs import common
-from experiments import build, evaluate, export, finetune, predict, several
+from experiments import build, evaluate, export, finetune, predict, run_config
+from experiments.adapter import exported_as
+from experiments.predict_adapters import choose_adapters, load_adapted
 from jft.config import AdapterConfig, read_config, resolve
 from jft.params.adapters import ADAPTERS, BitFit, Lora
 from jft.paths import flatten
@@ -63,7 +65,7 @@ def test_base_stays_and_both_exports_say_the_same(adapter_run, base):
     workdir, _ = adapter_run
     folder = base.partition("=")[2]
     read = read_config(workdir)
-    job = build.make_job(build.complete(read))
+    job = build.make_job(run_config.complete(read))
     folded = jft.load(workdir / "export")
     stored = load_file(workdir / "export" / "adapter" / "adapter_model.safetensors")
     assert len(stored) == 2 * 6 + 2  # two factors of each product, and the head
@@ -196,7 +198,7 @@ def test_each_adapter_has_the_classes_of_its_own_head(base, tmp_path):
         model = jft.adapt(model, Lora(rank=2), key=jax.random.key(1))
         jft.save_adapter(tmp_path / name, model)
         given.append(f"{name}={tmp_path / name}")
-    models = several.load_adapted(folder, given).models
+    models = load_adapted(folder, given).models
     assert {name: model.class_names for name, model in models.items()} == heads
 
 
@@ -225,11 +227,11 @@ def test_adapters_that_predict_refuses(adapter_run, call, base, image, flags, sa
 
 def test_an_object_names_its_adapter():
     names = ["law", "news"]
-    assert several.choose_adapters({"text": "a", "adapter": "news"}, names) == ["news"]
-    assert several.choose_adapters({"text": "a"}, names) == names
-    assert several.choose_adapters("a", names) == names
+    assert choose_adapters({"text": "a", "adapter": "news"}, names) == ["news"]
+    assert choose_adapters({"text": "a"}, names) == names
+    assert choose_adapters("a", names) == names
     with pytest.raises(InputError, match=r"names the adapter 'lw'.*\['law', 'news'\]"):
-        several.choose_adapters({"text": "a", "adapter": "lw"}, names)
+        choose_adapters({"text": "a", "adapter": "lw"}, names)
 
 
 @pytest.mark.parametrize(
@@ -249,7 +251,7 @@ def test_how_an_adapter_leaves(adapter, asked, expected):
     config = dataclasses.replace(config, export=asked_for)
     model, _ = table.make_model("bert")
     model = model._replace(adapter=adapter)
-    assert build.exported_as(config, model) == expected
+    assert exported_as(config, model) == expected
 
 
 def test_what_cannot_be_folded_leaves_apart(call, tiny, base, tmp_path):
@@ -275,7 +277,7 @@ def test_what_cannot_be_folded_leaves_apart(call, tiny, base, tmp_path):
         for folder in (workdir / "export", tmp_path / "again")
     )
     jax.tree.map(np.testing.assert_array_equal, one, other)
-    job = build.make_job(build.complete(read_config(workdir)))
+    job = build.make_job(run_config.complete(read_config(workdir)))
     folder, names = base.partition("=")[2], job.model.class_names
     frozen = jft.load(folder, class_names=names, key=jax.random.key(7))
     adapted = jft.load_adapter(workdir / "export", frozen)
@@ -294,7 +296,7 @@ def test_a_run_on_a_quantised_base(call, tiny, base, tmp_path):
     result = call(finetune, tiny, base, *LORA, NF4, f"--workdir={workdir}")
     assert result.status == 0, result.err
     folded = jft.load(workdir / "export")
-    read = build.make_job(build.complete(read_config(workdir))).model
+    read = build.make_job(run_config.complete(read_config(workdir))).model
     own = workdir / "export" / "adapter"
     plain = jft.load(
         base.partition("=")[2], class_names=folded.class_names, key=jax.random.key(7)

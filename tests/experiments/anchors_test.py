@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import jft
-from experiments import build, feed, finetune, judge
+from experiments import dataset, finetune, judge, models
 from jft import train
 from jft.config import read_config
 from tests.experiments.tiny import MODEL
@@ -94,7 +94,7 @@ def digits_base(tmp_path_factory):
         settings,
         key=jax.random.key(1),
         class_names=tuple("0123456789"),
-        processor=build.processor_config_of(settings),
+        processor=models.processor_config_of(settings),
     )
     folder = tmp_path_factory.mktemp("digits")
     jft.save(folder, model)
@@ -180,8 +180,8 @@ def test_mixout_trains_a_run_and_is_not_in_its_evaluation(run, free):
     # the test split's figures are those of the exported weights, as they are
     result = json.loads((mixed / "summary.json").read_text())["test"]
     model = jft.load(mixed / "export")
-    splits = feed.load_examples(read_config(mixed))
-    evaluate = judge.Evaluator(read_config(mixed), model, place=jax.device_put)
+    splits = dataset.load_examples(read_config(mixed))
+    evaluate = judge.Evaluator(read_config(mixed), model)
     scores = evaluate(model.params, splits["test"]).scores
     assert scores["loss"] == pytest.approx(result["loss"], rel=1e-5)
 

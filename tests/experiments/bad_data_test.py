@@ -10,7 +10,7 @@ import jax
 import pytest
 
 import jft
-from experiments import feed, finetune
+from experiments import data_report, dataset, finetune
 from jft.config import apply_overrides, load_config_file, resolve
 from tests.experiments.bad_input_test import assert_refused, assert_untrained
 from tests.experiments.conftest import BERT
@@ -464,8 +464,8 @@ def test_rows_that_are_skipped_are_counted_and_told(call, tiny_bert, tmp_path):
             "test": "test.csv",
         },
     }
-    examples = feed.load_examples(resolve(apply_overrides(config, here)))
-    found = feed.find_skipped(examples)
+    examples = dataset.load_examples(resolve(apply_overrides(config, here)))
+    found = data_report.find_skipped(examples)
     assert [count for count, _ in found.values()] == [0, 1, 0]
 
 

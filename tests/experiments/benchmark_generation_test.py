@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import benchmark, build
+from experiments import benchmark, build, run_config
 from experiments.benchmarks import generation
 from tests.experiments import tiny_data
 from tests.experiments.configs_test import LLAMA, MARIAN
@@ -48,7 +48,7 @@ def test_prompts_are_the_validation_splits_over_again(tmp_path):
     """Padded on the right for an encoder, on the left for a decoder."""
     for name, side in (("multi30k_translate", "right"), ("chat_sft", "left")):
         spec, overrides = f"{CONFIGS}/{name}.py", overrides_of(name, tmp_path)
-        job = build.make_job(build.read_config(spec, overrides))
+        job = build.make_job(run_config.load(spec, overrides))
         count = len(job.splits["validation"])
         batch = generation.make_prompts(job, count + 1)
         ids, mask = batch["input_ids"], np.asarray(batch["attention_mask"]) > 0
@@ -67,7 +67,7 @@ def test_prompts_are_the_validation_splits_over_again(tmp_path):
 
 def test_no_text_ends_before_it_is_full(tmp_path):
     spec, overrides = f"{CONFIGS}/chat_sft.py", overrides_of("chat_sft", tmp_path)
-    model = build.make_job(build.read_config(spec, overrides)).model
+    model = build.make_job(run_config.load(spec, overrides)).model
     wanted = generation.make_decoding(
         model._replace(generation_config={"num_beams": 4, "max_length": 5}), 7
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import benchmark, build, feed
+from experiments import benchmark, build, feed, run_config
 from experiments.benchmarks import torch_peer
 from tests.experiments.conftest import load_tiny
 
@@ -62,7 +62,7 @@ def test_an_adapter_is_compared_with_pefts(call, tiny_bert, reviews, tmp_path):
     result = call(benchmark, "--suite=step", *argv, f"--output={output}")
     assert result.status == 0, result.err
     (measured,) = json.loads(output.read_text())["results"]
-    job = build.make_job(build.read_config(spec, lora))
+    job = build.make_job(run_config.load(spec, lora))
     model = torch_peer.load(job)
     names = torch_peer.moving(job, model)
     of_torch = torch_peer.freeze(model, names)
@@ -84,7 +84,7 @@ def test_torch_is_given_the_same_rows_and_batches(tiny_bert, reviews):
     """Texts token by token, and photographs with the channels first."""
     pytest.importorskip("torch", reason="torch is in the extras parity and bench")
     spec = f"{CONFIGS}/sst2.py:pretrained={tiny_bert}"
-    job = build.make_job(build.read_config(spec, {"data.path": str(reviews)}))
+    job = build.make_job(run_config.load(spec, {"data.path": str(reviews)}))
     rows = torch_peer.make_rows(job, "validation")
     assert len(rows) == len(job.tables["validation"]) == 24
     for i, row in enumerate(rows):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jft
-from experiments import benchmark, build
+from experiments import benchmark, build, training
 from experiments.benchmarks import trainer
 from jft import data, params, paths, train
 from jft.config import apply_overrides, load_config_file, resolve
@@ -96,8 +96,8 @@ def test_ten_steps_equal_those_of_trainer(still_bert, reviews, tmp_path):
 
     history = []
     result = train.fit(
-        build.init_state(job),
-        build.make_train_step(job, state_shardings=None),
+        training.init_state(job),
+        training.make_train_step(job, state_shardings=None),
         batches=lambda step: iter(batches[step:]),
         num_steps=NUM_STEPS,
         hooks=[lambda m: history.append(m.metrics and float(m.metrics["loss"]))],
@@ -188,7 +188,7 @@ def test_trainers_parameters_open_when_ours_do(moves, long_bert, tmp_path):
     for step in range(job.plan.num_steps):
         opener.on_step_begin(None, TrainerState(global_step=step), None)
         moving = {n for n, p in model.named_parameters() if p.requires_grad}
-        groups = build.open_groups_at(job)(step, [])
+        groups = job.plan.open_groups_at(step, [])
         expected = {
             params.to_key(path)
             for path, label in paths.flatten(job.labels).items()

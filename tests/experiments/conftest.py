@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import jft
-from experiments import build, finetune
+from experiments import finetune, models
 from jft.config import load_config_file, resolve, run, run_without_config
 from tests.tiny_tokenizer import make_tokenizer
 
@@ -68,7 +68,7 @@ def make_base(tmp_path_factory) -> Callable[[int], Path]:
             config,
             key=jax.random.key(seed),
             class_names=("a", "b", "c"),
-            processor=build.processor_config_of(config),
+            processor=models.processor_config_of(config),
         )
         folder = tmp_path_factory.mktemp("base")
         jft.save(folder, model)

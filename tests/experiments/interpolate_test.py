@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from experiments import build, finetune, interpolate, soup
+from experiments import build, finetune, interpolate, run_config, soup
 from jft.config import load_config_file, resolve
 from jft.types import InputError
 
@@ -90,7 +90,7 @@ def test_bad_points_are_refused(call, one_run, words, expected):
 
 def test_a_run_from_scratch_has_no_base(tiny):
     _, config = load_config_file(tiny.partition("=")[2])
-    job = build.make_job(build.complete(resolve(config)))
+    job = build.make_job(run_config.complete(resolve(config)))
     with pytest.raises(InputError, match=r"pretrained is None.* has no base"):
         interpolate.ends(job, job.model.params)
 

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import build, finetune
+from experiments import build, finetune, run_config, training
+from experiments.optimizer import make_optimizer
 from experiments.plan import make_plan
 from jft import paths, train
 from jft.config import apply_overrides, load_config_file, resolve
@@ -34,7 +35,9 @@ def job(tiny, base):
     _, config = load_config_file(tiny.partition("=")[2])
     pretrained = {"model.pretrained": base.partition("=")[2]}
     overrides = {**CHANGES, **pretrained}
-    return build.make_job(build.complete(resolve(apply_overrides(config, overrides))))
+    return build.make_job(
+        run_config.complete(resolve(apply_overrides(config, overrides)))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +79,14 @@ def test_the_body_stays_bit_for_bit_and_then_all_of_it_moves(job):
     assert job.plan.phases == expected
     # rates that are not 0 at the first step of a part
     plan = job.plan._replace(schedule=lambda step: PEAK)
-    tx = build.make_optimizer(job.config.optim, job.model, job.labels, plan)
+    tx = make_optimizer(job.config, job.model, job.labels, plan)
     job = job._replace(plan=plan, tx=tx)
-    state = build.init_state(job)
-    step_fn = build.make_train_step(job, state_shardings=None)
+    state = training.init_state(job)
+    step_fn = training.make_train_step(job, state_shardings=None)
     seen = [paths.flatten(jax.device_get(state.params))]
     stream = job.loader.batches()
     for step in range(PROBE + 1):
-        groups = build.open_groups_at(job)(step, [])
+        groups = job.plan.open_groups_at(step, [])
         state, _ = step_fn(state, next(stream), open_groups=groups)
         seen.append(paths.flatten(jax.device_get(state.params)))
     stream.close()

@@ -21,7 +21,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import jft
-from experiments import finetune, judge
+from experiments import finetune, writing
 from jft import data, processes
 from tests.experiments.resume_test import (
     MODEL,
@@ -308,7 +308,7 @@ def test_evaluate_counts_every_example_once(shared, fleet):
 def test_each_process_writes_its_rows_texts(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(
-        judge,
+        writing,
         "write_texts",
         lambda model, batch, _: [f"text {i}" for i in batch["index"]],
     )
@@ -317,7 +317,7 @@ def test_each_process_writes_its_rows_texts(monkeypatch):
     )
     model = jft.Pretrained(*[None] * len(jft.Pretrained._fields))
     batches = [{"index": np.array([4, 0])}, {"index": np.array([2, -1])}]
-    texts = judge.write_all(model, batches, None)
+    texts = writing.write_all(model, batches, None)
     assert texts == [f"text {i}" for i in range(5)]
 
 

@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 import jft
-from experiments import build, finetune, interpolate, two_heads
+from experiments import (
+    build,
+    finetune,
+    interpolate,
+    models,
+    run_config,
+    training,
+    two_heads,
+)
 from jft import data, train
 from jft.config import apply_overrides, load_config_file, resolve
 from tests.experiments.conftest import BERT
@@ -39,7 +47,7 @@ def letters(tmp_path_factory):
         config,
         key=jax.random.key(4),
         class_names=sorted(set(source.column("targets"))),
-        processor=build.processor_config_of(config),
+        processor=models.processor_config_of(config),
     )
     folder = tmp_path_factory.mktemp("letters") / "model"
     params = jax.tree.map(lambda x: x * 4 if x.ndim == 2 else x, model.params)
@@ -53,7 +61,7 @@ def make_job(tiny, letters):
         _, config = load_config_file(tiny.partition("=")[2])
         overrides = {"model.pretrained": str(letters), **LETTERS, **overrides}
         read = resolve(apply_overrides(config, overrides))
-        return build.make_job(build.complete(read))
+        return build.make_job(run_config.complete(read))
 
     return make
 
@@ -101,9 +109,9 @@ def test_the_loss_is_that_of_three_parts(any_job, letters):
     said = old.apply_fn(old.params, batch, key=None)
     np.testing.assert_allclose(batch["old_logits"], said, rtol=1e-4, atol=1e-5)
 
-    step_fn = build.make_train_step(job, state_shardings=None)
+    step_fn = training.make_train_step(job, state_shardings=None)
     batch = {**batch, "old_logits": said + np.arange(52.0, dtype=np.float32)[None] % 3}
-    _, metrics = step_fn(build.init_state(job), batch)
+    _, metrics = step_fn(training.init_state(job), batch)
     replayed = batch[train.REPLAYED]
     of_old = cross_entropy(
         old.apply_fn(old.params, replayed, key=None), replayed["targets"]
@@ -240,8 +248,8 @@ def test_a_head_that_stays_answers_both_tasks(make_job, tmp_path):
     )
     assert job.source.head == {}
     assert job.source.metric in {"loss", *job.source.task.metrics}
-    step_fn = build.make_train_step(job, state_shardings=None)
+    step_fn = training.make_train_step(job, state_shardings=None)
     batch = job.loader.largest()
-    _, metrics = step_fn(build.init_state(job), batch)
+    _, metrics = step_fn(training.init_state(job), batch)
     assert metrics["replayed_loss"] == pytest.approx(np.log(15), rel=0.1)
     assert metrics["loss"] == pytest.approx(1.5 * np.log(15), rel=0.1)

@@ -81,8 +81,8 @@ ELSEWHERE = (
     ("jft.evals:evaluate", 10),
     ("jft.evals:MetricLog.rewrite", 1),
     ("jft.evals:MetricLog.write", 20),
-    ("experiments.outputs:write_export", 1),
-    ("experiments.outputs:write_plots", 1),
+    ("experiments.exported:write_export", 1),
+    ("experiments.plots:write_plots", 1),
     ("jft.evals:write_summary", 1),
     ("pathlib:Path.replace", 6),
 )
@@ -302,7 +302,7 @@ STOPS = (
     ("jft.train.step:CompiledStep.__call__", 1, ["SIGINT", "SIGINT"], 10),
     ("jft.checkpoint.step_folder:write", 1, ["SIGTERM"], (11, 12, 13)),
     # of the test split: training is over
-    ("experiments.keep:restore_best", 1, ["SIGTERM"], 14),
+    ("experiments.keep:RunCheckpoints.restore_best", 1, ["SIGTERM"], 14),
 )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jft
-from experiments import build, finetune
+from experiments import build, finetune, run_config, training
 from jft import train
 from jft.config import apply_overrides, read_config, resolve, to_dict
 from tests.experiments.conftest import BERT
@@ -139,7 +139,7 @@ def test_replayed_texts_may_share_rows(finished, batching, compute_dtype):
     }
     spec = f"{finished[0]}"
     config = resolve(apply_overrides(to_dict(read_config(spec)), overrides))
-    job = build.make_job(build.complete(config))
+    job = build.make_job(run_config.complete(config))
     source, batch = job.source, job.loader.largest()
     assert ("first_tokens" in batch) == (batching == "pack")
     losses = []
@@ -151,8 +151,8 @@ def test_replayed_texts_may_share_rows(finished, batching, compute_dtype):
         texts, targets = zip(*[(r["text"], r["targets"]) for r in rows], strict=True)
         losses.append(mean_loss(model, model.params, texts, np.array(targets)))
     assert len(batch[train.REPLAYED]["index"]) in (4, 8)
-    step_fn = build.make_train_step(job, state_shardings=None)
-    _, metrics = step_fn(build.init_state(job), batch)
+    step_fn = training.make_train_step(job, state_shardings=None)
+    _, metrics = step_fn(training.init_state(job), batch)
     exact = {"rtol": 1e-4 if compute_dtype == "float32" else 0.05}
     np.testing.assert_allclose(metrics["replayed_loss"], losses[1], **exact)
     np.testing.assert_allclose(metrics["loss"], losses[0] + 2 * losses[1], **exact)

@@ -14,7 +14,16 @@ import pytest
 from huggingface_hub import ModelCard
 
 import jft
-from experiments import activations, build, evaluate, export, feed, finetune, predict
+from experiments import (
+    activations,
+    build,
+    evaluate,
+    export,
+    feed,
+    finetune,
+    predict,
+    run_config,
+)
 from jft import data, train
 from jft.data.batches.collate import pad_rows
 from tests.experiments.bad_input_test import assert_refused, assert_untrained
@@ -72,7 +81,7 @@ def test_a_run_learns_and_leaves_a_model_with_its_tokenizer(text_run):
 
 def test_examples_that_share_rows_are_answered_as_alone(tiny_bert, reviews):
     """Logits of training batches and of whole evaluations."""
-    config = build.read_config(
+    config = run_config.load(
         SST2,
         {
             "data.path": str(reviews),
@@ -126,8 +135,8 @@ def test_rows_to_keep_begin_where_their_batches_have_them(
         "data.batching": batching,
         "model.pretrained": str(folder),
     }
-    job = build.make_job(build.read_config(SST2, overrides))
-    rows = activations.rows_of(job, "validation", lambda batch: batch)
+    job = build.make_job(run_config.load(SST2, overrides))
+    rows = activations.rows_of(job, "validation")
     assert rows.padding_side == side
     for batch in rows.batches:
         alone = data.unpack_batch(batch)
@@ -137,7 +146,7 @@ def test_rows_to_keep_begin_where_their_batches_have_them(
 
 def test_a_model_that_cannot_share_rows_is_scored_all_the_same(tiny_bert, reviews):
     overrides = {"data.path": str(reviews), "model.pretrained": str(tiny_bert)}
-    job = build.make_job(build.read_config(SST2, overrides))
+    job = build.make_job(run_config.load(SST2, overrides))
     family = dataclasses.replace(job.model.family, packed_heads=lambda config: ())
     other = job.model._replace(family=family)
     for model, shared in ((job.model, True), (other, False)):

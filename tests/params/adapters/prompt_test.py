@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import jft
-from experiments import build, feed
+from experiments import feed, run_config
 from jft.evals import generate
 from jft.models.packing import is_packed
 from jft.params import adapters
@@ -201,7 +201,7 @@ def test_packed_texts_each_look_at_the_prefix():
     config = model.module.config
     assert "token_classification" in adapted.family.packed_heads(config)
     assert prompted.family.packed_heads(config) == ()
-    settings = build.usual_config("token_classification", max_length=8)
+    settings = run_config.usual("token_classification", max_length=8)
     with pytest.raises(InputError, match=r"a prompt \(adapter.method\) stands"):
         feed.check_packing(settings, prompted)
     feed.check_packing(settings, adapted)

@@ -10,7 +10,8 @@ import jax
 import jft
 from jft.types import InputError
 
-NAME = "adapter"  # an object's, for the adapter to ask; an answer's, for the one asked
+# of an object: the adapter to ask; of an answer: the one asked
+ADAPTER = "adapter"
 
 
 def load_adapted(folder: str, given: Sequence[str]) -> jft.AdapterSet:
@@ -55,11 +56,11 @@ def name_adapters(given: Sequence[str]) -> dict[str, str]:
 
 def choose_adapters(line: Any, names: Sequence[str]) -> list[str]:
     """The adapters to ask about a line: the one that an object names, else all."""
-    if not isinstance(line, Mapping) or NAME not in line:
+    if not isinstance(line, Mapping) or ADAPTER not in line:
         return list(names)
-    if line[NAME] not in names:
+    if line[ADAPTER] not in names:
         raise InputError(
-            f"an object to ask about names the adapter {line[NAME]!r}; given with "
+            f"an object to ask about names the adapter {line[ADAPTER]!r}; given with "
             f"--adapter are {sorted(names)}."
         )
-    return [line[NAME]]
+    return [line[ADAPTER]]
