@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch's second thread would but wait
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers and their children share it
     os.environ["JFT_CACHE"] = tempfile.mkdtemp(prefix="jft-tests-")
     atexit.register(shutil.rmtree, os.environ["JFT_CACHE"], ignore_errors=True)

@@ -3,6 +3,7 @@
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 import math
@@ -105,18 +106,24 @@ def section_class(path: Iterable[str]) -> type | None:
     """Return the dataclass of the section at ``path``, or None if there is none."""
     cls: Any = Config
     for name in path:
-        cls = (
-            typing.get_type_hints(cls).get(name)
-            if dataclasses.is_dataclass(cls)
-            else None
-        )
+        cls = _hints(cls).get(name) if dataclasses.is_dataclass(cls) else None
     return cls if dataclasses.is_dataclass(cls) and isinstance(cls, type) else None
 
 
 def is_duration(cls: type, name: str) -> bool:
     """Return whether the field ``name`` of the section ``cls`` is a duration."""
-    hint = typing.get_type_hints(cls).get(name)
+    hint = _hints(cls).get(name)
     return Duration in (hint, *typing.get_args(hint))
+
+
+def _hints(cls: Any) -> Mapping[str, Any]:
+    """The types of a section's fields."""
+    return _read_hints(cls)
+
+
+@functools.cache  # typing reads every annotation anew
+def _read_hints(cls: Any) -> Mapping[str, Any]:
+    return typing.get_type_hints(cls, include_extras=True)
 
 
 def _section(cls: type[S], values: Any, path: str) -> S:
@@ -127,7 +134,7 @@ def _section(cls: type[S], values: Any, path: str) -> S:
         )
     _check_keys(cls, values, path)
     fields: dict[str, Any] = {}
-    for name, kind in typing.get_type_hints(cls, include_extras=True).items():
+    for name, kind in _hints(cls).items():
         where = f"{path}.{name}" if path else name
         if is_duration(cls, name):
             fields[name] = take_duration(where, values, required=kind is Duration)
@@ -138,7 +145,7 @@ def _section(cls: type[S], values: Any, path: str) -> S:
 
 def _known_keys(cls: type) -> list[str]:
     known: list[str] = []
-    for name in typing.get_type_hints(cls):
+    for name in _hints(cls):
         known += duration_keys(name) if is_duration(cls, name) else [name]
     return known
 
@@ -154,7 +161,7 @@ def _check_keys(cls: type, values: Mapping[str, Any], path: str) -> None:
             f"unknown config key {', '.join(prefix + key for key in unknown)}.{hint} "
             f"Known keys of {path or 'a config'}: {', '.join(sorted(known))}."
         )
-    names = [name for name in typing.get_type_hints(cls) if not is_duration(cls, name)]
+    names = [name for name in _hints(cls) if not is_duration(cls, name)]
     missing = sorted(prefix + name for name in names if name not in values)
     if missing:
         raise InputError(

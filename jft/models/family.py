@@ -67,7 +67,7 @@ def text_example(config: Any, task: str) -> Shapes:
     return {"input_ids": jax.ShapeDtypeStruct((1, 4), jnp.int32)}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)  # so that it can be a cache's key
 class Family:
     """One architecture in Hugging Face layout, as a record of plain functions.
 

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """New parameters: their shapes without memory, and their values from a key."""
 
+import functools
 import re
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +28,8 @@ def abstract_params(
     Returns:
       Nested dicts of ``jax.ShapeDtypeStruct``.
     """
-    init = _make_init(family, config, task=task, dtype=dtype)
-    return jax.eval_shape(init, jax.random.key(0))
+    recipe = _Recipe(family, config, family.check_task(task), jnp.dtype(dtype))
+    return jax.eval_shape(functools.partial(_draw, recipe), jax.random.key(0))
 
 
 def init_params(
@@ -57,14 +58,9 @@ def init_params(
     Returns:
       Nested dicts, one leaf a parameter.
     """
-    init = _make_init(family, config, task=task, dtype=dtype)
-
-    def draw(key: jax.Array) -> dict[str, jax.Array]:
-        drawn = flatten(init(key))
-        return {path: drawn[path] for path in drawn if matches_any(only, path)}
-
+    recipe = _Recipe(family, config, family.check_task(task), jnp.dtype(dtype))
     abstract = flatten(abstract_params(family, config, task=task, dtype=dtype))
-    return unflatten(abstract | jax.jit(draw)(key))
+    return unflatten(abstract | _draw_only(recipe, key, tuple(only)))
 
 
 def matches_any(patterns: Sequence[str], path: str) -> bool:
@@ -76,16 +72,28 @@ def matches_any(patterns: Sequence[str], path: str) -> bool:
     return any(re.fullmatch(pattern, path) for pattern in patterns)
 
 
-def _make_init(
-    family: Family, config: Any, *, task: str, dtype: Any
-) -> Callable[[jax.Array], Params]:
-    """Return key -> params; under jit the forward that linen traces is dropped."""
-    module = family.make_module(config, family.check_task(task))
+class _Recipe(NamedTuple):
+    """What tells the parameters of a model; of equal ones jax keeps the programs."""
+
+    family: Family
+    config: Any
+    task: str
+    dtype: Any
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _draw(recipe: _Recipe, key: jax.Array) -> Params:
+    family, config, task, dtype = recipe
     shapes = family.example_batch(config, task)
+    batch = {name: jnp.zeros(x.shape, x.dtype) for name, x in shapes.items()}
+    params = family.make_module(config, task).init(key, batch)["params"]
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
 
-    def init(key: jax.Array) -> Params:
-        batch = {name: jnp.zeros(x.shape, x.dtype) for name, x in shapes.items()}
-        params = module.init(key, batch)["params"]
-        return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
 
-    return init
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _draw_only(
+    recipe: _Recipe, key: jax.Array, only: tuple[str, ...]
+) -> dict[str, jax.Array]:
+    """Draw some of the leaves; the forward that linen traces is dropped."""
+    drawn = flatten(_draw(recipe, key))
+    return {path: drawn[path] for path in drawn if matches_any(only, path)}

@@ -4,7 +4,7 @@
 import contextlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,11 +33,26 @@ class Result(NamedTuple):
     err: str
 
 
-def call_script(script: Any, *argv: Any) -> Result:
+@contextlib.contextmanager
+def unrendered() -> Iterator[None]:
+    """Within it pictures are composed and not drawn: two fifths of a small run.
+
+    tests/evals draws each of them, and ``quicktest`` all those of a run.
+    """
+    from matplotlib.figure import Figure
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda self, path, **_: Path(path).touch())
+        yield
+
+
+def call_script(script: Any, *argv: Any, rendered: bool = False) -> Result:
     """Run a script as its command line does; anything but an exit is let through."""
     words = [script.__name__, *map(str, argv)]
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    rendered = rendered or script is not finetune
+    pictures = contextlib.nullcontext() if rendered else unrendered()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pictures:
         try:
             if hasattr(script, "FLAGS"):
                 run_without_config(script.main, flag_values=script.FLAGS, argv=words)
@@ -151,6 +166,7 @@ def quicktest(tmp_path_factory) -> Quicktest:
         f"--config={ROOT}/configs/digits.py:quicktest",
         f"--workdir={workdir}",
         f"--config.data.global_batch_size={12 * jax.device_count()}",
+        rendered=True,
     )
     assert result.status == 0, result.err
     records = (workdir / "metrics.jsonl").read_text().splitlines()

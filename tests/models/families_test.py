@@ -35,6 +35,13 @@ def make(model_type, task, changes=None):
     return module, params, peer.make_batch(row, config, task)
 
 
+@functools.cache
+def make_forward(model_type, task):
+    """Of a family's plain model, jitted: what two tests ask is compiled once."""
+    module, params, batch = make(model_type, task)
+    return jax.jit(lambda p, x: module.apply({"params": p}, x)), params, batch
+
+
 def test_every_text_family_has_a_row():
     text = {name for name, family in MODELS.items() if family.embedding_rules}
     assert text == TABLE.keys()
@@ -170,10 +177,9 @@ def test_stage_uses_all_of_its_layer_and_nothing_else(model_type, task):
 
 @pytest.mark.parametrize(("model_type", "task"), FIRST_HEADS)
 def test_dtype_follows_the_parameters(model_type, task):
-    module, params, batch = make(model_type, task)
-    apply = jax.jit(lambda params: module.apply({"params": params}, batch))
-    single = np.asarray(apply(params))
-    half = apply(jax.tree.map(lambda x: x.astype(jnp.bfloat16), params))
+    forward, params, batch = make_forward(model_type, task)
+    single = np.asarray(forward(params, batch))
+    half = forward(jax.tree.map(lambda x: x.astype(jnp.bfloat16), params), batch)
     assert half.dtype == jnp.bfloat16
     real = peer.real_positions(task, batch)
     half = np.asarray(half.astype(jnp.float32))
@@ -182,14 +188,13 @@ def test_dtype_follows_the_parameters(model_type, task):
 
 @pytest.mark.parametrize(("model_type", "task"), FIRST_HEADS)
 def test_padding_changes_nothing(model_type, task):
-    module, params, batch = make(model_type, task)
-    apply = jax.jit(lambda batch: module.apply({"params": params}, batch))
+    forward, params, batch = make_forward(model_type, task)
     real = peer.real_positions(task, batch)
     pad = {name: np.pad(x, ((0, 0), (0, 2))) for name, x in batch.items()}
-    outputs = np.asarray(apply(pad))
+    outputs = np.asarray(forward(params, pad))
     if outputs.ndim > 2:
         outputs = outputs[:, : real.shape[1]]
-    expected = np.asarray(apply(batch))
+    expected = np.asarray(forward(params, batch))
     np.testing.assert_allclose(outputs[real], expected[real], atol=2e-5)
 
 

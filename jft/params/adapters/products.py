@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which modules of a model an adapter can reach, found by tracing its forward."""
 
+import functools
 import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -29,6 +30,11 @@ def find_products(family: Family, config: Any, task: str) -> dict[str, Product]:
     Returns:
       ``{path of the module: Product}``, in the order of the forward.
     """
+    return dict(_find(family, config, task))
+
+
+@functools.lru_cache(maxsize=64)  # a set of adapters asks once for each of them
+def _find(family: Family, config: Any, task: str) -> Mapping[str, Product]:
     module = family.make_module(config, task)
     shapes = family.example_batch(config, task)
     found: dict[str, Product] = {}
