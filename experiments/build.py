@@ -439,6 +439,8 @@ def make_job(config: Config) -> Job:
         key=key_model,
     )
     model = add_adapter(config, model, key=jax.random.fold_in(key_model, 1))
+    shares = make_mesh(config).shape["tensor"]
+    model = objective.attend_as_told(config, model, head_shares=shares)
     old = load_old_model(config, model)
     source = None if config.source.name is None else source_task.load(config, old)
     tables = feed.make_tables(config.data, splits, model)

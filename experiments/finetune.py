@@ -26,6 +26,7 @@ from experiments import (
 )
 from jft import checkpoint, evals, partition, processes, train
 from jft.config import Config, Invocation, Workdir, open_workdir, run
+from jft.models.cudnn import attentions_traced, describe_attention
 from jft.types import Interrupted
 
 
@@ -73,9 +74,14 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
     feeding = objective.add_teacher(config, job.model, place)
     feeding = two_heads.add_old_answers(config, job.old, feeding)
     before = time.perf_counter()
-    memory = build.plan_memory(job, train_step, state, feeding)
+    with attentions_traced() as attentions:
+        memory = build.plan_memory(job, train_step, state, feeding)
     planning_seconds = time.perf_counter() - before
-    print(f"\n{train.describe_memory(memory, train.device_bytes())}\n", flush=True)
+    print(
+        f"\n{train.describe_memory(memory, train.device_bytes())}\n"
+        f"{describe_attention(attentions)}\n",
+        flush=True,
+    )
     stream = feed.Stream(job.loader, feeding)
     kept = activations.Activations(
         job,

@@ -36,6 +36,7 @@ from jft.models.encoder_decoder import (
 )
 from jft.models.family import Family, make_layer_index
 from jft.models.layers import Blocks, Embed, LayerNorm, activate, along_last, dense
+from jft.models.masks import Mask
 from jft.models.positions import (
     LearnedPositions,
     SinusoidalPositions,
@@ -64,7 +65,7 @@ class Attention(nn.Module):
         self,
         x: jax.Array,
         batch: Batch,
-        mask: jax.Array | None,
+        mask: Mask | None,
         *,
         encoder: jax.Array | None = None,
         deterministic: bool,
@@ -108,7 +109,7 @@ class Block(nn.Module):
         self,
         x: jax.Array,
         batch: Batch,
-        mask: jax.Array | None,
+        mask: Mask | None,
         *,
         encoder: jax.Array | None = None,
         deterministic: bool,
