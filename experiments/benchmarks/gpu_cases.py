@@ -97,7 +97,7 @@ def make_job(case: Case, variant: Variant, overrides: Mapping[str, Any]) -> buil
     config.train.compute_dtype = "bfloat16"
     config.train.remat = [[rf"{case.blocks}/\d+", variant.remat]]
     config.model.attention = variant.attention
-    config = build.complete(resolve(apply_overrides(config, overrides)))
+    config = build.complete(resolve(apply_overrides(config.to_dict(), overrides)))
     key = jax.random.key(config.seed)
     task = get_task(case.task)
     model = jft.init_model(case.model, key=key, task=task.head)
@@ -142,12 +142,15 @@ def make_batch(case: Case, rows: int) -> dict[str, np.ndarray]:
     if case.length is None:
         shape = (rows, *config.image_size, config.num_channels)
         pixels = rng.standard_normal(shape, np.float32)
-        return {"pixel_values": pixels, "targets": np.zeros(rows, np.int32)}
+        return {"pixel_values": pixels, **targets_of(np.zeros(rows, np.int32))}
     shape = (rows, case.length)
     ids = rng.integers(5, config.vocab_size, shape, np.int32)
     per_token = case.task == "causal_lm"
-    return {
-        "input_ids": ids,
-        "attention_mask": np.ones(shape, np.int32),
-        "targets": np.roll(ids, -1, 1) if per_token else np.zeros(rows, np.int32),
-    }
+    targets = np.roll(ids, -1, 1) if per_token else np.zeros(rows, np.int32)
+    real = np.ones(shape, np.int32)
+    return {"input_ids": ids, "attention_mask": real, **targets_of(targets)}
+
+
+def targets_of(targets: np.ndarray) -> dict[str, np.ndarray]:
+    """Targets that all count."""
+    return {"targets": targets, "loss_mask": np.ones(targets.shape, np.float32)}

@@ -81,7 +81,7 @@ def make_model(case: Case) -> Any:
 def make_batch(case: Case) -> dict[str, Any]:
     """The batch of jft, as torch names it."""
     batch = gpu_cases.make_batch(case, case.rows)
-    targets = batch.pop("targets")
+    targets, _ = batch.pop("targets"), batch.pop("loss_mask")
     if case.task == "causal_lm":
         targets = batch["input_ids"]  # which the model itself compares one later
     if "pixel_values" in batch:  # channels come first

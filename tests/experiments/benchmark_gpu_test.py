@@ -52,8 +52,8 @@ TINY = {
 
 
 def products(tokens, length, parts):
-    """Of the blocks: matrices of so many values, and the two products of attention."""
-    return N * tokens * (2 * parts + 4 * length * D)
+    """Of a block: matrices of so many values, and the two products of attention."""
+    return tokens * (2 * parts + 4 * length * D)
 
 
 def needed(name, variant):
@@ -63,17 +63,20 @@ def needed(name, variant):
 
 def test_the_operations_that_a_step_needs_are_those_of_its_products():
     """Three forwards where all moves; whatever blocks keep, and who attends."""
-    bert = products(16, 8, 4 * D * D + 2 * D * F) + 2 * 2 * (D * D + 2 * D)
+    # the last block reads the first token of each text, but keys and values of all
+    bert = products(16, 8, 4 * D * D + 2 * D * F) + 16 * 2 * 2 * D * D
+    bert += products(2, 8, 2 * D * D + 2 * D * F) + 2 * 2 * (D * D + 2 * D)
     assert needed("bert", Variant()) == 3 * bert
     assert needed("bert", Variant(remat="nothing")) == 3 * bert
     # of the head alone the forward and the gradient of its matrix
     assert needed("bert", Variant(moves="head")) == bert + 2 * 2 * D * 2
     # queries and outputs whole, half as many keys and values; the head is a product
-    llama = products(16, 8, 3 * D * D + 3 * D * F) + 2 * 16 * D * V
+    llama = N * products(16, 8, 3 * D * D + 3 * D * F) + 2 * 16 * D * V
     assert needed("llama", Variant()) == 3 * llama
     # five tokens; the pixels have no gradient
     patches = 2 * (2 * 4) * (3 * 16) * D
-    vit = products(10, 5, 4 * D * D + 2 * D * F) + 2 * 2 * 2 * D
+    vit = products(10, 5, 4 * D * D + 2 * D * F) + 10 * 2 * 2 * D * D
+    vit += products(2, 5, 2 * D * D + 2 * D * F) + 2 * 2 * 2 * D
     assert needed("vit", Variant()) == 3 * vit + 2 * patches
 
 
