@@ -5,6 +5,7 @@ r"""How fast jft is, side by side with others or with itself in one run.
         --config=configs/sst2.py:pretrained=…/minilm
     python -m experiments.benchmark --suite=trainer --evaluate --seeds=0,1,2 \
         --config=configs/sst2.py:moves=head,epochs=3,pretrained=…/minilm
+    python -m experiments.benchmark --suite=gpu --device=gpu
 
 Each suite is a file of `experiments.benchmarks`; its first lines say what it compares.
 A row is a config with its arguments, so that a new row needs no code. Sides run in
@@ -31,12 +32,15 @@ from jft.types import InputError
 SUITES = (
     "collectives",
     "generation",
+    "gpu",
     "growth",
     "loader",
     "startup",
     "step",
     "trainer",
 )
+
+OWN_ROWS = ("gpu",)  # whose rows are no configs; --config names some of them
 
 FLAGS = new_flags()
 SUITE = flags.DEFINE_enum("suite", None, SUITES, "What is measured.", FLAGS)
@@ -92,7 +96,7 @@ def read_settings() -> Settings:
     Raises:
       InputError: if one is missing or cannot be read.
     """
-    if SUITE.value is None or not CONFIGS.value:
+    if SUITE.value is None or not (CONFIGS.value or SUITE.value in OWN_ROWS):
         raise InputError(
             f"--suite and --config are both needed; got --suite={SUITE.value} and "
             f"--config={CONFIGS.value}. Suites are {list(SUITES)}."

@@ -45,6 +45,8 @@ def _make_job(config: Config) -> Job:
     key_model, key_train = jax.random.split(jax.random.key(config.seed))
     splits = dataset.load_examples(config)
     model = models.load_model(config, splits["train"], key=key_model)
+    shares = make_mesh(config).shape["tensor"]
+    model = objective.attend_as_told(config, model, head_shares=shares)
     old = models.load_old_model(config, model)
     source = None if config.source.name is None else source_task.load(config, old)
     tables = feed.make_tables(config.data, splits, model)

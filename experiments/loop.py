@@ -13,6 +13,7 @@ from experiments.judge import Judges
 from experiments.keep import RunCheckpoints
 from experiments.records import Records
 from jft import checkpoint, processes, train
+from jft.models.cudnn import attentions_traced, describe_attention
 from jft.types import Interrupted
 
 
@@ -49,9 +50,14 @@ def make_run(
     train_step = training.make_train_step(job, state_shardings=shardings)
     stream = Stream(job.loader, training.make_place_for_step(job))
     began = time.perf_counter()
-    memory = training.plan_memory(job, train_step, state, stream.place)
+    with attentions_traced() as attentions:
+        memory = training.plan_memory(job, train_step, state, stream.place)
     seconds = time.perf_counter() - began
-    print(f"\n{train.describe_memory(memory, train.device_bytes())}\n", flush=True)
+    print(
+        f"\n{train.describe_memory(memory, train.device_bytes())}\n"
+        f"{describe_attention(attentions)}\n",
+        flush=True,
+    )
     kept = Activations(job, stream, folder=activations, stop_requested=stop.poll)
     judges = Judges(job, kept, stop_requested=stop.poll)
     run = Run(job, train_step, stream, kept, judges, memory, seconds, stop)

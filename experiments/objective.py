@@ -12,6 +12,7 @@ import numpy as np
 import jft
 from jft import data, paths, train
 from jft.config import Config, Range
+from jft.models.cudnn import check_attention, with_attention
 from jft.models.remat import Forward, check_rules, with_remat
 from jft.params import adapters
 from jft.tasks import Task, call_with_options, get_task
@@ -39,6 +40,7 @@ def check(config: Config) -> None:
                 f"{limits}."
             )
     check_rules(config.train.remat)
+    check_attention(config.model.attention, config.train.compute_dtype)
     if config.train.teacher.model is not None:
         divergence(task, "train.teacher")
     if config.train.r_drop:
@@ -174,6 +176,22 @@ def remat(config: Config, model: jft.Pretrained, forward_fn: Forward) -> Forward
                 f"are {sorted(parents)[:3]}, …"
             )
     return with_remat(forward_fn, rules)
+
+
+def attend_as_told(
+    config: Config, model: jft.Pretrained, *, head_shares: int
+) -> jft.Pretrained:
+    """The model, whose forwards attend by what the config says.
+
+    They are fed by jft's own loaders, which pad behind the text. ``head_shares``: the
+    mesh's devices that share out heads.
+    """
+    options = {"right_padded": True, "head_shares": head_shares}
+    apply_fn, prefix_fn = (
+        with_attention(forward_fn, config.model.attention, **options)
+        for forward_fn in (model.apply_fn, model.prefix_fn)
+    )
+    return model._replace(apply_fn=apply_fn, prefix_fn=prefix_fn)
 
 
 def prefix_fn(config: Config, model: jft.Pretrained) -> PrefixFn | None:

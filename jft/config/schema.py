@@ -112,6 +112,7 @@ class ModelConfig:
     tokenizer_options: Options  # of jft.data.train_tokenizer
     dtype: Dtype  # of the parameters
     quantize: Literal["int8", "nf4"] | None  # of the products that stay as they are
+    attention: Literal["auto", "xla", "cudnn"]  # by what; auto: cuDNN where it applies
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ from jft.models.dropout import dropout
 from jft.models.family import Family, make_layer_index
 from jft.models.fields import check_heads, check_token_id, read_fields
 from jft.models.layers import Blocks, LayerNorm, activate, dense
+from jft.models.masks import Mask
 from jft.models.model import TextModel
 from jft.models.packing import heads_of_tokens
 from jft.models.stages import Stages
@@ -93,7 +94,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, mask: jax.Array | None, *, deterministic: bool
+        self, x: jax.Array, mask: Mask | None, *, deterministic: bool
     ) -> jax.Array:
         """Map ``[B, L, D] -> [B, L, D]``."""
         cfg = self.config
@@ -118,7 +119,7 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, mask: jax.Array | None, *, deterministic: bool
+        self, x: jax.Array, mask: Mask | None, *, deterministic: bool
     ) -> jax.Array:
         """Map ``[B, L, D] -> [B, L, D]``."""
         cfg = self.config
@@ -140,7 +141,7 @@ class Group(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, mask: jax.Array | None, *, deterministic: bool
+        self, x: jax.Array, mask: Mask | None, *, deterministic: bool
     ) -> jax.Array:
         """Map ``[B, L, D] -> [B, L, D]``."""
         cfg = self.config

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attention of all families: who may look at whom, the product, and the cache.
 
-A mask is boolean ``[B or 1, 1, L, S]``, true where query ``l`` may look at key ``s``.
-In packed rows (`jft.models.packing`) that is never a key of another text.
+A mask (`jft.models.masks`) says where query ``l`` may look at key ``s``. In packed rows
+(`jft.models.packing`) that is never a key of another text.
 
 Decoding: a batch with the field ``cache_mask [B, S]`` (1 where a slot of the cache
 holds a token, those of this call included) and ``cache_index []`` (the slot of its
@@ -21,6 +21,7 @@ the keys and values of the encoder's tokens in ``cache``; later calls read them 
 All leaves of ``cache`` have the batch as first axis.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,8 +32,10 @@ from flax import linen as nn
 
 from jft.models.arrays import at_least_float32
 from jft.models.before import Seen, Sight, num_before
+from jft.models.cudnn import attend_fused, choose_cudnn
 from jft.models.dropout import Dropout
 from jft.models.layers import Init, dense
+from jft.models.masks import Mask
 from jft.models.mixing import mix_values
 from jft.models.packing import (
     is_packed,
@@ -44,17 +47,17 @@ from jft.models.packing import (
 from jft.types import InputError
 
 
-def padding_mask(batch: Mapping[str, Any], name: str = "attention_mask") -> Any:
-    """Every query looks at the keys that are no padding: ``[B, 1, 1, S]`` or None.
+def padding_mask(batch: Mapping[str, Any], name: str = "attention_mask") -> Mask | None:
+    """Every query looks at the keys that are no padding; None: there is none.
 
-    In packed rows it looks at the keys of its own text, padding at padding:
-    ``[B, 1, L, L]``.
+    In packed rows it looks at the keys of its own text, padding at padding.
     """
     if is_packed(batch):
-        return same_text(batch)
+        return Mask(allowed=same_text(batch))
     if name not in batch:
         return None
-    return jnp.asarray(batch[name]).astype(bool)[:, None, None, :]
+    keys = jnp.asarray(batch[name]).astype(bool)
+    return Mask(allowed=keys[:, None, None, :], keys=keys, complete=True)
 
 
 def causal_mask(
@@ -63,8 +66,8 @@ def causal_mask(
     window: int | None = None,
     ids: str = "input_ids",
     padding: str = "attention_mask",
-) -> jax.Array:
-    """Each token looks at itself and those before it: ``[B or 1, 1, L, S]``.
+) -> Mask:
+    """Each token looks at itself and those before it.
 
     The keys are also those that stand before the text, see `jft.models.before`.
 
@@ -75,8 +78,9 @@ def causal_mask(
       ids: the field that has the tokens.
       padding: the field that is 0 at padding.
     """
-    length = batch[ids].shape[1]
-    keys = padding_mask(batch, "cache_mask" if "cache_mask" in batch else padding)
+    length, decodes = batch[ids].shape[1], "cache_mask" in batch
+    known = padding_mask(batch, "cache_mask" if decodes else padding)
+    keys = None if known is None else known.allowed
     start, before = first_position(batch), num_before(batch)
     num_keys = length if keys is None else keys.shape[-1]
     if before:
@@ -88,7 +92,17 @@ def causal_mask(
     if window is not None:
         allowed &= distance < window
     allowed = allowed[None, None]
-    return allowed if keys is None else jnp.logical_and(allowed, keys)
+    if keys is not None:
+        allowed = jnp.logical_and(allowed, keys)
+    if decodes or before:
+        return Mask(allowed=allowed)
+    return Mask(
+        allowed=allowed,
+        causal=True,
+        window=window,
+        keys=None if known is None else known.keys,
+        complete=known is None or known.complete,
+    )
 
 
 def token_positions(
@@ -119,7 +133,7 @@ def attend(
     key: jax.Array,
     value: jax.Array,
     *,
-    mask: jax.Array | None,
+    mask: Mask | None,
     scale: float,
     bias: jax.Array | None = None,
     softcap: float | None = None,
@@ -133,7 +147,7 @@ def attend(
       query: ``[B, L, H, K]``.
       key: ``[B, S, G, K]``; G divides H, and ``H / G`` queries in a row share a key.
       value: ``[B, S, G, K]``.
-      mask: boolean ``[B or 1, 1, L or 1, S]``; None lets all look at all.
+      mask: who may look at whom; None lets all look at all.
       scale: factor of the scores.
       bias: added to the scaled scores, ``[B or 1, H or 1, L, S]``; it may have columns
         for what stands before, see `jft.models.before`.
@@ -143,30 +157,51 @@ def attend(
       deterministic: False drops out; call inside a compact method then.
 
     Returns:
-      ``[B, L, H, K]``.
+      ``[B, L, H, K]``. On a GPU cuDNN may compute it, see `jft.models.cudnn`.
     """
-    key, value, mask, bias = Sight(cross)(Seen(key, value, mask, bias))
+    seen = Sight(cross)(Seen(key, value, mask, bias))
+    words = Dropout(dropout_rate).words(deterministic)
+    plain = functools.partial(_attend_plainly, scale=scale, softcap=softcap)
+    if not choose_cudnn(query, seen, softcap=softcap, drops=words is not None):
+        return plain(query, seen, words, dropout_rate)
+    fused = functools.partial(attend_fused, scale=scale)
+    mixed: jax.Array = jax.lax.platform_dependent(
+        query, seen, cuda=fused, default=plain
+    )
+    return mixed
+
+
+def _attend_plainly(
+    query: jax.Array,
+    seen: Seen,
+    words: jax.Array | None = None,
+    dropout_rate: float = 0.0,
+    *,
+    scale: float,
+    softcap: float | None,
+) -> jax.Array:
+    """`attend` in products and sums; ``words`` as in `jft.models.mixing`."""
     batch, length, heads, width = query.shape
-    groups, num_keys = key.shape[2], key.shape[1]
+    groups, num_keys = seen.key.shape[2], seen.key.shape[1]
     q = (query * jnp.asarray(scale, query.dtype)).transpose(0, 2, 1, 3)
     q = q.reshape(batch, groups, heads // groups * length, width)
-    k, v = key.transpose(0, 2, 3, 1), value.transpose(0, 2, 1, 3)
+    k, v = seen.key.transpose(0, 2, 3, 1), seen.value.transpose(0, 2, 1, 3)
     scores = at_least_float32((q @ k).reshape(batch, heads, length, num_keys))
     if softcap is not None:
         scores = jnp.tanh(scores / softcap) * softcap
-    if bias is not None:
-        scores = scores + bias.astype(scores.dtype)
-    if mask is not None:
-        scores = jnp.where(mask, scores, float(np.finfo(scores.dtype).min))
+    if seen.bias is not None:
+        scores = scores + seen.bias.astype(scores.dtype)
+    if seen.mask is not None:
+        least = float(np.finfo(scores.dtype).min)
+        scores = jnp.where(seen.mask.allowed, scores, least)
     scores = scores.reshape(batch, groups, heads // groups * length, num_keys)
-    words = Dropout(dropout_rate).words(deterministic)
     mixed = mix_values(scores, v, words, dropout_rate)
     return mixed.reshape(batch, heads, length, -1).transpose(0, 2, 1, 3)
 
 
 def self_attention(
     x: jax.Array,
-    mask: jax.Array | None,
+    mask: Mask | None,
     *,
     num_heads: int,
     names: tuple[str, str, str] = ("query", "key", "value"),

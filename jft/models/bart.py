@@ -37,6 +37,7 @@ from jft.models.encoder_decoder import (
 )
 from jft.models.family import Family, make_layer_index
 from jft.models.layers import Blocks, Embed, LayerNorm, activate, dense
+from jft.models.masks import Mask
 from jft.models.positions import (
     LearnedPositions,
     SinusoidalPositions,
@@ -65,7 +66,7 @@ class Attention(nn.Module):
         self,
         x: jax.Array,
         batch: Batch,
-        mask: jax.Array | None,
+        mask: Mask | None,
         *,
         encoder: jax.Array | None = None,
         deterministic: bool,
@@ -109,7 +110,7 @@ class Block(nn.Module):
         self,
         x: jax.Array,
         batch: Batch,
-        mask: jax.Array | None,
+        mask: Mask | None,
         *,
         encoder: jax.Array | None = None,
         deterministic: bool,

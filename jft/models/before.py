@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jft.models.masks import Mask
+
 
 def num_before(batch: Mapping[str, Any]) -> int:
     """How many positions are taken before the first token."""
@@ -32,7 +34,7 @@ class Seen(NamedTuple):
 
     key: jax.Array  # [B, S, G, K]
     value: jax.Array  # [B, S, G, K]
-    mask: jax.Array | None  # [B or 1, 1, L or 1, S or more]
+    mask: Mask | None  # of S keys or more
     bias: jax.Array | None  # of the scores, [B or 1, H or 1, L, S or more]
 
 
@@ -66,8 +68,8 @@ def put_before(seen: Seen, key: jax.Array, value: jax.Array) -> Seen:
         return jnp.pad(x, [(0, 0)] * 3 + [(count, 0)], constant_values=fill)
 
     mask, bias = seen.mask, seen.bias
-    if mask is not None and mask.shape[-1] == num_keys:
-        mask = padded(mask, True)
+    if mask is not None and mask.allowed.shape[-1] == num_keys:
+        mask = Mask(allowed=padded(mask.allowed, True))
     if bias is not None and bias.shape[-1] == num_keys:
         bias = padded(bias, 0)
     return Seen(joined(key, seen.key), joined(value, seen.value), mask, bias)

@@ -30,6 +30,7 @@ from jft.models.layers import (
     dense,
     ids_or,
 )
+from jft.models.masks import Mask
 from jft.models.model import TextModel
 from jft.models.packing import first_tokens, heads_of_encoders, tokens_read
 from jft.models.positions import check_length
@@ -74,7 +75,7 @@ class SelfAttention(nn.Module):
     def __call__(
         self,
         x: jax.Array,
-        mask: jax.Array | None,
+        mask: Mask | None,
         first: jax.Array | None,
         *,
         deterministic: bool,
@@ -120,7 +121,7 @@ class Attention(nn.Module):
     def __call__(
         self,
         x: jax.Array,
-        mask: jax.Array | None,
+        mask: Mask | None,
         first: jax.Array | None,
         *,
         deterministic: bool,
@@ -157,7 +158,7 @@ class Block(nn.Module):
     def __call__(
         self,
         x: jax.Array,
-        mask: jax.Array | None,
+        mask: Mask | None,
         first: jax.Array | None,
         *,
         deterministic: bool,
@@ -180,7 +181,7 @@ class Encoder(nn.Module):
     def __call__(
         self,
         x: jax.Array,
-        mask: jax.Array | None,
+        mask: Mask | None,
         first: jax.Array | None,
         stages: Stages,
         *,

@@ -32,6 +32,7 @@ from jft.models.layers import (
     dense,
     ids_or,
 )
+from jft.models.masks import Mask
 from jft.models.model import TextModel
 from jft.models.packing import (
     HEADS_OF_TOKENS,
@@ -97,14 +98,15 @@ def real_tokens(batch: Batch) -> jax.Array | None:
     return jnp.asarray(batch["attention_mask"]).astype(bool)
 
 
-def pair_mask(batch: Batch) -> Any:
-    """Real tokens look at real tokens; padding at all alike: ``[B, 1, L, L]``."""
+def pair_mask(batch: Batch) -> Mask | None:
+    """Real tokens look at real tokens; padding at all alike."""
     if is_packed(batch):
-        return same_text(batch)
+        return Mask(allowed=same_text(batch))
     real = real_tokens(batch)
     if real is None:
         return None
-    return jnp.logical_and(real[:, None, :, None], real[:, None, None, :])
+    pairs = jnp.logical_and(real[:, None, :, None], real[:, None, None, :])
+    return Mask(allowed=pairs)
 
 
 class Attention(nn.Module):

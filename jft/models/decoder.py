@@ -25,6 +25,7 @@ from jft.models.decoder_config import DecoderConfig
 from jft.models.dropout import dropout
 from jft.models.family import Family, make_layer_index
 from jft.models.layers import Blocks, Embed, RMSNorm, activate, dense
+from jft.models.masks import Mask
 from jft.models.model import TextModel
 from jft.models.packing import heads_of_tokens
 from jft.models.rotary import Rope, rotary_tables, rotate
@@ -36,7 +37,7 @@ class Context(NamedTuple):
     """What the blocks share."""
 
     batch: Batch
-    masks: Mapping[int | None, jax.Array | None]  # window -> [B or 1, 1, L, S]
+    masks: Mapping[int | None, Mask | None]  # by window
     tables: Mapping[Rope, tuple[jax.Array, jax.Array]]  # cosines, sines
 
 
@@ -50,9 +51,7 @@ def make_context(config: DecoderConfig, batch: Batch) -> Context:
     )
 
 
-def _make_mask(
-    config: DecoderConfig, batch: Batch, window: int | None
-) -> jax.Array | None:
+def _make_mask(config: DecoderConfig, batch: Batch, window: int | None) -> Mask | None:
     if not config.bidirectional:
         return causal_mask(batch, window=window)
     if "cache_mask" in batch:
@@ -60,12 +59,13 @@ def _make_mask(
             "this model's tokens see those behind them (use_bidirectional_attention), "
             "so it cannot decode one by one."
         )
-    mask: jax.Array | None = padding_mask(batch)
+    mask = padding_mask(batch)
     if window is None:
         return mask
     slots = jnp.arange(batch["input_ids"].shape[1])
     near = (jnp.abs(slots[:, None] - slots[None]) < window)[None, None]
-    return near if mask is None else jnp.logical_and(near, mask)
+    allowed = near if mask is None else jnp.logical_and(near, mask.allowed)
+    return Mask(allowed=allowed)
 
 
 class Attention(nn.Module):

@@ -17,6 +17,7 @@ from flax import linen as nn
 from jft.models.attention import attend, merge_heads, split_heads
 from jft.models.deberta_v2_config import DebertaV2Config
 from jft.models.dropout import dropout
+from jft.models.masks import Mask
 
 
 def score_distances(x: jax.Array, rows: jax.Array) -> jax.Array:
@@ -50,7 +51,7 @@ class SelfAttention(nn.Module):
         self,
         x: jax.Array,
         table: jax.Array | None,
-        mask: jax.Array | None,
+        mask: Mask | None,
         *,
         deterministic: bool,
     ) -> jax.Array:

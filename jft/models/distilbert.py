@@ -29,6 +29,7 @@ from jft.models.layers import (
     dense,
     normal,
 )
+from jft.models.masks import Mask
 from jft.models.model import TextModel
 from jft.models.packing import first_tokens, heads_of_encoders, tokens_read
 from jft.models.positions import check_length
@@ -132,7 +133,7 @@ class SelfAttention(nn.Module):
     def __call__(
         self,
         x: jax.Array,
-        mask: jax.Array | None,
+        mask: Mask | None,
         first: jax.Array | None,
         *,
         deterministic: bool,
@@ -178,7 +179,7 @@ class Block(nn.Module):
     def __call__(
         self,
         x: jax.Array,
-        mask: jax.Array | None,
+        mask: Mask | None,
         first: jax.Array | None,
         *,
         deterministic: bool,
@@ -203,7 +204,7 @@ class Transformer(nn.Module):
     def __call__(
         self,
         x: jax.Array,
-        mask: jax.Array | None,
+        mask: Mask | None,
         first: jax.Array | None,
         stages: Stages,
         *,

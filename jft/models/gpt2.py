@@ -39,6 +39,7 @@ from jft.models.layers import (
     dense,
     normal,
 )
+from jft.models.masks import Mask
 from jft.models.model import TextModel
 from jft.models.packing import heads_of_tokens
 from jft.models.positions import check_length
@@ -128,7 +129,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, mask: jax.Array, batch: Batch, *, deterministic: bool
+        self, x: jax.Array, mask: Mask, batch: Batch, *, deterministic: bool
     ) -> jax.Array:
         """Map ``[B, L, D] -> [B, L, D]``."""
         cfg = self.config
@@ -177,7 +178,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, mask: jax.Array, batch: Batch, *, deterministic: bool
+        self, x: jax.Array, mask: Mask, batch: Batch, *, deterministic: bool
     ) -> jax.Array:
         """Map ``[B, L, D] -> [B, L, D]``."""
         cfg = self.config

@@ -35,6 +35,7 @@ from jft.models.layers import (
     activate,
     dense,
 )
+from jft.models.masks import Mask
 from jft.models.model import TextModel
 from jft.models.modernbert_config import (
     LAYER_TYPES,
@@ -181,10 +182,11 @@ def make_looks(cfg: ModernBertConfig, batch: Batch) -> dict[str, Any]:
     everywhere = padding_mask(batch)
     distance = jnp.abs(order[:, None] - order[None])
     near = (distance <= cfg.local_attention // 2)[None, None]
-    nearby = near if everywhere is None else jnp.logical_and(near, everywhere)
+    if everywhere is not None:
+        near = jnp.logical_and(near, everywhere.allowed)
     positions = token_positions(batch)
     tables = (rotary_tables(rope, positions) for rope in cfg.ropes)
-    masks = (everywhere, nearby)
+    masks = (everywhere, Mask(allowed=near))
     return dict(zip(LAYER_TYPES, zip(tables, masks, strict=True), strict=True))
 
 

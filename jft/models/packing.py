@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jft.models.masks import Mask
 from jft.types import Batch, InputError
 
 HEADS_OF_TOKENS = ("masked_lm", "causal_lm", "token_classification")
@@ -84,11 +85,12 @@ def rows_read(x: jax.Array, length: int, first: jax.Array | None) -> jax.Array:
     return x if first is None else x[first // length]
 
 
-def mask_read(mask: jax.Array, length: int, first: jax.Array | None) -> jax.Array:
+def mask_read(mask: Mask, length: int, first: jax.Array | None) -> Mask:
     """What each first token may look at: ``[R, 1, L, L] -> [B, 1, 1, L]``."""
     if first is None:
         return mask
-    return mask[first // length, :, first % length][:, :, None]
+    rows = mask.allowed[first // length, :, first % length]
+    return Mask(allowed=rows[:, :, None])
 
 
 def check_packed(batch: Batch, task: str, *, num_read: int | None) -> None:

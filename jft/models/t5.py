@@ -29,6 +29,7 @@ from jft.models.encoder_decoder import (
 )
 from jft.models.family import Family, make_layer_index
 from jft.models.layers import Blocks, Embed, RMSNorm, activate, dense, normal
+from jft.models.masks import Mask
 from jft.models.stages import make_stages
 from jft.models.t5_attention import Attention
 from jft.models.t5_config import T5Config, config_from_dict, settle_config
@@ -109,7 +110,7 @@ class Layers(nn.Module):
         self,
         x: jax.Array,
         batch: Batch,
-        mask: jax.Array | None,
+        mask: Mask | None,
         *,
         bias: jax.Array,
         encoder: jax.Array | None = None,
@@ -192,7 +193,7 @@ class Stack(nn.Module):
             )
             before = num_before(batch)
             queries = queries + first_position(batch) + before
-            num_keys = mask.shape[-1]
+            num_keys = mask.allowed.shape[-1]
         x = self.block(
             x,
             blocks,

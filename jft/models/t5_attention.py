@@ -14,6 +14,7 @@ from jft.models.attention import (
     with_cache,
 )
 from jft.models.layers import Embed, Init, dense
+from jft.models.masks import Mask
 from jft.models.t5_config import T5Config
 from jft.types import Batch
 
@@ -73,7 +74,7 @@ class Attention(nn.Module):
         self,
         x: jax.Array,
         batch: Batch,
-        mask: jax.Array | None,
+        mask: Mask | None,
         *,
         bias: jax.Array | None = None,
         encoder: jax.Array | None = None,
