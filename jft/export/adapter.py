@@ -15,7 +15,6 @@ from jft.params import adapters
 from jft.params.adapters.peft_folder import BASE_DIGEST, CONFIG, HEAD, WEIGHTS
 from jft.params.init import matches_any
 from jft.params.quantised import flatten_whole, is_quantised
-from jft.paths import flatten
 from jft.types import InputError, Params
 
 
@@ -82,7 +81,7 @@ def write_adapter(
         tensors = adapters.to_tensors(adapter, leaves_of, shared, trained, names)
     if bad := sorted(key for key, x in tensors.items() if not np.isfinite(x).all()):
         raise InputError(f"not exported: these tensors hold NaN or infinity: {bad}.")
-    digest = adapters.make_base_digest(flatten(base))(
+    digest = adapters.make_base_digest(flat)(
         {*trained, *adapters.head_paths(family, task, flat)}
     )
     notes = {"format": "pt", HEAD: json.dumps(head)}

@@ -307,6 +307,28 @@ def test_other_methods_are_read_as_written(adapter, settings, tmp_path):
         assert name in found or getattr(again.adapter, name) == value
 
 
+def test_shared_factors_of_another_rank_are_refused(tmp_path):
+    """More inputs than a model's products have are not: others had them."""
+    base, _ = table.make_model("bert", "sequence_classification")
+    vera = Vera(rank=4, targets=("query",))
+    jft.save_adapter(tmp_path, jft.adapt(base, vera, key=jax.random.key(0)))
+    tensors = load_file(tmp_path / WEIGHTS)
+    longer = {"base_model.vera_A": (4, 30), "base_model.vera_B": (30, 4)}
+    wider = {"base_model.vera_A": (6, 24), "base_model.vera_B": (24, 6)}
+
+    def write(shapes):
+        given = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+        save_file(tensors | given, tmp_path / WEIGHTS)
+
+    write(longer)
+    jft.load_adapter(tmp_path, base)
+    for name, shape in wider.items():
+        write({name: shape})
+        leaf = name.removeprefix("base_model.")
+        with pytest.raises(InputError, match=rf"{leaf}.*says the rank 4 where .* 6"):
+            jft.load_adapter(tmp_path, base)
+
+
 def test_a_part_of_an_adapter_is_refused(written):
     model, folder = written
     tensors = load_file(folder / WEIGHTS)

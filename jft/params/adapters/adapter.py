@@ -69,8 +69,11 @@ class Adapter(abc.ABC):
     # trains is the base's own
     peft_type: ClassVar[str | None] = None
     foldable: ClassVar[bool] = True  # False: no base could hold what it has learned
+    by_row: ClassVar[bool] = False  # True: each row of a batch names its own
     packs: ClassVar[bool] = True  # False: needs each text in a row of its own
     still: ClassVar[tuple[str, ...]] = ()  # names of its leaves that never move
+    # of what all modules share, the axis of which each reads the first as it needs
+    read_in_part: ClassVar[Mapping[str, int]] = {}
     # kinds of places that it takes without being told, see `Product`
     kinds: ClassVar[tuple[str, ...]] = ()
     also_train: tuple[str, ...] | None = None
