@@ -108,6 +108,10 @@ def save_adapter(
 ) -> list[Path]:
     """Write a model's adapter as the folder that PEFT and ``load_adapter`` read.
 
+    Of a method that PEFT has not (BitFit, bottlenecks) ``load_adapter`` alone reads it,
+    and of the base it holds what moved. In PEFT's own formats a module of which a part
+    moved, such as a bias that ``also_train`` names, is kept whole, as PEFT has it.
+
     Args:
       directory: made if absent.
       model: has an adapter.
@@ -119,7 +123,7 @@ def save_adapter(
       The files written.
 
     Raises:
-      InputError: if the model has no adapter, or one that PEFT has not.
+      InputError: if the model has no adapter, or one for each row.
     """
     if model.adapter is None:
         raise InputError(

@@ -65,9 +65,8 @@ class Adapter(abc.ABC):
         task that has its own, such as a classifier.
     """
 
-    # its name in the file of an adapter, PEFT's where PEFT has it; None: all that it
-    # trains is the base's own
-    peft_type: ClassVar[str | None] = None
+    # its name in the file of an adapter, PEFT's where PEFT has it
+    peft_type: ClassVar[str]
     foldable: ClassVar[bool] = True  # False: no base could hold what it has learned
     by_row: ClassVar[bool] = False  # True: each row of a batch names its own
     packs: ClassVar[bool] = True  # False: needs each text in a row of its own
