@@ -28,11 +28,11 @@ def add_adapter(
 def exported_as(config: Config, model: jft.Pretrained) -> str:
     """How a run's model leaves: "folded", "apart", or "both".
 
-    What PEFT has not, and a model without an adapter, is one whole. Of a method that
-    cannot be folded "both" is "apart".
+    A model without an adapter is one whole. Of a method that cannot be folded "both" is
+    "apart".
     """
     adapter, kind = model.adapter, config.export.adapter
-    if adapter is None or adapter.peft_type is None:
+    if adapter is None:
         return "folded"
     return "apart" if kind == "both" and not adapter.foldable else kind
 

@@ -7,7 +7,7 @@ import jax
 import optax
 
 import jft
-from experiments import dataset, feed, models, source_task, two_heads
+from experiments import dataset, feed, models, objective, source_task, two_heads
 from experiments.devices import make_mesh
 from experiments.optimizer import label_params, make_multiplier, make_optimizer
 from experiments.plan import Plan, make_plan

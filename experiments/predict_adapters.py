@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Adapters that a person names beside a base, and which of them answers what."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
 import jft
+from jft.adapter_folder import read_over
+from jft.params import ADAPTER_FILES, adapters, find_folder
+from jft.params.quantised import flatten_whole
 from jft.types import InputError
 
 # of an object: the adapter to ask; of an answer: the one asked
@@ -21,15 +24,38 @@ def load_adapted(folder: str, given: Sequence[str]) -> jft.AdapterSet:
       folder: the base.
       given: adapters, see `name_adapters`.
     """
-    models: dict[str, jft.Pretrained] = {}
+    folders = {
+        name: find_folder(where, files=ADAPTER_FILES)
+        for name, where in name_adapters(given).items()
+    }
+    heads = {name: jft.adapter_head(where) for name, where in folders.items()}
     bases: list[tuple[dict[str, Any], jft.Pretrained]] = []  # with the head of each
-    for name, where in name_adapters(given).items():
-        head = jft.adapter_head(where)
+    for head in heads.values():
         if head not in [known for known, _ in bases]:
             bases.append((head, jft.load(folder, **head, key=jax.random.key(0))))
-        base = next(base for known, base in bases if known == head)
-        models[name] = jft.load_adapter(where, base)
+    digest_over = _digests([base for _, base in bases])
+    models = {}
+    for name, where in folders.items():
+        base = next(base for known, base in bases if known == heads[name])
+        models[name] = read_over(where, base, digest_over(base))
     return jft.gather(bases[0][1], models)
+
+
+def _digests(
+    bases: Sequence[jft.Pretrained],
+) -> Callable[[jft.Pretrained], adapters.BaseDigest]:
+    """The digest of each of some bases that differ in heads alone; all hashed once.
+
+    What a digest reads is of the same file in all of them: heads are left out of it.
+    """
+    each = {path: x for b in bases for path, x in flatten_whole(b.params).items()}
+    digest = adapters.make_base_digest(each)
+
+    def digest_over(base: jft.Pretrained) -> adapters.BaseDigest:
+        absent = each.keys() - flatten_whole(base.params).keys()
+        return lambda without: digest({*without, *absent})
+
+    return digest_over
 
 
 def name_adapters(given: Sequence[str]) -> dict[str, str]:

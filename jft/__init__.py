@@ -26,15 +26,8 @@ from jft import (
     train,
     types,
 )
-from jft.adapted import (
-    adapt,
-    adapter_head,
-    check_foldable,
-    fold,
-    load_adapter,
-    quantize,
-    save_adapter,
-)
+from jft.adapted import adapt, check_foldable, fold, quantize
+from jft.adapter_folder import adapter_head, load_adapter, save_adapter
 from jft.adapter_set import AdapterSet, gather
 from jft.models.classes import with_classes
 from jft.pretrained import Pretrained, init_model, load, save

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A model with an adapter: put on, folded in, read and written.
+"""A model with an adapter: put on, taken off, folded in.
 
 model = jft.load("bert-base-uncased", task="sequence_classification", key=key)
 model = jft.adapt(model, adapters.Lora(rank=8, targets=("query", "value")), key=key)
@@ -8,16 +8,13 @@ labels = adapters.label_adapted(model.params, base_labels, model.adapter)
 
 import dataclasses
 import re
-from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from jft import partition
-from jft.export import write_adapter
 from jft.models import get_family, make_apply_fn, make_prefix_fn
-from jft.params import ADAPTER_FILES, adapters, find_folder
+from jft.params import adapters
 from jft.params.init import matches_any
 from jft.params.quantised import check_kind, flatten_whole, has_quantised, is_quantised
 from jft.params.quantised_module import (
@@ -25,7 +22,6 @@ from jft.params.quantised_module import (
     dequantize_params,
     quantize_params,
 )
-from jft.paths import flatten, unflatten
 from jft.pretrained import Pretrained
 from jft.quantised import choose_products
 from jft.types import InputError, Params
@@ -51,7 +47,7 @@ def quantize(model: Pretrained, kind: str) -> Pretrained:
       InputError: if the kind is unknown, or the model is quantised or has an adapter.
     """
     check_kind(kind)
-    _check_plain(model)
+    check_plain(model)
     if has_quantised(model.params):
         raise InputError(
             "the model is quantised already; start from the base, or make it plain "
@@ -60,7 +56,7 @@ def quantize(model: Pretrained, kind: str) -> Pretrained:
     # of a model from scratch all is new, and an adapter would be no answer to it
     chosen = choose_products(
         model.family,
-        _config(model),
+        config_of(model),
         model.task,
         paths=flatten_whole(model.params),
         new=model.report.new if model.report.used else (),
@@ -86,7 +82,7 @@ def adapt(
     Raises:
       InputError: if the model has an adapter, or the settings do not fit it.
     """
-    _check_plain(model)
+    check_plain(model)
     if adapter.also_train is None:
         # of a model from scratch all is new, which no adapter could be the answer to
         new = map(re.escape, model.report.new if model.report.used else ())
@@ -129,7 +125,7 @@ def fold(model: Pretrained, *, params: Params | None = None) -> Pretrained:
     if model.adapter is None and not has_quantised(params):
         return model._replace(params=params)
     if model.adapter is not None:
-        _check_single(model)
+        check_single(model)
     products = products_of(model)
     if has_quantised(params):
         shapes = {path: product.shape for path, product in products.items()}
@@ -146,132 +142,13 @@ def check_foldable(model: Pretrained) -> None:
       InputError: for an adapter that no base could hold.
     """
     if model.adapter is not None:
-        _check_single(model)
+        check_single(model)
         products = products_of(model)
         adapters.check_foldable(model.params, model.adapter, products=products)
 
 
-def load_adapter(
-    name: str | Path,
-    model: Pretrained,
-    *,
-    revision: str | None = None,
-    check_base: bool = True,
-) -> Pretrained:
-    """Put an adapter that PEFT or jft wrote on its base.
-
-    Args:
-      name: a folder with adapter_config.json and adapter_model.safetensors, or a Hub
-        id, of whose repository these two are fetched, see ``jft.load``.
-      model: the base, with the head that the adapter is for.
-      revision: of the Hub's repository; pin a commit for runs to repeat.
-      check_base: refuse a base of other numbers than the one that the adapter was
-        trained over, where jft wrote it: PEFT does not say over which. Hashes the base.
-
-    Raises:
-      InputError: if the folder holds no adapter, one with options that jft has not, or
-        one of another base.
-    """
-    _check_plain(model)
-    digest = None
-    if check_base:
-        digest = adapters.make_base_digest(flatten(model.params))
-    folder = find_folder(name, revision=revision, files=ADAPTER_FILES)
-    return read_over(folder, model, digest)
-
-
-def adapter_head(name: str | Path, *, revision: str | None = None) -> dict[str, Any]:
-    """Say with which head the base of an adapter is loaded.
-
-    ``base = jft.load("bert-base-uncased", **jft.adapter_head("law"), key=key)``
-
-    Args:
-      name: see `load_adapter`.
-      revision: likewise.
-
-    Returns:
-      Options of ``jft.load``: the task, the classes and the kind of problem; ``{}``
-      where PEFT wrote the adapter, which does not say.
-
-    Raises:
-      InputError: if the folder holds no adapter.
-    """
-    folder = find_folder(name, revision=revision, files=ADAPTER_FILES)
-    return adapters.read_head(folder)
-
-
-def read_over(
-    folder: Path, model: Pretrained, digest: adapters.BaseDigest | None
-) -> Pretrained:
-    """Read an adapter's folder for a base.
-
-    Args:
-      folder: see `load_adapter`.
-      model: the base.
-      digest: the base's, to compare with what the adapter says; None compares nothing.
-    """
-    flat = flatten_whole(model.params)
-    names = adapters.make_names(model.family, model.task, flat)
-    adapter, read = adapters.read_adapter(
-        folder,
-        model.params,
-        products_of(model),
-        names,
-        word_scale=_word_scale(model),
-    )
-    if digest is not None:
-        heads = adapters.head_paths(model.family, model.task, flat)
-        adapters.check_base(folder, digest, read.trained, heads)
-    flat |= {path: jnp.asarray(x, flat[path].dtype) for path, x in read.trained.items()}
-    leaves_of, shared = jax.tree.map(jnp.asarray, (read.leaves_of, read.shared))
-    params = adapters.with_adapters(unflatten(flat), leaves_of, shared)
-    return with_adapter(model, adapter, params)
-
-
-def save_adapter(
-    directory: str | Path,
-    model: Pretrained,
-    *,
-    params: Params | None = None,
-    base_model: str | None = None,
-    model_card: str | None = None,
-) -> list[Path]:
-    """Write a model's adapter as the folder that PEFT and ``load_adapter`` read.
-
-    Args:
-      directory: made if absent.
-      model: has an adapter.
-      params: instead of the model's own, such as those of a training state.
-      base_model: the name or folder of the base, to be found again by.
-      model_card: becomes README.md.
-
-    Returns:
-      The files written.
-
-    Raises:
-      InputError: if the model has no adapter, or one that PEFT has not.
-    """
-    if model.adapter is None:
-        raise InputError(
-            "the model has no adapter to save; put one on with jft.adapt, or write the "
-            "model with jft.save."
-        )
-    _check_single(model)
-    params = model.params if params is None else params
-    return write_adapter(
-        directory,
-        params,
-        adapter=model.adapter,
-        family=model.family,
-        task=model.task,
-        head=_head_options(model),
-        base_model=base_model,
-        model_card=model_card,
-        word_scale=_word_scale(model),
-    )
-
-
-def _check_plain(model: Pretrained) -> None:
+def check_plain(model: Pretrained) -> None:
+    """Refuse a model that has an adapter."""
     if model.adapter is not None:
         raise InputError(
             f"the model has the adapter {model.adapter} already; fold it in with "
@@ -279,36 +156,20 @@ def _check_plain(model: Pretrained) -> None:
         )
 
 
-def _check_single(model: Pretrained) -> None:
+def check_single(model: Pretrained) -> None:
+    """Refuse a model whose rows have adapters of their own."""
     if isinstance(model.adapter, adapters.Mixed):
         raise model.adapter.no_single()
 
 
-def _config(model: Pretrained) -> Any:
+def config_of(model: Pretrained) -> Any:
+    """The config of a model's module."""
     return model.family.config_from_dict(model.config)
 
 
 def products_of(model: Pretrained) -> dict[str, adapters.Product]:
     """What of a model an adapter can reach, see `find_products`."""
-    return adapters.find_products(model.family, _config(model), model.task)
-
-
-def _head_options(model: Pretrained) -> dict[str, Any]:
-    """The options of ``jft.load`` that give a base this head."""
-    options: dict[str, Any] = {"task": model.task}
-    if model.class_names:
-        options["class_names"] = list(model.class_names)
-    if problem_type := model.config.get("problem_type"):
-        options["problem_type"] = problem_type
-    return options
-
-
-def _word_scale(model: Pretrained) -> float:
-    """What the model multiplies the vectors of its words with."""
-    config = _config(model)
-    if getattr(config, "scale_embedding", False):
-        return float(config.d_model**0.5)
-    return float(getattr(config, "embedding_scale", 1.0))
+    return adapters.find_products(model.family, config_of(model), model.task)
 
 
 def _head(model: Pretrained) -> set[str]:
@@ -360,7 +221,7 @@ def without_adapter(model: Pretrained, params: Params) -> Pretrained:
       model: has an adapter, or is quantised.
       params: of the model without, such as the base's.
     """
-    config = _config(model)
+    config = config_of(model)
     module = model.family.make_module(config, model.task)
     return _run_by(
         QuantisedModule(module) if has_quantised(params) else module,

@@ -17,10 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jft.adapted import products_of, read_over, with_adapter, without_adapter
+from jft.adapted import products_of, with_adapter, without_adapter
+from jft.adapter_folder import read_over
 from jft.params import ADAPTER_FILES, adapters, find_folder
 from jft.params.init import matches_any
-from jft.params.quantised import flatten_whole
+from jft.params.quantised import flatten_whole, kind_of
 from jft.paths import flatten, unflatten
 from jft.pretrained import Pretrained
 from jft.types import InputError
@@ -192,7 +193,9 @@ def gather(
         )
     if not models:
         raise InputError("no adapters were given; give at least one, by its name.")
-    digest = adapters.make_base_digest(flatten(base.params))  # hashes once, if at all
+    digest = adapters.make_base_digest(
+        flatten_whole(base.params)
+    )  # hashes once, if at all
     gathered: dict[str, Pretrained] = {}
     for name, given in models.items():
         if isinstance(given, (str, Path)):
@@ -218,6 +221,7 @@ def _over(base: Pretrained, name: str, model: Pretrained) -> Pretrained:
             f"the model {name!r} has {model.adapter or 'no adapter'}; expected one "
             "that jft.adapt or jft.load_adapter returned."
         )
+    _check_alike_kept(base, name, model)
     flat, theirs = (flatten(adapters.without_adapters(x.params)) for x in (base, model))
     kinds = [(x.family.model_type, x.task) for x in (base, model)]
     if kinds[0] != kinds[1] or set(flat) != set(theirs):
@@ -248,6 +252,24 @@ def _over(base: Pretrained, name: str, model: Pretrained) -> Pretrained:
         adapters.shared_of(model.params),
     )
     return model._replace(params=params)
+
+
+def _check_alike_kept(base: Pretrained, name: str, model: Pretrained) -> None:
+    """Refuse a matrix that one has in full and the other in codes, or in others."""
+    ours, theirs = (
+        {path: kind_of(leaf) for path, leaf in flatten_whole(x.params).items()}
+        for x in (base, model)
+    )
+    for path in sorted(ours.keys() & theirs.keys()):
+        here, there = (kinds[path] or "in full" for kinds in (ours, theirs))
+        if here != there:
+            raise InputError(
+                f"the model {name!r} has its base kept in another way: {path} is "
+                f"{there} there and {here} here. Write the adapter with "
+                "jft.save_adapter and give the folder, which is read over its base "
+                "however that is kept; or load this base as that one was, with the "
+                "same quantize."
+            )
 
 
 def _member(model: Pretrained) -> adapters.Member:

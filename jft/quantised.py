@@ -5,7 +5,6 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -13,7 +12,7 @@ from jft import train
 from jft.models import Family
 from jft.params import adapters
 from jft.params.init import matches_any
-from jft.params.quantised import quantize
+from jft.params.quantised import quantize_known
 
 Place = Callable[[str, np.ndarray | jax.Array], Any]  # (path, leaf) -> on a device
 
@@ -56,7 +55,7 @@ def placing_quantised(
     def place_quantised(path: str, array: np.ndarray | jax.Array) -> Any:
         if path not in kernels:
             return place(path, array)
-        matrix = quantize(jnp.asarray(array), kind)
+        matrix = quantize_known(array, kind)
         if mesh is not None:
             shardings = train.param_shardings(matrix, mesh)
             matrix = jax.tree.map(train.place, matrix, shardings)

@@ -9,7 +9,9 @@ import pytest
 
 import jft
 from jft import evals
+from jft.params import quantised
 from jft.params.adapters import Lora, NormTuning
+from jft.params.quantised import is_quantised
 from jft.types import InputError
 from tests.adapter_sets import METHODS, adapted, answers, every_method
 from tests.params.adapters import table
@@ -73,6 +75,25 @@ def test_rows_over_a_quantised_base(bert, kind):
     for i, name in enumerate(names):
         alone = answers(base if name is None else several.use(name), batch)[i]
         np.testing.assert_allclose(got[i], alone, atol=3e-5)
+
+
+def test_only_lengths_and_what_was_trained_read_a_matrix(bert, monkeypatch):
+    """Codes stay codes for the other methods, whatever else is in the mixture."""
+    base, read = jft.quantize(bert[0], "nf4"), []
+    mixed = sys.modules["jft.params.adapters.mixed"]
+
+    def in_full(leaf, num_in, dtype):
+        read.extend([leaf] if is_quantised(leaf) else [])
+        return quantised.in_full(leaf, num_in, dtype)
+
+    monkeypatch.setattr(mixed, "in_full", in_full)
+    names = ("plain", "words", "factors", "biases")
+    models = {name: adapted(base, METHODS[name], 1) for name in names}
+    jft.gather(base, models).mixed()
+    assert not read
+    models["lengths"] = adapted(base, METHODS["lengths"], 1)
+    jft.gather(base, models).mixed()
+    assert len(read) == 2 * 2  # key and attention/output/dense of two layers
 
 
 def test_ids_change_without_a_compilation_and_a_wrong_one_answers_nan(bert, every):
@@ -188,6 +209,14 @@ def test_ids_that_fit_no_batch(ids, said, bert, every):
     mixed = every.mixed()
     with pytest.raises(InputError, match=said):
         jax.eval_shape(lambda p: mixed.apply_fn(p, batch, key=None), mixed.params)
+
+
+@pytest.mark.parametrize("method", ["plain", "biases"])
+def test_a_model_of_one_adapter_refuses_ids(method, bert, every):
+    batch = {**bert[1], "adapter_ids": np.zeros(3, np.int32)}
+    model = every.use(method)
+    with pytest.raises(InputError, match=r"one (Lora|BitFit) adapter for all rows"):
+        jax.eval_shape(lambda p: model.apply_fn(p, batch, key=None), model.params)
 
 
 @pytest.mark.parametrize(

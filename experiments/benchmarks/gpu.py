@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import build, objective
+from experiments import build, objective, training
 from experiments.benchmarks import gpu_cases, gpu_peer
 from experiments.benchmarks.gpu_cases import Case, Variant
 from experiments.benchmarks.measure import (
@@ -71,7 +71,7 @@ def measure_step(case: Case, variant: Variant, settings: Settings) -> dict[str, 
     """What a step costs; no seconds where it does not fit."""
     job = gpu_cases.make_job(case, variant, settings.overrides)
     batch = gpu_cases.make_batch(case, case.rows)
-    state = build.init_state(job)
+    state = training.init_state(job)
     began = time.perf_counter()
     with attentions_traced() as attentions:
         program = compile_step(job, state, batch)
@@ -94,7 +94,7 @@ def measure_step(case: Case, variant: Variant, settings: Settings) -> dict[str, 
 
 def compile_step(job: build.Job, state: train.TrainState, batch: Any) -> Any:
     """The compiled step; of arrays or of shapes."""
-    return build.make_train_step(job, state_shardings=None).compile(state, batch)
+    return training.make_train_step(job, state_shardings=None).compile(state, batch)
 
 
 def time_steps(
@@ -133,7 +133,7 @@ def largest_batch(case: Case, variant: Variant, settings: Settings) -> dict[str,
     """Rows of the largest batch that fits, a power of two, and its bytes."""
     job = gpu_cases.make_job(case, variant, settings.overrides)
     limit = train.device_bytes()
-    state = jax.eval_shape(lambda: build.init_state(job))
+    state = jax.eval_shape(lambda: training.init_state(job))
     found: dict[str, Any] = {"rows": 0, "bytes": 0, "limit": limit}
     rows = 1
     while limit is not None:

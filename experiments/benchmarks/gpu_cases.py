@@ -9,7 +9,7 @@ import numpy as np
 
 import jft
 from configs import common
-from experiments import build, objective
+from experiments import build, objective, run_config
 from jft import optim, partition
 from jft.config import apply_overrides, resolve
 from jft.models import family_of
@@ -97,7 +97,7 @@ def make_job(case: Case, variant: Variant, overrides: Mapping[str, Any]) -> buil
     config.train.compute_dtype = "bfloat16"
     config.train.remat = [[rf"{case.blocks}/\d+", variant.remat]]
     config.model.attention = variant.attention
-    config = build.complete(resolve(apply_overrides(config.to_dict(), overrides)))
+    config = run_config.complete(resolve(apply_overrides(config.to_dict(), overrides)))
     key = jax.random.key(config.seed)
     task = get_task(case.task)
     model = jft.init_model(case.model, key=key, task=task.head)
@@ -119,7 +119,6 @@ def make_job(case: Case, variant: Variant, overrides: Mapping[str, Any]) -> buil
         labels=labels,
         plan=None,
         tx=optim.make_optimizer(labels, learning_rate=5e-5, clip_norm=1.0),
-        multiplier=lambda path: 1.0,
         key=key,
     )
 

@@ -4,10 +4,12 @@
 Same weights, same batch, same frozen parameters, clipping and AdamW, dropout active,
 float32. ``--shape=16x128`` fills a batch of 16 rows with 128 tokens each; without it
 the loader's first batch is taken. The operations are those that XLA counts in the
-compiled step.
+compiled step. ``peak MB`` is the most memory that a process of either alone has, from
+its start on, see `step_memory`; on a GPU it is not measured.
 """
 
 import functools
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,7 +18,7 @@ import jax
 import numpy as np
 
 from experiments import build, run_config, training
-from experiments.benchmarks import torch_peer
+from experiments.benchmarks import step_memory, torch_peer, torch_steps
 from experiments.benchmarks.measure import (
     Measured,
     Settings,
@@ -45,27 +47,50 @@ def measure(settings: Settings) -> Measured:
             f"{result['trainable']:,}",
             f"{result['flops'] / 1e9:.1f}",
             *map(median_range, (result["jft"], result["torch"], result["ratio"])),
+            peak_text(result["peak"]),
         ]
         for result in results
     ]
-    headers = ["config", "batch", "trainable", "GFLOP", "jft s", "torch s", "ratio"]
+    seconds = ["jft s", "torch s", "ratio"]
+    headers = ["config", "batch", "trainable", "GFLOP", *seconds, "peak MB (ratio)"]
     return Measured(results, format_table(rows, headers))
 
 
 def measure_one(name: str, job: build.Job, settings: Settings) -> dict[str, Any]:
     """Seconds of a step, a figure a round."""
-    stream = job.loader.batches()
-    batch = next(stream)
-    stream.close()
-    if settings.shape is not None:
-        batch = filled(batch, *settings.shape)
+    batch = read_batch(job, settings.shape)
     ours, facts = make_ours(job, batch)
-    sides = {"jft": ours, "torch": make_theirs(job, batch, settings.device)}
-    seconds = time_steps(sides, settings)
+    with tempfile.TemporaryDirectory() as folder:
+        write_theirs(folder, job, batch, settings.device)
+        sides = {"jft": ours, "torch": torch_steps.make_steps(folder)}
+        seconds = time_steps(sides, settings)
+        peak = {}
+        if settings.device == "cpu":
+            peak = step_memory.measure_peaks(name, settings, folder)
     ratio = ratios(seconds["jft"], seconds["torch"])
     shape = np.shape(batch["input_ids" if "input_ids" in batch else "pixel_values"])
     which = {"config": run_config.short_name(name), "shape": list(shape)}
-    return {**which, **facts, **seconds, "ratio": ratio}
+    return {**which, **facts, **seconds, "ratio": ratio, "peak": peak}
+
+
+def read_batch(job: build.Job, shape: tuple[int, int] | None) -> Batch:
+    """The loader's first batch, filled to a shape if one is given."""
+    stream = job.loader.batches()
+    batch = next(stream)
+    stream.close()
+    return batch if shape is None else filled(batch, *shape)
+
+
+def peak_text(peak: Mapping[str, int]) -> str | None:
+    """Bytes of both sides in MB, and their ratio.
+
+    >>> peak_text({"jft": 600_000_000, "torch": 800_000_000})
+    '600 / 800 (0.75)'
+    """
+    if not peak:
+        return None
+    ours, theirs = (peak[side] / 1e6 for side in ("jft", "torch"))
+    return f"{ours:.0f} / {theirs:.0f} ({ours / theirs:.2f})"
 
 
 def time_steps(
@@ -125,33 +150,20 @@ def make_ours(
     return run, facts
 
 
-def make_theirs(job: build.Job, batch: Batch, device: str) -> Callable[[int], None]:
-    """What runs the same steps of torch."""
-    import torch
-
-    where = "cuda" if device == "gpu" else "cpu"
-    model = torch_peer.load(job).to(where).train()
-    groups = job.plan.open_groups_at(0, [])
-    layers = torch_peer.moving(job, model)
-    torch_peer.freeze(
-        model, {n: i for n, i in layers.items() if not groups or i in groups}
-    )
-    optim = job.config.optim
-    moving = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(  # fused, as Trainer has it by default
-        moving, lr=optim.learning_rate, weight_decay=optim.weight_decay, fused=True
+def write_theirs(folder: str, job: build.Job, batch: Batch, device: str) -> None:
+    """Put the same steps where torch reads them."""
+    torch_peer.write_model(folder, job)
+    head = torch_peer.head_of(job)
+    layers = torch_peer.moving(job, torch_steps.read_model(folder, head))
+    groups, optim = job.plan.open_groups_at(0, []), job.config.optim
+    steps = torch_steps.Steps(
+        head=head,
+        moving=[n for n, i in layers.items() if not groups or i in groups],
+        learning_rate=optim.learning_rate,
+        weight_decay=optim.weight_decay,
+        clip_norm=optim.clip_norm,
+        where="cuda" if device == "gpu" else "cpu",
     )
     tensors = torch_peer.make_batch(batch, job.config.data.task)
-    tensors = {name: x.to(where) for name, x in tensors.items()}
-
-    def run(steps: int) -> None:
-        for _ in range(steps):
-            model(**tensors).loss.backward()
-            if optim.clip_norm is not None:
-                torch.nn.utils.clip_grad_norm_(moving, optim.clip_norm)
-            optimizer.step()
-            optimizer.zero_grad()
-        if where == "cuda":
-            torch.cuda.synchronize()
-
-    return run
+    arrays = {name: x.numpy() for name, x in tensors.items()}
+    torch_steps.write_steps(folder, steps, arrays)

@@ -9,6 +9,7 @@ import numpy as np
 
 import jft
 from experiments import build, feed
+from experiments.benchmarks import torch_steps
 from jft import data, paths
 from jft.config import Config
 from jft.params import adapters
@@ -50,19 +51,21 @@ def load(job: build.Job) -> Any:
 
     An adapter is PEFT's, which reads what jft wrote.
     """
-    import transformers
-
-    head = job.model.family.heads[job.model.task]
     with tempfile.TemporaryDirectory() as folder:
-        jft.save(folder, jft.fold(job.model))  # a new adapter changes nothing yet
-        model = getattr(transformers, head).from_pretrained(folder)
-        if job.model.adapter is None:
-            return model
-        import peft
+        write_model(folder, job)
+        return torch_steps.read_model(folder, head_of(job))
 
-        own = f"{folder}/adapter"
-        jft.save_adapter(own, job.model)
-        return peft.PeftModel.from_pretrained(model, own, is_trainable=True)
+
+def write_model(folder: str, job: build.Job) -> None:
+    """Put the model of a job where `torch_steps.read_model` reads it."""
+    jft.save(folder, jft.fold(job.model))  # a new adapter changes nothing yet
+    if job.model.adapter is not None:
+        jft.save_adapter(f"{folder}/{torch_steps.ADAPTER}", job.model)
+
+
+def head_of(job: build.Job) -> str:
+    """The class of transformers that a job's model is."""
+    return job.model.family.heads[job.model.task]
 
 
 def moving(job: build.Job, model: Any) -> dict[str, int]:

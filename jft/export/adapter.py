@@ -15,7 +15,6 @@ from jft.params import adapters
 from jft.params.adapters.peft_folder import BASE_DIGEST, CONFIG, HEAD, WEIGHTS
 from jft.params.init import matches_any
 from jft.params.quantised import flatten_whole, is_quantised
-from jft.paths import flatten
 from jft.types import InputError, Params
 
 
@@ -51,8 +50,8 @@ def write_adapter(
       The files written: adapter_config.json, adapter_model.safetensors, and the card.
 
     Raises:
-      InputError: for a method that PEFT has not, numbers that are not finite, or a
-        directory that cannot be written.
+      InputError: for numbers that are not finite, or a directory that cannot be
+        written.
     """
     host = jax.device_get(params)
     base = adapters.without_adapters(host)
@@ -60,10 +59,14 @@ def write_adapter(
     names = adapters.make_names(family, task, flat)
     leaves_of = adapters.adapters_of(host)
     saved = _saved_modules(adapter, flat, head=adapters.head_rules(family, task))
+    norms = {x for x in adapters.norms_of(flat) if not _is_in(f"{x}/scale", saved)}
+    also = adapter.also_train or ()
     trained = {
         path: leaf
         for path, leaf in flat.items()
-        if _is_in(path, saved) or adapter.moves(path, leaves_of, ())
+        if _is_in(path, saved)
+        or matches_any(also, path)
+        or adapter.moves(path, leaves_of, norms)
         if not is_quantised(leaf)  # it has not moved, whatever else of its module has
     }
     options: dict[str, Any] = {
@@ -77,12 +80,16 @@ def write_adapter(
             adapter, leaves_of, trained, word_scale=word_scale, **options
         )
     else:
-        config = adapters.to_peft_config(adapter, adapted=leaves_of, **options)
+        tuned = norms if isinstance(adapter, adapters.NormTuning) else set()
+        adapted = {**leaves_of, **dict.fromkeys(tuned)}
+        config = adapters.to_peft_config(adapter, adapted=adapted, **options)
         shared = adapters.shared_of(host)
-        tensors = adapters.to_tensors(adapter, leaves_of, shared, trained, names)
+        tensors = adapters.to_tensors(
+            adapter, leaves_of, shared, trained, names, tuned=tuned
+        )
     if bad := sorted(key for key, x in tensors.items() if not np.isfinite(x).all()):
         raise InputError(f"not exported: these tensors hold NaN or infinity: {bad}.")
-    digest = adapters.make_base_digest(flatten(base))(
+    digest = adapters.make_base_digest(flat)(
         {*trained, *adapters.head_paths(family, task, flat)}
     )
     notes = {"format": "pt", HEAD: json.dumps(head)}
@@ -103,9 +110,12 @@ def _saved_modules(
 ) -> set[str]:
     """The modules of the base that are kept whole; a head of several is one.
 
-    PEFT wraps a classifier in whole, whatever is inside.
+    PEFT wraps a classifier in whole, whatever is inside, and any other module. In a
+    format that PEFT has not, what moved of others stands alone.
     """
     moved = [path for path in flat if matches_any(adapter.also_train or (), path)]
+    if adapter.peft_type.startswith("JFT_"):
+        moved = [path for path in moved if matches_any(head, path)]
     return {
         path.partition("/")[0] if matches_any(head, path) else path.rpartition("/")[0]
         for path in moved

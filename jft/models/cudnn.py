@@ -46,7 +46,7 @@ ALONE = "one query looks alone"
 
 
 class _Choice(NamedTuple):
-    kind: Kind = "auto"
+    kind: Kind = "xla"
     right_padded: bool = False
     head_shares: int = 1
 
@@ -68,8 +68,8 @@ def with_attention(
 
     Args:
       forward_fn: a model's forward, or the part of it below a boundary.
-      kind: ``"auto"``, what a forward does anyway: cuDNN where it applies; ``"xla"``:
-        never; ``"cudnn"``: or an error that says why not.
+      kind: ``"xla"``, what a forward does anyway: never; ``"auto"``: cuDNN where it
+        applies; ``"cudnn"``: or an error that says why not.
       right_padded: promises that padding stands behind each row's text, so that the
         mask can be given as lengths. Masks are else biases, which are slower.
       head_shares: devices of a mesh that share out the heads. The kernel is shared out

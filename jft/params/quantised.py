@@ -16,6 +16,9 @@ what it is; its arrays have paths of their own, such as ``query/kernel/nf4``:
 Codes are ``[out, in]``, as a checkpoint has its matrices, and blocks go along the
 inputs, row after row; a row of odd length gets a zero more, the last block as many
 as it lacks.
+
+Beside them stands ``source``, the text of what `describe_leaf` says of the matrix that
+was quantised, as bytes: what was trained over the one is known over the other.
 """
 
 import functools
@@ -25,8 +28,10 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jft.models.arrays import at_least_float32
+from jft.params.leaf_digest import describe_leaf
 from jft.paths import flatten
 from jft.types import InputError, Params
 
@@ -35,6 +40,7 @@ Quantised: TypeAlias = Mapping[str, Any]  # of arrays, see above
 
 KINDS: tuple[str, ...] = get_args(Kind)
 NUMBERS_A_CODE = {"int8": 1, "nf4": 2}
+SOURCE = "source"
 BLOCK, GROUP = 64, 256  # numbers that share a magnitude, magnitudes that share a step
 PARTS, SMALL = 4, 2**14  # the most parts of a product; of fewer codes it is one
 
@@ -103,6 +109,22 @@ def quantize(matrix: jax.Array, kind: str) -> dict[str, jax.Array]:
     }
 
 
+def quantize_known(matrix: Any, kind: str) -> dict[str, Any]:
+    """Quantise a matrix, with its ``source`` beside it where it can be told."""
+    made: dict[str, Any] = quantize(jnp.asarray(matrix), kind)
+    source = describe_leaf(matrix)
+    if source is None:
+        return made
+    return {**made, SOURCE: jnp.asarray(np.frombuffer(source.encode(), np.uint8))}
+
+
+def source_of(matrix: Quantised) -> str | None:
+    """What `describe_leaf` said of a matrix before it was quantised, if it was kept."""
+    if SOURCE not in matrix:
+        return None
+    return np.asarray(jax.device_get(matrix[SOURCE])).tobytes().decode()
+
+
 def dequantize(matrix: Quantised, num_in: int, dtype: Any = jnp.float32) -> jax.Array:
     """The matrix ``[in, out]`` that the codes stand for.
 
@@ -125,7 +147,8 @@ def product(x: jax.Array, matrix: Quantised) -> jax.Array:
     the forward's numbers for the backward too, and compute all of a model's at its
     start. What is quantised has no gradient.
     """
-    y: jax.Array = _product(x.shape[-1], x, dict(matrix))
+    arrays = {name: part for name, part in matrix.items() if name != SOURCE}
+    y: jax.Array = _product(x.shape[-1], x, arrays)
     return y
 
 

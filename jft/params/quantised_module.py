@@ -14,7 +14,7 @@ from jft.params.quantised import (
     flatten_whole,
     is_quantised,
     product,
-    quantize,
+    quantize_known,
 )
 from jft.paths import unflatten
 from jft.types import Params
@@ -63,7 +63,7 @@ def quantize_params(params: Params, modules: Collection[str], kind: str) -> Para
     """
     return unflatten(
         {
-            path: quantize(leaf, kind) if _module_of(path) in modules else leaf
+            path: quantize_known(leaf, kind) if _module_of(path) in modules else leaf
             for path, leaf in flatten_whole(params).items()
         }
     )

@@ -4,6 +4,7 @@
 import dataclasses
 import json
 import shutil
+import sys
 
 import jax
 import numpy as np
@@ -17,6 +18,7 @@ from experiments import build, evaluate, export, finetune, predict, run_config
 from experiments.adapter import exported_as
 from experiments.predict_adapters import choose_adapters, load_adapted
 from jft.config import AdapterConfig, read_config, resolve
+from jft.params import adapters, leaf_digest
 from jft.params.adapters import ADAPTERS, BitFit, Lora
 from jft.paths import flatten
 from jft.types import InputError
@@ -151,9 +153,7 @@ def test_settings_that_do_and_do_not_fit(call, tiny, base, tmp_path, flags, said
     result = call(finetune, tiny, short, *flags, f"--workdir={tmp_path / 'run'}")
     assert result.status == (2 if said else 0), result.err
     assert said is None or said in result.err
-    if said is None:  # PEFT has (IA)³ and no BitFit
-        has_ia3 = "--config.adapter.method=ia3" in flags
-        assert (tmp_path / "run" / "export" / "adapter").exists() == has_ia3
+    assert (tmp_path / "run" / "export" / "adapter").exists() == (said is None)
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ def test_predict_asks_adapters_over_one_base(adapter_run, call, base, image, tmp
     assert theirs["file"] == mine["file"] == str(image)
 
 
-def test_each_adapter_has_the_classes_of_its_own_head(base, tmp_path):
+def test_each_adapter_has_the_classes_of_its_own_head(base, tmp_path, monkeypatch):
     """Also one whose head another adapter before the last had."""
     folder, given = base.partition("=")[2], []
     heads = {"one": ("x", "y"), "two": ("no", "yes"), "three": ("x", "y")}
@@ -198,8 +198,30 @@ def test_each_adapter_has_the_classes_of_its_own_head(base, tmp_path):
         model = jft.adapt(model, Lora(rank=2), key=jax.random.key(1))
         jft.save_adapter(tmp_path / name, model)
         given.append(f"{name}={tmp_path / name}")
+    hashed = []
+
+    def describe_leaf(leaf):
+        hashed.append(leaf.shape)
+        return leaf_digest.describe_leaf(leaf)
+
+    base_digest = sys.modules["jft.params.adapters.base_digest"]
+    monkeypatch.setattr(base_digest, "describe_leaf", describe_leaf)
     models = load_adapted(folder, given).models
     assert {name: model.class_names for name, model in models.items()} == heads
+    whole = flatten(jft.load(folder, key=jax.random.key(0)).params)
+    head = adapters.head_paths(models["one"].family, models["one"].task, whole)
+    assert len(hashed) == len(whole) - len(head)  # the base once, whatever the head
+
+
+def test_an_adapter_of_another_base_is_told_among_several(base, tmp_path):
+    folder = base.partition("=")[2]
+    model = jft.load(folder, class_names=("x", "y"), key=jax.random.key(0))
+    other = model._replace(params=jax.tree.map(lambda x: x * 1.02, model.params))
+    for name, one in (("mine", model), ("other", other)):
+        one = jft.adapt(one, Lora(rank=2), key=jax.random.key(1))
+        jft.save_adapter(tmp_path / name, one)
+    with pytest.raises(InputError, match="other is an adapter of another base"):
+        load_adapted(folder, [str(tmp_path / x) for x in ("mine", "other")])
 
 
 @pytest.mark.parametrize(
@@ -241,7 +263,7 @@ def test_an_object_names_its_adapter():
         (Lora(rank=2), "apart", "apart"),
         (Outside(rank=2), "both", "apart"),
         (Outside(rank=2), "folded", "folded"),  # what `jft.check_foldable` refuses
-        (BitFit(), "apart", "folded"),
+        (BitFit(), "apart", "apart"),
         (None, "both", "folded"),
     ],
 )

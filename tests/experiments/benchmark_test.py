@@ -2,6 +2,8 @@
 """The benchmark measures both sides, as often as asked, and says what it ran on."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +49,9 @@ def test_a_step_is_compared_with_torchs(call, tiny_bert, reviews, tmp_path):
     assert full["flops"] > 2 * head["flops"]
     for one in (full, head):
         assert len(one["jft"]) == len(one["torch"]) == len(one["ratio"]) == 3
+        # the whole process has more than the program; here the imports are most of it
+        assert min(one["peak"].values()) > max(1e8, one["bytes"])
+    assert "peak MB (ratio)" in result.out
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft
@@ -69,6 +74,19 @@ def test_an_adapter_is_compared_with_pefts(call, tiny_bert, reviews, tmp_path):
     moving = {name: x for name, x in of_torch.items() if name in names}
     assert measured["trainable"] == sum(x.numel() for x in moving.values())
     assert all("lora" in name or "classifier" in name for name in moving)
+
+
+def test_a_process_says_the_most_memory_that_it_had():
+    """Also when it has given it back; in a process of its own."""
+    code = (
+        "import numpy as np; from experiments.benchmarks.torch_steps import *;"
+        "before = most_resident(); x = np.ones(10**8, np.uint8); del x;"
+        "print(most_resident() - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert 0.9e8 < int(done.stdout) < 1.2e8
 
 
 def test_what_moves_is_found_in_torchs_vit():

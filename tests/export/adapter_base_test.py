@@ -9,6 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 import jft
 from jft.params.adapters import Lora, make_base_digest
+from jft.params.quantised import KINDS
 from jft.paths import flatten, map_with_path
 from jft.types import InputError
 from tests.adapter_sets import adapted
@@ -74,6 +75,49 @@ def test_an_adapter_that_says_nothing_is_taken(base, folder):
     save_file(load_file(folder / WEIGHTS), folder / WEIGHTS, metadata={"format": "pt"})
     other = changed(base, lambda path, x: x * 1.02 if path == LAYER else x)
     assert jft.load_adapter(folder, other).params["adapters"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_adapter_of_the_whole_fits_its_quantised_copy_alone(kind, base, folder):
+    copy = jft.quantize(base, kind)
+    assert jft.load_adapter(folder, copy).params["adapters"]
+    other = changed(base, lambda path, x: x * 1.02 if path == LAYER else x)
+    with pytest.raises(InputError, match="adapter of another base"):
+        jft.load_adapter(folder, jft.quantize(other, kind))
+    with pytest.raises(InputError, match="adapter of another base"):
+        jft.gather(jft.quantize(other, kind), {"law": folder})
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_an_adapter_of_a_quantised_base_knows_the_whole(dtype, base, tmp_path):
+    """Also of one that was never there in full, and on the other kind of codes."""
+    jft.save(tmp_path / "base", base)
+    copy = jft.load(tmp_path / "base", quantize="nf4", dtype=dtype)
+    jft.save_adapter(tmp_path / "law", adapted(copy, Lora(rank=2, targets=("key",)), 1))
+    for fits in (base, jft.quantize(base, "int8")):
+        assert jft.load_adapter(tmp_path / "law", fits).params["adapters"]
+    other = changed(base, lambda path, x: x * 1.02 if path == LAYER else x)
+    with pytest.raises(InputError, match="adapter of another base"):
+        jft.load_adapter(tmp_path / "law", other)
+
+
+def test_a_copy_of_numbers_that_say_less_is_not_compared(base, folder):
+    """As the base itself is not, in float16."""
+    half = changed(base, lambda path, x: (x * 1.02).astype(jnp.float16))
+    assert jft.load_adapter(folder, jft.quantize(half, "int8")).params["adapters"]
+
+
+def test_a_model_whose_base_is_kept_in_another_way_is_told(base, folder):
+    model, copy = jft.load_adapter(folder, base), jft.quantize(base, "nf4")
+    said = r"kernel is in full there and nf4 here.*jft\.save_adapter"
+    with pytest.raises(InputError, match=said):
+        jft.gather(copy, {"law": model})
+    over_copy = jft.load_adapter(folder, copy)
+    with pytest.raises(InputError, match="kernel is nf4 there and in full here"):
+        jft.gather(base, {"law": over_copy})
+    with pytest.raises(InputError, match="kernel is nf4 there and int8 here"):
+        jft.gather(jft.quantize(base, "int8"), {"law": over_copy})
+    assert jft.gather(copy, {"law": over_copy}).use("law").params["adapters"]
 
 
 def test_digest_is_of_paths_shapes_and_numbers():

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import jft
-from jft.params.adapters import BitFit, Bottleneck, Ia3, Lora, Vera
+from jft.params.adapters import Bottleneck, Ia3, Lora, Vera
 from jft.paths import flatten, map_with_path
 from jft.types import InputError
 from tests.models import peer
@@ -244,6 +244,30 @@ def test_reads_the_factors_that_peft_draws(tmp_path):
         jft.load_adapter(tmp_path / "theirs", base)
 
 
+@needs_peft
+@pytest.mark.filterwarnings("ignore")  # PEFT's own, of what is shown here
+def test_tied_words_are_not_folded_for_pefts_merge_is_another_model(tmp_path):
+    """Its merged table scores the outputs too, which the adapter beside it did not."""
+    import peft
+
+    task = "causal_lm"
+    batch = write_base(tmp_path / "base", "gpt2", task)
+    real, base = real_of(task, batch), jft.load(tmp_path / "base")
+    adapter = Lora(rank=2, targets=("wte",), bias="all")
+    model = jft.adapt(base, adapter, key=jax.random.key(0))
+    params = moved(model)
+    jft.save_adapter(tmp_path / "ours", model, params=params)
+    torch_model = read_torch(tmp_path / "base", "gpt2", task)
+    wrapped = peft.PeftModel.from_pretrained(torch_model, tmp_path / "ours").eval()
+    ours = np.asarray(jax.jit(model.apply_fn)(params, batch, key=None))
+    beside = torch_logits(wrapped, task, batch)
+    np.testing.assert_allclose(ours[real], beside[real], atol=TOLERANCE)
+    merged = torch_logits(wrapped.merge_and_unload(), task, batch)
+    assert np.abs(merged - beside)[real].max() > 0.05
+    with pytest.raises(InputError, match="wte is the embedding and, transposed, the"):
+        jft.fold(model, params=params)
+
+
 # --- without PEFT ---------------------------------------------------------------------
 @pytest.fixture
 def written(tmp_path):
@@ -305,6 +329,28 @@ def test_other_methods_are_read_as_written(adapter, settings, tmp_path):
     found = {"also_train", "targets"}  # the tensors tell
     for name, value in vars(adapter).items():
         assert name in found or getattr(again.adapter, name) == value
+
+
+def test_shared_factors_of_another_rank_are_refused(tmp_path):
+    """More inputs than a model's products have are not: others had them."""
+    base, _ = table.make_model("bert", "sequence_classification")
+    vera = Vera(rank=4, targets=("query",))
+    jft.save_adapter(tmp_path, jft.adapt(base, vera, key=jax.random.key(0)))
+    tensors = load_file(tmp_path / WEIGHTS)
+    longer = {"base_model.vera_A": (4, 30), "base_model.vera_B": (30, 4)}
+    wider = {"base_model.vera_A": (6, 24), "base_model.vera_B": (24, 6)}
+
+    def write(shapes):
+        given = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+        save_file(tensors | given, tmp_path / WEIGHTS)
+
+    write(longer)
+    jft.load_adapter(tmp_path, base)
+    for name, shape in wider.items():
+        write({name: shape})
+        leaf = name.removeprefix("base_model.")
+        with pytest.raises(InputError, match=rf"{leaf}.*says the rank 4 where .* 6"):
+            jft.load_adapter(tmp_path, base)
 
 
 def test_a_part_of_an_adapter_is_refused(written):
@@ -370,9 +416,6 @@ def test_nothing_to_read_or_write(tmp_path):
         jft.load_adapter(tmp_path, model)
     with pytest.raises(InputError, match="no adapter to save"):
         jft.save_adapter(tmp_path, model)
-    biases = jft.adapt(model, BitFit(), key=jax.random.key(0))
-    with pytest.raises(InputError, match="PEFT has no adapter like BitFit"):
-        jft.save_adapter(tmp_path, biases)
     lora = jft.adapt(model, Lora(rank=2), key=jax.random.key(0))
     broken = map_with_path(lambda _, x: x * jnp.nan, lora.params)
     with pytest.raises(InputError, match="NaN"):

@@ -46,7 +46,12 @@ CASES = {
     "llama": ("llama", "causal_lm", PROMPT),
     "llama, keys": ("llama", "causal_lm", PREFIX),
     "gemma2, scaled words": ("gemma2", "causal_lm", PROMPT),
+    "gemma3, keys and windows": ("gemma3_text", "causal_lm", PREFIX),
     "mistral, keys and a window": ("mistral", "causal_lm", PREFIX),
+    "phi3, keys": ("phi3", "causal_lm", PREFIX),
+    "bart": ("bart", "seq2seq_lm", PROMPT),
+    "bart, keys": ("bart", "seq2seq_lm", PREFIX),
+    "marian, keys": ("marian", "seq2seq_lm", PREFIX),
     "t5": ("t5", "seq2seq_lm", PROMPT),
     "t5, keys": ("t5", "seq2seq_lm", PREFIX),
 }
@@ -190,6 +195,71 @@ def test_what_peft_cannot(model_type, task, adapter, error, said, tmp_path):
     np.testing.assert_array_equal(
         answer(again, again.params, task, batch), answer(model, params, task, batch)
     )
+
+
+@needs_peft
+@pytest.mark.filterwarnings("ignore")
+def test_marian_of_vectors_does_not_scale_the_words(tmp_path):
+    """So PEFT reads the text too small; with the scale put back it answers as jft."""
+    import peft
+    import torch
+
+    task = "seq2seq_lm"
+    batch, real = batch_and_real(tmp_path / "base", "marian", task)
+    base = jft.load(tmp_path / "base")
+    model = jft.adapt(base, PROMPT, key=jax.random.key(0))
+    params = moved(model)
+    jft.save_adapter(tmp_path / "ours", model, params=params)
+    torch_model = read_two_texts(tmp_path / "base", "marian", task)
+    wrapped = peft.PeftModel.from_pretrained(torch_model, tmp_path / "ours").eval()
+    ours = answer(model, params, task, batch)
+    theirs = torch_answer(wrapped, task, batch)
+    assert np.abs(ours - theirs)[real].max() > 100 * TOLERANCE
+
+    class Scaled(torch.nn.Module):
+        def __init__(self, words):
+            super().__init__()
+            self.words = words
+
+        def forward(self, ids):
+            return self.words(ids) * base.config["d_model"] ** 0.5
+
+    wrapped.word_embeddings = Scaled(wrapped.word_embeddings)
+    theirs = torch_answer(wrapped, task, batch)
+    np.testing.assert_allclose(ours[real], theirs[real], atol=TOLERANCE)
+
+
+@needs_peft
+@pytest.mark.filterwarnings("ignore")
+def test_roberta_of_vectors_counts_padding_on_the_left(tmp_path):
+    """So PEFT answers another way than without it; jft does not."""
+    import peft
+
+    task = "sequence_classification"
+    batch, _ = batch_and_real(tmp_path / "base", "roberta", task)
+    base = jft.load(tmp_path / "base")
+    model = jft.adapt(base, PROMPT, key=jax.random.key(0))
+    params = moved(model)
+    jft.save_adapter(tmp_path / "ours", model, params=params)
+    torch_model = read_torch(tmp_path / "base", "roberta", task)
+    wrapped = peft.PeftModel.from_pretrained(torch_model, tmp_path / "ours").eval()
+    ids = np.asarray(batch["input_ids"])[:1, :4]
+    text = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    fills = {"input_ids": base.config["pad_token_id"], "attention_mask": 0}
+    left, right = (
+        {
+            name: np.pad(x, ((0, 0), pad), constant_values=fills[name])
+            for name, x in text.items()
+        }
+        for pad in ((3, 0), (0, 3))
+    )
+    ours, padded = (answer(model, params, task, x) for x in (text, left))
+    np.testing.assert_allclose(padded, ours, atol=TOLERANCE)
+    for same in (text, right):
+        theirs = torch_answer(wrapped, task, same)
+        np.testing.assert_allclose(theirs, ours, atol=TOLERANCE)
+    other = torch_answer(wrapped, task, left)
+    assert np.abs(other - ours).max() > 100 * TOLERANCE
 
 
 # --- without PEFT ---------------------------------------------------------------------

@@ -13,7 +13,7 @@ from jft.params.adapters.members import Member, member_of
 from jft.params.adapters.mixed import BASE, Mixed, mix
 from jft.params.adapters.peft_config import from_peft_config, to_peft_config
 from jft.params.adapters.peft_folder import check_base, read_adapter, read_head
-from jft.params.adapters.peft_names import Names, make_names
+from jft.params.adapters.peft_names import TASK_TYPES, Names, make_names
 from jft.params.adapters.peft_prompts import to_peft_prompt
 from jft.params.adapters.peft_tensors import to_tensors
 from jft.params.adapters.prefix import PrefixTuning
@@ -34,6 +34,7 @@ from jft.params.adapters.tree import (
     head_rules,
     label_adapted,
     modules_of,
+    norms_of,
     shared_of,
     with_adapters,
     without_adapters,
@@ -58,6 +59,7 @@ __all__ = [
     "ALL_LINEAR",
     "BASE",
     "SUBTREE",
+    "TASK_TYPES",
     "AdaptedModule",
     "Adapter",
     "BaseDigest",
@@ -92,6 +94,7 @@ __all__ = [
     "member_of",
     "mix",
     "modules_of",
+    "norms_of",
     "read_adapter",
     "read_head",
     "rows_of_calls",

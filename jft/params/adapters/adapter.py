@@ -65,12 +65,14 @@ class Adapter(abc.ABC):
         task that has its own, such as a classifier.
     """
 
-    # its name in the file of an adapter, PEFT's where PEFT has it; None: all that it
-    # trains is the base's own
-    peft_type: ClassVar[str | None] = None
+    # its name in the file of an adapter, PEFT's where PEFT has it
+    peft_type: ClassVar[str]
     foldable: ClassVar[bool] = True  # False: no base could hold what it has learned
+    by_row: ClassVar[bool] = False  # True: each row of a batch names its own
     packs: ClassVar[bool] = True  # False: needs each text in a row of its own
     still: ClassVar[tuple[str, ...]] = ()  # names of its leaves that never move
+    # of what all modules share, the axis of which each reads the first as it needs
+    read_in_part: ClassVar[Mapping[str, int]] = {}
     # kinds of places that it takes without being told, see `Product`
     kinds: ClassVar[tuple[str, ...]] = ()
     also_train: tuple[str, ...] | None = None

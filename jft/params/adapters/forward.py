@@ -38,8 +38,17 @@ class AdaptedModule(WrappedModule):
         shared = shared_of(params)
         leaves_of = {p: {**shared, **own} for p, own in adapters_of(params).items()}
 
+        adapter_ids = _adapter_ids(batch)
+        if adapter_ids is not None and not self.adapter.by_row:
+            raise InputError(
+                "the batch has adapter_ids, by which rows name adapters of their own, "
+                f"and the model has the one {type(self.adapter).__name__} adapter for "
+                "all rows. Take the model of jft.gather(…).mixed(), or leave the field "
+                "out."
+            )
+
         def run(batch: Any, own: LeavesOf, **options: Any) -> Any:
-            beside = _beside(self.adapter, own, _adapter_ids(batch))
+            beside = _beside(self.adapter, own, adapter_ids)
             with nn.intercept_methods(beside):
                 return self.module.apply(base, batch, **options)
 

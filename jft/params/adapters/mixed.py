@@ -12,7 +12,7 @@ as it is. Rows pick theirs, and the base's product runs once for all of them.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,7 @@ class Mixed(Adapter):
       names: of the adapters, by id.
     """
 
+    by_row: ClassVar[bool] = True
     names: tuple[str, ...]
 
     def init(
@@ -161,10 +162,16 @@ def mix(
     for member in members.values():
         owners = (path.rpartition("/")[0] for path in member.own)
         modules |= dict.fromkeys([*member.leaves_of, *owners])
-    return {
-        module: _stack(module, list(members.values()), _in_full(module, flat, products))
-        for module in modules
-    }
+    stacked = {}
+    for module in modules:
+        each = list(members.values())
+        base = base_of(module, flat)
+        if not any(_reads_matrix(module, member) for member in each):
+            base.pop("kernel", None)  # of all parameters the one that takes memory
+        num_in = products[module].shape[0] if module in products else 0
+        full = {n: wide(in_full(x, num_in, jnp.float32)) for n, x in base.items()}
+        stacked[module] = _stack(module, each, full)
+    return stacked
 
 
 def _check_own(name: str, member: Member, products: Mapping[str, Product]) -> None:
@@ -185,15 +192,14 @@ def _check_own(name: str, member: Member, products: Mapping[str, Product]) -> No
             )
 
 
-def _in_full(
-    module: str, flat: Mapping[str, Any], products: Mapping[str, Product]
-) -> Arrays:
-    """The base's parameters of a module, by name; those of a quantised one too."""
-    num_in = products[module].shape[0] if module in products else 0
-    return {
-        name: wide(in_full(leaf, num_in, jnp.float32))
-        for name, leaf in base_of(module, flat).items()
-    }
+def _reads_matrix(module: str, member: Member) -> bool:
+    """Whether the base's matrix is needed for an adapter's row of a module.
+
+    It is for the lengths of DoRA's columns, and where the matrix itself was trained.
+    """
+    adapter = member.adapter
+    dora = isinstance(adapter, Lora) and adapter.dora and module in member.leaves_of
+    return dora or "kernel" in member.own_of(module)
 
 
 def _stack(module: str, members: Sequence[Member], base: Arrays) -> Leaves:

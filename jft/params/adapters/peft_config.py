@@ -5,32 +5,27 @@ A method that PEFT has not is written in the same form, with a ``peft_type`` of 
 """
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from jft.params.adapters.adapter import Adapter
 from jft.params.adapters.bottleneck import Bottleneck
 from jft.params.adapters.ia3 import Ia3
 from jft.params.adapters.lora import Lora, rank_of
-from jft.params.adapters.peft_names import Names
+from jft.params.adapters.peft_names import Names, task_type
 from jft.params.adapters.peft_prompts import METHODS
 from jft.params.adapters.peft_tensors import Stored
 from jft.params.adapters.targets import pattern_value
+from jft.params.adapters.tree import norms_of
+from jft.params.adapters.tuning import BitFit, NormTuning
 from jft.params.adapters.vera import Vera
 from jft.params.layout import CONV1D
 from jft.types import InputError
 
-# without "SEQ_2_SEQ_LM": PEFT 0.21 asks a model of that type for what transformers 5.23
-# has renamed, and without a type it loads
-TASK_TYPES = {
-    "base": "FEATURE_EXTRACTION",
-    "causal_lm": "CAUSAL_LM",
-    "question_answering": "QUESTION_ANS",
-    "sequence_classification": "SEQ_CLS",
-    "token_classification": "TOKEN_CLS",
-}
+AdapterT = TypeVar("AdapterT", bound=Adapter)
 
 # options that change nothing of what a loaded adapter computes, or that tensors tell
 _NEUTRAL = {
@@ -49,10 +44,13 @@ _VERA = {
 }  # fmt: skip
 _KNOWN = {
     "IA3": {"feedforward_modules"},
+    "JFT_BITFIT": set(),
     "JFT_BOTTLENECK": {"nonlinearity", "placement", "reduction_factor"},
+    "LN_TUNING": set(),
     "LORA": _LORA,
     "VERA": _VERA,
 }
+_TUNINGS = {method.peft_type: method for method in (BitFit, NormTuning)}
 # initialisations that change the base's own numbers when PEFT loads the adapter
 _CHANGES_BASE = ("corda", "loftq", "lora_ga", "olora", "pissa")
 
@@ -69,8 +67,8 @@ def to_peft_config(
     """Say in PEFT's words what an adapter is.
 
     Args:
-      adapter: a method with parameters of its own.
-      adapted: the modules that it adapts.
+      adapter: the method, neither a prompt nor a prefix.
+      adapted: the modules that it adapts, or norms that it tunes.
       saved: the modules of the base that are kept with it.
       names: the model's.
       task: the model's.
@@ -78,24 +76,19 @@ def to_peft_config(
 
     Returns:
       The dict that becomes adapter_config.json.
-
-    Raises:
-      InputError: for a method without parameters of its own.
     """
-    if adapter.peft_type is None:
-        raise InputError(
-            f"PEFT has no adapter like {type(adapter).__name__}: all that it trains is "
-            "the base's own. Save the model instead."
-        )
     common = {
         "base_model_name_or_path": base_model,
-        "fan_in_fan_out": any(CONV1D.fullmatch(f"{path}/kernel") for path in adapted),
         "inference_mode": True,
         "modules_to_save": sorted(names.modules[path] for path in saved) or None,
         "peft_type": adapter.peft_type,
         "target_modules": short_names(adapted, names),
-        "task_type": TASK_TYPES.get(task),
+        "task_type": task_type(task),
     }
+    if isinstance(adapter, BitFit | NormTuning):
+        return common
+    turned = any(CONV1D.fullmatch(f"{path}/kernel") for path in adapted)
+    common["fan_in_fan_out"] = turned
     if isinstance(adapter, Ia3):
         on_inputs = [path for path in adapted if adapter.on_inputs(path)]
         common["target_modules"] = sorted(names.modules[path] for path in adapted)
@@ -200,6 +193,8 @@ def from_peft_config(
     if kind == "LORA":
         return _read_lora(config, stored, names)
     also_train = tuple(map(re.escape, sorted(stored.trained)))
+    if kind in _TUNINGS:
+        return _without_moved(_TUNINGS[kind](), stored, names)
     if kind == "VERA":
         return Vera(
             rank=config.get("r", 256),
@@ -249,7 +244,14 @@ def _read_lora(config: Mapping[str, Any], stored: Stored, names: Names) -> Lora:
         dropout=config.get("lora_dropout", 0.0),
         bias=config.get("bias", "none"),
     )
-    rest = (p for p in sorted(stored.trained) if not adapter.moves(p, targets, ()))
+    return _without_moved(adapter, stored, names)
+
+
+def _without_moved(adapter: AdapterT, stored: Stored, names: Names) -> AdapterT:
+    """The settings with what came along and is not the method's own to move."""
+    norms = norms_of(names.tensors)
+    moves = functools.partial(adapter.moves, adapted=stored.leaves_of, norms=norms)
+    rest = (path for path in sorted(stored.trained) if not moves(path))
     return dataclasses.replace(adapter, also_train=tuple(map(re.escape, rest)))
 
 

@@ -2,7 +2,6 @@
 """Read the folder of an adapter as PEFT writes it."""
 
 import json
-import operator
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -146,13 +145,16 @@ def _check_shapes(
                 path, shape = f"{module}/{name}", products[module].shape
                 raise InputError(_other_base(folder, path, array.shape, shape))
     adapted = {module: products[module] for module in stored.leaves_of}
-    _check_shared(folder, adapter.shared_shapes(adapted), stored.shared)
+    _check_shared(folder, adapter, adapter.shared_shapes(adapted), stored.shared)
 
 
 def _check_shared(
-    folder: Path, expected: Mapping[str, tuple[int, ...]], shared: Leaves
+    folder: Path,
+    adapter: Adapter,
+    expected: Mapping[str, tuple[int, ...]],
+    shared: Leaves,
 ) -> None:
-    """Refuse factors that are absent, or too small for a product."""
+    """Refuse factors that are absent, too small for a product, or of another rank."""
     given = {name: array.shape for name, array in shared.items()}
     if given.keys() != expected.keys():
         raise InputError(
@@ -161,8 +163,18 @@ def _check_shared(
             "torch draws from a seed, nothing else does."
         )
     for name, shape in expected.items():
-        if any(map(operator.lt, given[name], shape)):
+        if len(given[name]) != len(shape):
             raise InputError(_other_base(folder, name, given[name], shape))
+        for axis, (size, needed) in enumerate(zip(given[name], shape, strict=True)):
+            in_part = adapter.read_in_part.get(name) == axis
+            if in_part and size < needed:
+                raise InputError(_other_base(folder, name, given[name], shape))
+            if not in_part and size != needed:
+                raise InputError(
+                    f"{folder} holds {name} of the shape {list(given[name])}, and its "
+                    f"adapter_config.json says the rank {needed} where that has "
+                    f"{size}; correct the one or save the adapter anew."
+                )
 
 
 def _other_base(folder: Path, path: str, given: Any, expected: Any) -> str:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What PEFT calls a model's modules: the names of torch's, in memory.
+"""What PEFT calls a model's modules and tasks.
 
-They are the checkpoint's keys, but for families whose modules transformers 5 renamed.
+Modules have the names of torch's, in memory: the checkpoint's keys, but for families
+whose modules transformers 5 renamed.
 """
 
 import re
@@ -24,6 +25,30 @@ RENAMED: Mapping[str, tuple[tuple[str, str], ...]] = {
         (r"output\.dense\b", "mlp.fc2"),
     ),
 }
+
+# without "SEQ_2_SEQ_LM": PEFT 0.21 asks a model of that type for what transformers 5.23
+# has renamed, and without a type it loads
+TASK_TYPES: Mapping[str, str] = {
+    "base": "FEATURE_EXTRACTION",
+    "causal_lm": "CAUSAL_LM",
+    "question_answering": "QUESTION_ANS",
+    "sequence_classification": "SEQ_CLS",
+    "token_classification": "TOKEN_CLS",
+}
+
+
+def task_type(task: str, *, needed: bool = False) -> str | None:
+    """What PEFT calls a task; None: it has no type for it.
+
+    Args:
+      task: the model's.
+      needed: a prompt or a prefix, which PEFT loads with a type alone, but for images.
+
+    >>> task_type("masked_lm"), task_type("masked_lm", needed=True)
+    (None, 'FEATURE_EXTRACTION')
+    """
+    other = "FEATURE_EXTRACTION" if needed and task != "image_classification" else None
+    return TASK_TYPES.get(task, other)
 
 
 class Names(NamedTuple):

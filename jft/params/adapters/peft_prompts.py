@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from jft.params.adapters.adapter import Adapter, Leaves, LeavesOf, Product, wide
-from jft.params.adapters.peft_names import Names
+from jft.params.adapters.peft_names import Names, task_type
 from jft.params.adapters.peft_tensors import Stored
 from jft.params.adapters.prefix import PrefixTuning, prefix_places
 from jft.params.adapters.prompt import LEAF, PromptTuning
@@ -29,14 +29,6 @@ METHODS: Mapping[str, type[PromptTuning | PrefixTuning]] = {
     method.peft_type: method for method in (PromptTuning, PrefixTuning)
 }
 
-# PEFT asks for a type, and has none for images
-_TASK_TYPES = {
-    "causal_lm": "CAUSAL_LM",
-    "image_classification": None,
-    "question_answering": "QUESTION_ANS",
-    "sequence_classification": "SEQ_CLS",
-    "token_classification": "TOKEN_CLS",
-}
 # what tensors tell, or what a loaded adapter does not compute with
 _NEUTRAL = {
     "auto_mapping", "base_model_name_or_path", "encoder_hidden_size", "inference_mode",
@@ -99,7 +91,7 @@ def to_peft_prompt(
         "num_transformer_submodules": 1,
         "num_virtual_tokens": len(rows),
         "peft_type": adapter.peft_type,
-        "task_type": _TASK_TYPES.get(task, "FEATURE_EXTRACTION"),
+        "task_type": task_type(task, needed=True),
     }
     if isinstance(adapter, PrefixTuning) and task == "seq2seq_lm":
         # what alone puts a prefix into a decoder; a prompt needs it not, and PEFT 0.21

@@ -2,7 +2,7 @@
 """An adapter's numbers as PEFT keeps them: names, axes, and back."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,8 @@ from jft.params.layout import from_tensor, to_tensor
 from jft.types import InputError
 
 PREFIX = "base_model.model."
+
+TUNED = "ln_tuning_layers"  # ends PEFT's name of a norm that it tunes
 
 # our leaf -> the end of PEFT's name; all matrices have their axes the other way round
 ENDINGS = {
@@ -53,6 +55,8 @@ def to_tensors(
     shared: Leaves,
     trained: Mapping[str, Any],
     names: Names,
+    *,
+    tuned: Collection[str] = (),
 ) -> dict[str, np.ndarray]:
     """Name an adapter's tensors as PEFT does, with the axes that it gives them.
 
@@ -62,6 +66,7 @@ def to_tensors(
       shared: what all modules share.
       trained: those of the base that are kept with it, by path.
       names: the model's.
+      tuned: the norms that `NormTuning` lets move.
     """
     tensors = {SHARED[name]: _to_torch(wide(leaf)) for name, leaf in shared.items()}
     for module, leaves in leaves_of.items():
@@ -70,8 +75,11 @@ def to_tensors(
             tensors[key] = _of_module(adapter, module, name, array)
     for path, leaf in trained.items():
         key = f"{PREFIX}{names.tensors[path]}"
-        if path.rpartition("/")[0] in leaves_of:  # PEFT puts its own module around it
+        module = path.rpartition("/")[0]
+        if module in leaves_of:  # PEFT puts its own module around it
             key = ".base_layer.".join(key.rsplit(".", 1))
+        elif module in tuned:  # and beside the norm that was
+            key = f".{TUNED}.".join(key.rsplit(".", 1))
         tensors[key] = to_tensor(path, np.asarray(leaf))
     return tensors
 
@@ -93,7 +101,7 @@ def from_tensors(tensors: Mapping[str, np.ndarray], names: Names) -> Stored:
             array = _from_torch(leaf, tensor)
             stored.leaves_of.setdefault(module, {})[leaf] = array
             continue
-        path = names.paths.get(name.replace(".base_layer.", "."))
+        path = names.paths.get(re.sub(rf"\.(base_layer|{TUNED})\.", ".", name))
         if path is None:
             raise InputError(
                 f"the adapter holds the tensor {key!r}, which is neither an adapter's "

@@ -40,6 +40,14 @@ class PromptTuning(Adapter):
     token is answered for the text's alone. Words that a model scales it scales too.
     Images have theirs behind the class token, which PEFT has not.
 
+    PEFT gives the model vectors in the place of words, and two families of transformers
+    then do less than with words, so that there its answers differ from these. Marian
+    with ``scale_embedding`` scales words and not vectors: there the text stands
+    ``sqrt(D)`` times too small beside the prompt. RoBERTa counts positions by words
+    that are no padding, and cannot of vectors: of a text padded on the left they count
+    from the padding on, so that its answers depend on how much of that there is. Padded
+    on the right they agree.
+
     The model's answers change from the start on.
 
     Attributes:

@@ -62,6 +62,11 @@ def modules_of(paths: Iterable[str]) -> set[str]:
     return {path.rpartition("/")[0] for path in paths}
 
 
+def norms_of(paths: Iterable[str]) -> set[str]:
+    """The modules that are norms, of the parameters' paths: those with a scale."""
+    return {path.removesuffix("/scale") for path in paths if path.endswith("/scale")}
+
+
 def head_rules(family: Family, task: str) -> tuple[str, ...]:
     """Regexes of the head that trains beside an adapter: a classifier."""
     return family.head_rules(task) if task in HEADS_OF_THEIR_OWN else ()
@@ -142,9 +147,7 @@ def label_adapted(
     """
     label_of = flatten(base_labels)
     adapted = adapters_of(params).keys()
-    norms = {
-        path.removesuffix("/scale") for path in label_of if path.endswith("/scale")
-    }
+    norms = norms_of(label_of)
     rules = adapter.also_train or ()
 
     def label(path: str, leaf: Any) -> str:
@@ -205,7 +208,8 @@ def fold(
     Raises:
       InputError: for a method that no base could hold; for a table of words that also
         scores the outputs: the adapter changes the look-up alone, and one table cannot
-        do both; for a convolution in groups.
+        do both (PEFT puts it into that table, and the merged model answers in another
+        way than the one that was trained); for a convolution in groups.
     """
     check_foldable(params, adapter, products=products)
     flat, shared = flatten(without_adapters(params)), shared_of(params)

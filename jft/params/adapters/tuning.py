@@ -3,6 +3,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 
@@ -36,6 +37,8 @@ class _Tuning(Adapter):
 class BitFit(_Tuning):
     """The biases move, and nothing else: Ben Zaken et al. 2021, arXiv 2106.10199."""
 
+    peft_type: ClassVar[str] = "JFT_BITFIT"
+
     def moves(
         self, path: str, adapted: Collection[str], norms: Collection[str]
     ) -> bool:
@@ -46,6 +49,8 @@ class BitFit(_Tuning):
 @dataclass(frozen=True, kw_only=True)
 class NormTuning(_Tuning):
     """The scales and biases of the norms move: Zhao et al. 2023, arXiv 2312.11420."""
+
+    peft_type: ClassVar[str] = "LN_TUNING"
 
     def moves(
         self, path: str, adapted: Collection[str], norms: Collection[str]

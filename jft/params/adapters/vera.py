@@ -36,6 +36,7 @@ class Vera(Targeted):
 
     peft_type: ClassVar[str] = "VERA"
     still: ClassVar[tuple[str, ...]] = ("vera_A", "vera_B")
+    read_in_part: ClassVar[Mapping[str, int]] = {"vera_A": 0, "vera_B": 1}
     rank: int = 256
     targets: tuple[str, ...] = (ALL_LINEAR,)
     dropout: float = 0.0

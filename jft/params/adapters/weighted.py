@@ -19,6 +19,7 @@ from jft.params.adapters.adapter import Adapter, Leaves, wide
 from jft.params.adapters.ia3 import Ia3
 from jft.params.adapters.lora import Lora, both_factors, rank_of
 from jft.params.adapters.members import Member
+from jft.params.adapters.tree import norms_of
 from jft.params.adapters.tuning import BitFit, NormTuning
 from jft.types import InputError
 
@@ -65,7 +66,7 @@ def sum_adapters(terms: Mapping[str, Term]) -> Sum:
         )
     adapter, leaves_of = SUMS[kind](terms)
     own = {path for term in terms.values() for path in term.member.own}
-    norms = {path.removesuffix("/scale") for path in own if path.endswith("/scale")}
+    norms = norms_of(own)
     rest = (path for path in sorted(own) if not adapter.moves(path, leaves_of, norms))
     also_train = tuple(map(re.escape, rest))
     return dataclasses.replace(adapter, also_train=also_train), leaves_of

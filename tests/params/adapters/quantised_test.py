@@ -159,7 +159,7 @@ def test_training_lowers_the_loss_and_leaves_the_codes(nf4, dtype):
     assert losses[-1] < 0.5 * losses[0]
     before, after = flatten(model.params), flatten(state.params)
     parts = {p for p in before if p.rpartition("/")[0].endswith("/kernel")}
-    assert len(parts) == 4 * len(quantised_paths(model.params))
+    assert len(parts) == 5 * len(quantised_paths(model.params))
     for path in parts:
         np.testing.assert_array_equal(before[path], after[path])
         assert before[path].dtype == after[path].dtype
