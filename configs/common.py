@@ -83,8 +83,9 @@ def base_config() -> Any:
                 # int8 or nf4: products that stay as they are, in 8 or 4 bits a number,
                 # for a run with an adapter, or one whose rules leave them frozen
                 "quantize": None,
-                # "xla"; "auto": by cuDNN where it computes the same on this machine, else
-                # by XLA; or "cudnn": or an error that says why not. Not run on a GPU yet
+                # "xla"; "auto": by cuDNN where it computes the same on this machine,
+                # else by XLA; "cudnn": or an error that says why not. No GPU has run
+                # it yet
                 "attention": "xla",
             },
             "adapter": {

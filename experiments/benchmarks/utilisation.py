@@ -40,6 +40,8 @@ def utilisation(flops: float, seconds: float, *, device_kind: str) -> float | No
 def count_products(fn: Callable[..., Any], *args: Any) -> int:
     """Operations of the matrix products of a function, a sum and a product each one.
 
+    A product with a vector is a weighted sum, such as those of a norm: not counted.
+
     >>> import jax.numpy as jnp
     >>> count_products(lambda x, y: x @ y, jnp.ones((2, 3)), jnp.ones((3, 5)))
     60
@@ -51,13 +53,19 @@ def _of_jaxpr(jaxpr: Any) -> int:
     total = 0
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "dot_general":
-            contracted, _ = eqn.params["dimension_numbers"][0]
-            left = eqn.invars[0].aval.shape
-            size = math.prod(left[axis] for axis in contracted)
-            total += 2 * size * math.prod(eqn.outvars[0].aval.shape)
+            total += _of_product(eqn)
         times = eqn.params["length"] if eqn.primitive.name == "scan" else 1
         total += times * sum(map(_of_jaxpr, _inner(eqn.params)))
     return total
+
+
+def _of_product(eqn: Any) -> int:
+    (contracted, _), (batch, _) = eqn.params["dimension_numbers"]
+    left, right = (var.aval.shape for var in eqn.invars)
+    if min(len(left), len(right)) == len(contracted) + len(batch):
+        return 0
+    size = math.prod(left[axis] for axis in contracted)
+    return 2 * size * math.prod(eqn.outvars[0].aval.shape)
 
 
 def _inner(params: Any) -> Iterator[Any]:
