@@ -136,6 +136,7 @@ def base_config() -> Any:
                 },
                 "clip_norm": 1.0,  # of all trainable gradients together, or None
                 "layer_decay": None,  # factor of the rate, a layer down, or None
+                    # records have the penalty as "penalty", and the loss without it
                 "layer_decay_preset": "timm",  # timm, beit, electra, ulmfit
                 "multipliers": {},  # label -> factor of the learning rate
                 # scale a layer's rate by its relative gradient, measured so often
@@ -146,6 +147,7 @@ def base_config() -> Any:
                 "unfreeze": {
                     # none, top_down, chain_thaw, lp_ft, explicit, plateau
                     "method": "none",
+                "auto_rgn_batches": 5,  # on the mean over so many batches
                     "start_steps": 0,  # top_down: when the head opens
                     "every_percent": 10,  # top_down, chain_thaw: between openings
                     # lp_ft: the head alone, then everything; the schedule and its

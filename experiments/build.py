@@ -378,6 +378,7 @@ def make_optimizer(
         layer_index=model.layer_index,
         num_layers=model.num_layers,
         layer_decay=config.layer_decay,
+        auto_rgn_batches=config.auto_rgn_batches,
         layer_decay_preset=config.layer_decay_preset,
         final_norm=model.family.final_norm,
         multipliers=config.multipliers,

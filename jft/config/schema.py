@@ -195,6 +195,7 @@ class OptimConfig:
     swa_every: Duration  # between two points of that mean
     unfreeze: UnfreezeConfig
 
+    auto_rgn_batches: Count  # that these are measured on
 
 @dataclass(frozen=True, kw_only=True)
 class MeshConfig:
