@@ -83,7 +83,6 @@ def usual_config(task: str, *, max_length: int) -> Config:
 
 def check_config(config: Config) -> None:
     """Refuse what the settings alone show to be wrong, before a workdir is claimed."""
-    task = get_task(config.data.task)
     if make_adapter(config.adapter) is not None and config.model.pretrained is None:
         raise InputError(
             f"adapter.method is {config.adapter.method!r}, but model.pretrained is "
@@ -96,13 +95,7 @@ def check_config(config: Config) -> None:
             "None: what has been drawn must train, and what is quantised cannot. Name "
             "a checkpoint, or set model.quantize to None."
         )
-    if config.data.augment is not None:
-        if task.reads != "image":
-            raise InputError(
-                f"data.augment is {config.data.augment!r}, an augmentation of images, "
-                f"but the task {task.name!r} reads {task.reads}s; set it to None."
-            )
-        data.get_augmentation(config.data.augment)
+    feed.check_augment(config.data)
     measured = sorted({"loss", *config.evals.metrics})
     if config.evals.metric not in measured:
         raise InputError(
@@ -370,6 +363,7 @@ def make_optimizer(
         learning_rate=plan.schedule,
         hyperparams=config.hyperparams,
         weight_decay=config.weight_decay,
+        decay_mask=anchors.decay_mask(config, model, labels),
         l2_sp=anchors.l2_sp(config, model, labels),
         ewc=anchors.ewc(config, model, labels),
         anchor_mask=anchors.make_mask(model),
@@ -378,13 +372,13 @@ def make_optimizer(
         layer_index=model.layer_index,
         num_layers=model.num_layers,
         layer_decay=config.layer_decay,
-        auto_rgn_batches=config.auto_rgn_batches,
         layer_decay_preset=config.layer_decay_preset,
         final_norm=model.family.final_norm,
         multipliers=config.multipliers,
         open_at=plan.open_at,
         ema_decay=config.ema_decay,
         auto_rgn=plan.auto_rgn,
+        auto_rgn_batches=config.auto_rgn_batches,
         swa=plan.swa,
     )
 
@@ -421,7 +415,9 @@ class Job(NamedTuple):
     source: source_task.SourceTask | None  # what it could do then
     tables: dict[str, feed.Table]
     loader: data.TrainLoader
+    task_loader: data.TrainLoader  # the same without examples of the source task
     labels: ParamLabels
+    asks: two_heads.AsksFn  # whether a step with these groups asks the old head
     plan: Plan
     tx: optax.GradientTransformationExtraArgs
     multiplier: Callable[[str], float]  # path -> factor of the learning rate
@@ -443,9 +439,10 @@ def make_job(config: Config) -> Job:
     old = load_old_model(config, model)
     source = None if config.source.name is None else source_task.load(config, old)
     tables = feed.make_tables(config.data, splits, model)
+    task_loader = feed.make_train_loader(config, tables["train"], model)
     loader = two_heads.add_replay(
         config,
-        feed.make_train_loader(config, tables["train"], model),
+        task_loader,
         source,
         multiple=train.num_shares(make_mesh(config)),
     )
@@ -460,7 +457,9 @@ def make_job(config: Config) -> Job:
         source=source,
         tables=tables,
         loader=loader,
+        task_loader=task_loader,
         labels=labels,
+        asks=two_heads.asks_when(config, model, old, labels),
         plan=plan,
         tx=make_optimizer(
             config.optim,
@@ -484,8 +483,11 @@ def describe(job: Job) -> str:
         open_at=job.plan.open_at,
     )
     more = [] if job.source is None else [source_task.describe(job.source)]
-    more += two_heads.describe(job.config, job.source, job.loader)
-    more += [f"warning: {text}" for text in few_examples(job)]
+    silent = two_heads.silent_phases(job.config, job.plan, job.asks)
+    more += two_heads.describe(job.config, job.source, job.loader, silent=silent)
+    warnings = few_examples(job)
+    warnings += anchors.pulled_twice(job.config.optim, job.model, job.labels)
+    more += [f"warning: {text}" for text in warnings]
     return "\n\n".join([table, *more])
 
 
@@ -526,30 +528,38 @@ def with_fisher(job: Job, state: train.TrainState) -> train.TrainState:
 def make_train_step(
     job: Job, *, state_shardings: train.TrainState | None
 ) -> train.TrainStep:
-    """The step of the task."""
+    """The step of the task, which asks the old head where the groups want that."""
     config, model = job.config, job.model
     apply_fn, loss_fn = objective.make_objective(config, model, job.splits["train"])
-    parts = two_heads.Parts(
+    alone = two_heads.Parts(
         apply_fn=apply_fn,
         loss_fn=loss_fn,
         metric_fns=objective.train_metrics(config),
         prefix_fn=objective.prefix_fn(config, model),
         chunks=objective.train_chunks(config, model),
     )
-    parts = two_heads.add_old_head(config, parts, model, old=job.old, source=job.source)
-    return train.make_train_step(
-        parts.apply_fn,
-        parts.loss_fn,
-        job.tx,
-        job.labels,
-        group_of=model.layer_index,
-        grad_accum_steps=config.train.grad_accum_steps,
-        compute_dtype=compute_dtype(config),
-        metric_fns=parts.metric_fns,
-        prefix_fn=parts.prefix_fn,
-        chunks=parts.chunks,
-        mixout=config.train.mixout,
-        state_shardings=state_shardings,
+    both = two_heads.add_old_head(config, alone, model, old=job.old, source=job.source)
+    steps = {
+        asks: train.make_train_step(
+            parts.apply_fn,
+            parts.loss_fn,
+            job.tx,
+            job.labels,
+            group_of=model.layer_index,
+            grad_accum_steps=config.train.grad_accum_steps,
+            compute_dtype=compute_dtype(config),
+            metric_fns=parts.metric_fns,
+            prefix_fn=parts.prefix_fn,
+            chunks=parts.chunks,
+            mixout=config.train.mixout,
+            state_shardings=state_shardings,
+        )
+        for asks, parts in ((False, alone), (True, both))
+    }
+    if not two_heads.asks_old_head(config):
+        return steps[False]
+    return train.choose_step(
+        lambda groups: steps[job.asks(groups)], group_of=model.layer_index
     )
 
 

@@ -71,16 +71,17 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
     state = train.place_state(state, shardings)
     train_step = build.make_train_step(job, state_shardings=shardings)
     feeding = objective.add_teacher(config, job.model, place)
-    feeding = two_heads.add_old_answers(config, job.old, feeding)
+    asking = two_heads.add_old_answers(config, job.old, feeding)
     before = time.perf_counter()
-    memory = build.plan_memory(job, train_step, state, feeding)
+    memory = build.plan_memory(job, train_step, state, asking)
     planning_seconds = time.perf_counter() - before
     print(f"\n{train.describe_memory(memory, train.device_bytes())}\n", flush=True)
-    stream = feed.Stream(job.loader, feeding)
+    stream = feed.Stream(job.loader, asking)
     kept = activations.Activations(
         job,
         stream,
         place=place,
+        feeding=feeding,
         folder=workdir.activations,
         stop_requested=stop.poll,
     )

@@ -180,7 +180,7 @@ class Forgetting:
         self, source: source_task.SourceTask, evaluator: Callable[..., Evaluator]
     ) -> None:
         self._source = source
-        self._evaluate = evaluator(source.config, source.model)
+        self._evaluate = evaluator(source.config, source.old.model)
 
     @property
     def seconds(self) -> float:
@@ -189,7 +189,7 @@ class Forgetting:
 
     def record(self, step: int, params: Params) -> train.Record:
         """The metrics of a body with the old head, as a record of the history."""
-        whole = self._source.params(params)
+        whole = self._source.old.params(params)
         table = self._source.tables[source_task.MEASURE]
         scores = self._evaluate(whole, table).scores
         return {"step": step, "split": "source", **scores}

@@ -70,6 +70,7 @@ def run_jft(job: build.Job, settings: Settings) -> Run:
             job,
             stream,
             place=place,
+            feeding=place,
             folder=Path(folder),
             stop_requested=lambda: False,
         )
