@@ -69,6 +69,10 @@ def base_config() -> Any:
                 "split_seed": 0,
                 "task": None,  # None: that of data
                 "task_options": {},
+                "max_length": None,  # None: that of data
+                # of those that are replayed; the rest of how a batch is made is data's
+                "batching": None,  # None: that of data
+                "augment": None,  # None: as they are, whatever is done with data's
                 "metric": None,  # None: the first of the task
             },
             "model": {
@@ -133,7 +137,10 @@ def base_config() -> Any:
                 "weight_decay": 0.05,  # decoupled; times the learning rate once
                 "l2_sp": 0.0,  # decoupled pull towards the starting point
                 "l2_sp_rules": [],  # [regex of a path, its own pull], the first wins
+                # what is pulled does not decay, as in the paper; else it does both
+                "l2_sp_replaces_decay": False,
                 "ewc": {  # pull by how much the source task needs a parameter
+                    # records have the penalty as "penalty", and the loss without it
                     "strength": 0.0,  # of the penalty, a part of the loss; 0: none
                     # the Fisher's: drawn from the "model", or the "data"'s own
                     "targets": "model",
@@ -144,6 +151,7 @@ def base_config() -> Any:
                 "multipliers": {},  # label -> factor of the learning rate
                 # scale a layer's rate by its relative gradient, measured so often
                 "auto_rgn_every_steps": None,
+                "auto_rgn_batches": 5,  # on the mean over so many batches
                 "ema_decay": None,  # evaluate a moving average of the weights
                 "swa_start_steps": None,  # or their plain mean from here on
                 "swa_every_epochs": 1,  # of points so far apart

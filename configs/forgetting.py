@@ -45,6 +45,7 @@ def letters_to_digits(pretrained: str) -> Any:
     config.source.options = {"num_per_class": 20, "seed": 1}
     config.source.split_sizes = {"train": 10, "test": 10}
     config.source.split_per_class = True
+    config.source.augment = config.data.augment
     set_duration(config.train, num_steps=200)
     set_duration(config.checkpoint, save_every_steps=200)
     config.evals.early_stop_patience = None
@@ -96,7 +97,8 @@ def lora(config: Any, model: str) -> None:
 
 
 def l2_sp(config: Any, model: str) -> None:
-    """Weights are pulled to where they started."""
+    """Weights are pulled to where they started, in place of their decay."""
+    config.optim.l2_sp_replaces_decay = True
     config.optim.l2_sp = {"digits": 30.0, "minilm": 100.0}[model]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Batches that start where the open layers begin, so that frozen ones run once."""
+"""What each phase reads: all of a batch, or what frozen layers said, which run once."""
 
 import bisect
 import shutil
@@ -9,7 +9,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from experiments import build, feed, objective
+from experiments import build, feed, objective, two_heads
 from experiments.devices import compute_dtype, make_place
 from experiments.plan import moving_layers
 from jft import data, processes, train
@@ -25,7 +25,9 @@ class Activations:
 
     Args:
       job: the run.
-      stream: its batches; switched to those that start at the boundary.
+      stream: its batches, with what the old head is asked; switched to those that
+        start at the boundary, or of the task alone while it is not asked.
+      place: puts a batch of the task alone on the devices, with what a step reads.
       folder: of the files.
       stop_requested: polled while they are computed.
 
@@ -38,11 +40,15 @@ class Activations:
         job: build.Job,
         stream: feed.Stream,
         *,
+        place: Callable[[Batch], Batch],
         folder: Path,
         stop_requested: Callable[[], bool],
     ) -> None:
         self._job = job
         self._stream = stream
+        self._place = place
+        # what the stream has now: a boundary, and whether the old head is asked
+        self._read = (0, job.asks(None))
         self._cache: train.ActivationCache | None = None
         self._most = 0  # boundaries that there is room for
         self._uses: list[tuple[int, int]] = []  # of each phase: first step, boundary
@@ -71,27 +77,35 @@ class Activations:
         self, step: int, groups: train.OpenGroups, state: train.TrainState
     ) -> bool:
         """Compute what this phase and the next ones read; whether batches change."""
-        if self._cache is None:
+        boundary, kept = 0, None
+        if self._cache is not None:
+            self._keep(step, groups, state)
+            boundary, kept = self._cache.boundary("train"), self._cache.table("train")
+            self._uses.append((step, boundary))
+        job, before = self._job, self._read
+        self._read = (boundary, job.asks(groups))
+        if self._read == before:
             return False
-        before = self._cache.boundary("train")
+        if job.asks(groups):
+            self._stream.switch_back()
+            return True
+        loader = job.task_loader
+        if kept is not None:  # in the order of the run's own loader
+            loader = feed.make_train_loader(job.config, kept, job.model)
+        self._stream.switch(loader, self._place)
+        return True
+
+    def _keep(
+        self, step: int, groups: train.OpenGroups, state: train.TrainState
+    ) -> None:
+        """Compute what this phase and the next ones read."""
+        assert self._cache is not None
         boundaries, num_steps = self._plan(step, groups)
         often = num_steps >= MIN_EVALUATIONS * self._job.plan.eval_every
         of_splits = {"train": boundaries, "validation": boundaries[-1:] * often}
         self._cache.keep(
             state.params, {split: of_splits[split] for split in self._kept_splits()}
         )
-        boundary, kept = self._cache.boundary("train"), self._cache.table("train")
-        self._uses.append((step, boundary))
-        if boundary == before:
-            return False
-        self._stream.switch(self._make_loader(kept))
-        return True
-
-    def _make_loader(self, kept: data.TokenTable | None) -> data.TrainLoader:
-        """The batches of the run's own loader, in its order, with their activations."""
-        if kept is None:
-            return self._job.loader
-        return feed.make_train_loader(self._job.config, kept, self._job.model)
 
     def table(self, split: str) -> data.TokenTable | None:
         """What to read instead of the rows of a split, in this phase."""
@@ -139,8 +153,11 @@ class Activations:
     def _lowest(self, groups: Collection[Any]) -> int:
         """The boundary below the open layers; 0 where that saves too little.
 
-        Embedding a text is a look-up, which is sooner done than read from a file.
+        Embedding a text is a look-up, which is sooner done than read from a file. The
+        old head, where it is asked, reads whole examples.
         """
+        if self._job.asks(frozenset(groups)):
+            return 0
         lowest: int = min(groups)
         return 0 if lowest == 1 and self._job.task.reads == "text" else lowest
 
@@ -197,7 +214,7 @@ def why_not(job: build.Job) -> str | None:
         return "several texts share a row for good"
     if config.train.teacher.model is not None:
         return "a teacher reads the same batches"
-    if config.train.lwf.weight or config.train.replay.share:
+    if job.asks(None) and not two_heads.silent_phases(config, job.plan, job.asks):
         return "the old head reads whole examples in each step"
     model = job.model
     batches = feed.make_eval_batches(config.data, job.tables["train"], model)

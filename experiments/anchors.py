@@ -120,6 +120,47 @@ def l2_sp(
     )
 
 
+def pulled_paths(
+    config: OptimConfig, model: jft.Pretrained, labels: ParamLabels
+) -> set[str]:
+    """The paths that L2-SP pulls."""
+    strength = l2_sp(config, model, labels)
+    if not strength:
+        return set()
+    anchored = anchored_paths(model, labels, key="optim.l2_sp")
+    return {x for x in anchored if not callable(strength) or strength(x) > 0}
+
+
+def decay_mask(
+    config: OptimConfig, model: jft.Pretrained, labels: ParamLabels
+) -> Callable[[str, Any], bool]:
+    """What decays: as ever, but for what L2-SP pulls where that takes its place."""
+    if not config.l2_sp_replaces_decay:
+        return optim.default_decay_mask
+    pulled = pulled_paths(config, model, labels)
+    return lambda path, leaf: (
+        path not in pulled and optim.default_decay_mask(path, leaf)
+    )
+
+
+def pulled_twice(
+    config: OptimConfig, model: jft.Pretrained, labels: ParamLabels
+) -> list[str]:
+    """Warn of what is pulled to its start and to 0 at once."""
+    if not config.weight_decay or config.l2_sp_replaces_decay:
+        return []
+    leaves = paths.flatten(model.params)
+    pulled = sorted(pulled_paths(config, model, labels))
+    both = [path for path in pulled if optim.default_decay_mask(path, leaves[path])]
+    if not both:
+        return []
+    return [
+        f"{len(both)} leaves, such as {both[0]}, are pulled to their start by "
+        f"optim.l2_sp and to 0 by optim.weight_decay {config.weight_decay:g}; the "
+        "paper has one in place of the other: set optim.l2_sp_replaces_decay to True."
+    ]
+
+
 def ewc(config: OptimConfig, model: jft.Pretrained, labels: ParamLabels) -> float:
     """The strength of EWC, where there is something to pull."""
     if config.ewc.strength:
@@ -138,7 +179,7 @@ def source_fisher(
     config: Config, source: SourceTask, anchored: Collection[str]
 ) -> Params:
     """The Fisher information of the source task, of the examples to learn from."""
-    task, model = source.task, source.model
+    task, model = source.task, source.old.model
     # one example a row
     settings = dataclasses.replace(source.config.data, batching="length")
     names = set(anchored)

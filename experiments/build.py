@@ -7,7 +7,15 @@ import jax
 import optax
 
 import jft
-from experiments import dataset, feed, models, objective, source_task, two_heads
+from experiments import (
+    anchors,
+    dataset,
+    feed,
+    models,
+    objective,
+    source_task,
+    two_heads,
+)
 from experiments.devices import make_mesh
 from experiments.optimizer import label_params, make_multiplier, make_optimizer
 from experiments.plan import Plan, make_plan
@@ -30,7 +38,9 @@ class Job(NamedTuple):
     source: source_task.SourceTask | None  # what it could do then
     tables: dict[str, feed.Table]
     loader: data.TrainLoader
+    task_loader: data.TrainLoader  # the same without examples of the source task
     labels: ParamLabels
+    asks: two_heads.AsksFn  # whether a step with these groups asks the old head
     plan: Plan
     tx: optax.GradientTransformationExtraArgs
     key: jax.Array  # root of all randomness of training
@@ -50,9 +60,10 @@ def _make_job(config: Config) -> Job:
     old = models.load_old_model(config, model)
     source = None if config.source.name is None else source_task.load(config, old)
     tables = feed.make_tables(config.data, splits, model)
+    task_loader = feed.make_train_loader(config, tables["train"], model)
     loader = two_heads.add_replay(
         config,
-        feed.make_train_loader(config, tables["train"], model),
+        task_loader,
         source,
         multiple=train.num_shares(make_mesh(config)),
     )
@@ -67,7 +78,9 @@ def _make_job(config: Config) -> Job:
         source=source,
         tables=tables,
         loader=loader,
+        task_loader=task_loader,
         labels=labels,
+        asks=two_heads.asks_when(config, model, old, labels),
         plan=plan,
         tx=make_optimizer(config, model, labels, plan),
         key=key_train,
@@ -84,8 +97,11 @@ def describe(job: Job) -> str:
         open_at=job.plan.open_at,
     )
     more = [] if job.source is None else [source_task.describe(job.source)]
-    more += two_heads.describe(job.config, job.source, job.loader)
-    more += [f"warning: {text}" for text in few_examples(job)]
+    silent = two_heads.silent_phases(job.config, job.plan, job.asks)
+    more += two_heads.describe(job.config, job.source, job.loader, silent=silent)
+    warnings = few_examples(job)
+    warnings += anchors.pulled_twice(job.config.optim, job.model, job.labels)
+    more += [f"warning: {text}" for text in warnings]
     return "\n\n".join([table, *more])
 
 

@@ -36,6 +36,19 @@ def make_fields(config: DataConfig, model: jft.Pretrained) -> Any:
     )
 
 
+def check_augment(config: DataConfig, *, section: str = "data") -> None:
+    """Refuse an augmentation that is not known, or not of what the task reads."""
+    task = get_task(config.task)
+    if config.augment is None:
+        return
+    if task.reads != "image":
+        raise InputError(
+            f"{section}.augment is {config.augment!r}, an augmentation of images, but "
+            f"the task {task.name!r} reads {task.reads}s; set it to None."
+        )
+    data.get_augmentation(config.augment)
+
+
 def make_augment(config: DataConfig, model: jft.Pretrained) -> Any | None:
     """The random change of every example that the task is about, if there is one."""
     task = get_task(config.task)
@@ -206,20 +219,24 @@ class Stream:
     def __init__(
         self, loader: data.TrainLoader, place: Callable[[Batch], Batch]
     ) -> None:
-        self._loader = loader
-        self.place = place
+        self._own = self._now = (loader, place)
         self._prefetch: data.Prefetch | None = None
         self._waited = 0.0  # before the last call
 
     def __call__(self, step: int) -> Iterator[Batch]:
         """The batch of every step from ``step`` on, in place of an earlier call's."""
         self.close()
-        self._prefetch = data.prefetch_to_device(self._loader.batches(step), self.place)
+        loader, place = self._now
+        self._prefetch = data.prefetch_to_device(loader.batches(step), place)
         return self._prefetch
 
-    def switch(self, loader: data.TrainLoader) -> None:
+    def switch(self, loader: data.TrainLoader, place: Callable[[Batch], Batch]) -> None:
         """Read another loader from the next call on."""
-        self._loader = loader
+        self._now = (loader, place)
+
+    def switch_back(self) -> None:
+        """Read its first loader again from the next call on."""
+        self._now = self._own
 
     @property
     def wait_seconds(self) -> float:

@@ -28,6 +28,7 @@ from experiments import interpolate, keep, outputs, sweep
 from jft import evals, train
 from jft.config import new_flags, read_overrides, run_without_config
 from jft.tables import format_table
+from jft.tasks import mode_of
 from jft.types import InputError
 
 FLAGS = new_flags()
@@ -156,8 +157,10 @@ def describe(table: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, str])
     """The table as text, the most of both tasks together first."""
 
     def kept_and_learned(item: tuple[str, Mapping[str, Any]]) -> float:
-        row = item[1]
-        return -float(row["test"]["mean"] + row["source_after"]["mean"])
+        """The best first: a metric that is better when small counts against."""
+        of = {"test": metrics["test"], "source_after": metrics["source"]}
+        signs = {"max": -1, "min": 1}
+        return sum(signs[mode_of(of[x])] * float(item[1][x]["mean"]) for x in of)
 
     rows = [
         [

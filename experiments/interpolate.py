@@ -120,7 +120,8 @@ def make_score_fns(job: build.Job, model: jft.Pretrained) -> dict[str, ScoreFn]:
 
     score_fns = {split: on_split(split) for split in ("validation", "test")}
     if job.source is not None:
-        own = job.source._replace(model=jft.fold(job.source.model))
+        old = job.source.old
+        own = job.source._replace(old=old._replace(model=jft.fold(old.model)))
         score_fns["source"] = judge.Forgetting(own).scores
     return score_fns
 

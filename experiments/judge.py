@@ -114,7 +114,7 @@ class Forgetting:
     ) -> None:
         self._source = source
         self._evaluate = Evaluator(
-            source.config, source.model, stop_requested=stop_requested
+            source.config, source.old.model, stop_requested=stop_requested
         )
 
     @property
@@ -125,7 +125,7 @@ class Forgetting:
     def scores(self, params: Params) -> dict[str, float]:
         """The metrics of a body with the old head."""
         table = self._source.tables[source_task.MEASURE]
-        return dict(self._evaluate(self._source.params(params), table).scores)
+        return dict(self._evaluate(self._source.old.params(params), table).scores)
 
     def report(self, history: train.History, params: Params) -> dict[str, Any]:
         """The source task's metric before and after, for the summary."""

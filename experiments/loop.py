@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments import training
+from experiments import training, two_heads
 from experiments.activations import Activations
 from experiments.build import Job
 from experiments.feed import Stream
@@ -48,17 +48,21 @@ def make_run(
     """
     state, shardings = training.place_state(job)
     train_step = training.make_train_step(job, state_shardings=shardings)
-    stream = Stream(job.loader, training.make_place_for_step(job))
+    place = training.make_place_for_step(job)
+    asking = two_heads.add_old_answers(job.config, job.old, place)
     began = time.perf_counter()
     with attentions_traced() as attentions:
-        memory = training.plan_memory(job, train_step, state, stream.place)
+        memory = training.plan_memory(job, train_step, state, asking)
     seconds = time.perf_counter() - began
     print(
         f"\n{train.describe_memory(memory, train.device_bytes())}\n"
         f"{describe_attention(attentions)}\n",
         flush=True,
     )
-    kept = Activations(job, stream, folder=activations, stop_requested=stop.poll)
+    stream = Stream(job.loader, asking)
+    kept = Activations(
+        job, stream, place=place, folder=activations, stop_requested=stop.poll
+    )
     judges = Judges(job, kept, stop_requested=stop.poll)
     run = Run(job, train_step, stream, kept, judges, memory, seconds, stop)
     return run, state

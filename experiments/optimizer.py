@@ -37,6 +37,7 @@ def make_optimizer(
         learning_rate=plan.schedule,
         hyperparams=settings.hyperparams,
         weight_decay=settings.weight_decay,
+        decay_mask=anchors.decay_mask(settings, model, labels),
         l2_sp=anchors.l2_sp(settings, model, labels),
         ewc=anchors.ewc(settings, model, labels),
         anchor_mask=anchors.make_mask(model),
@@ -50,6 +51,7 @@ def make_optimizer(
         open_at=plan.open_at,
         ema_decay=settings.ema_decay,
         auto_rgn=plan.auto_rgn,
+        auto_rgn_batches=settings.auto_rgn_batches,
         swa=plan.swa,
     )
 

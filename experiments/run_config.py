@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from configs import common
-from experiments import anchors, dataset, objective, source_task, two_heads
+from experiments import anchors, dataset, feed, objective, source_task, two_heads
 from experiments.adapter import make_adapter
 from experiments.devices import make_mesh
-from jft import data, export
+from jft import export
 from jft.config import Config, apply_overrides, load_config_file, resolve
 from jft.tasks import choose_metrics, get_task, mode_of
 from jft.types import InputError
@@ -61,7 +61,7 @@ def usual(task: str, *, max_length: int) -> Config:
 def check(config: Config) -> None:
     """Refuse what the settings alone show to be wrong, before a workdir is claimed."""
     _check_scratch(config)
-    _check_augment(config)
+    feed.check_augment(config.data)
     _check_metric(config)
     source_task.check(config)
     _check_phases(config)
@@ -87,18 +87,6 @@ def _check_scratch(config: Config) -> None:
             "None: what has been drawn must train, and what is quantised cannot. Name "
             "a checkpoint, or set model.quantize to None."
         )
-
-
-def _check_augment(config: Config) -> None:
-    task = get_task(config.data.task)
-    if config.data.augment is None:
-        return
-    if task.reads != "image":
-        raise InputError(
-            f"data.augment is {config.data.augment!r}, an augmentation of images, "
-            f"but the task {task.name!r} reads {task.reads}s; set it to None."
-        )
-    data.get_augmentation(config.data.augment)
 
 
 def _check_metric(config: Config) -> None:

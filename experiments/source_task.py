@@ -22,13 +22,16 @@ class OldModel(NamedTuple):
     model: jft.Pretrained
     head: dict[str, Any]  # its leaves of the tree that the new model drew anew or lacks
 
+    def params(self, tuned: Params) -> Params:
+        """Its parameters with a tuned body."""
+        return evals.put_head_back(tuned, self.head)
+
 
 class SourceTask(NamedTuple):
     """The source task of a run; its two splits share no row."""
 
     config: Config  # of the run, with this task's data, metrics and plain loss
-    model: jft.Pretrained  # the base with the head that it came with
-    head: dict[str, Any]  # its leaves of the tree that the new model drew anew or lacks
+    old: OldModel  # that can do it
     splits: dict[str, data.Examples]  # "test" to measure on, and perhaps "train"
     tables: dict[str, feed.Table]
 
@@ -47,10 +50,6 @@ class SourceTask(NamedTuple):
         """What is compared before and after."""
         assert self.config.evals.metric is not None
         return self.config.evals.metric
-
-    def params(self, tuned: Params) -> Params:
-        """The parameters of this task's model with a tuned body."""
-        return evals.put_head_back(tuned, self.head)
 
 
 def check(config: Config) -> None:
@@ -81,6 +80,7 @@ def check(config: Config) -> None:
             f"not have; expected one of {measured}."
         )
     dataset.check_options(of_source(config).data, section="source")
+    feed.check_augment(of_source(config).data, section="source")
 
 
 def of_source(config: Config) -> Config:
@@ -102,6 +102,9 @@ def of_source(config: Config) -> Config:
         split_stratify=False,
         split_group=source.split_group,
         split_seed=source.split_seed,
+        max_length=source.max_length or config.data.max_length,
+        batching=source.batching or config.data.batching,
+        augment=source.augment,
     )
     usual = choose_metrics(get_task(settings.task), None)
     metric = source.metric or (usual[0] if usual else "loss")
@@ -147,9 +150,7 @@ def load(config: Config, old: OldModel) -> SourceTask:
         )
     splits = _read(own, model.class_names)
     tables = feed.make_tables(own.data, splits, model)
-    return SourceTask(
-        config=own, model=model, head=old.head, splits=splits, tables=tables
-    )
+    return SourceTask(config=own, old=old, splits=splits, tables=tables)
 
 
 def _read(config: Config, class_names: tuple[str, ...]) -> dict[str, data.Examples]:

@@ -12,10 +12,8 @@ from jft.types import Batch
 
 
 def make_place_for_step(job: Job) -> Callable[[Batch], Batch]:
-    """Place a batch, with what a teacher and the old head say of it."""
-    place = make_place(job.config)
-    place = objective.add_teacher(job.config, job.model, place)
-    return two_heads.add_old_answers(job.config, job.old, place)
+    """Place a batch of the task, with what a teacher says of it."""
+    return objective.add_teacher(job.config, job.model, make_place(job.config))
 
 
 def place_state(job: Job) -> tuple[train.TrainState, train.TrainState]:
@@ -50,23 +48,31 @@ def with_fisher(job: Job, state: train.TrainState) -> train.TrainState:
 def make_train_step(
     job: Job, *, state_shardings: train.TrainState | None
 ) -> train.TrainStep:
-    """The step of the task."""
+    """The step of the task, which asks the old head where the groups want that."""
     config, model = job.config, job.model
-    parts = objective.make_parts(config, model, job.splits["train"])
-    parts = two_heads.add_old_head(config, parts, model, old=job.old, source=job.source)
-    return train.make_train_step(
-        parts.apply_fn,
-        parts.loss_fn,
-        job.tx,
-        job.labels,
-        group_of=model.layer_index,
-        grad_accum_steps=config.train.grad_accum_steps,
-        compute_dtype=compute_dtype(config),
-        metric_fns=parts.metric_fns,
-        prefix_fn=parts.prefix_fn,
-        chunks=parts.chunks,
-        mixout=config.train.mixout,
-        state_shardings=state_shardings,
+    alone = objective.make_parts(config, model, job.splits["train"])
+    both = two_heads.add_old_head(config, alone, model, old=job.old, source=job.source)
+    steps = {
+        asks: train.make_train_step(
+            parts.apply_fn,
+            parts.loss_fn,
+            job.tx,
+            job.labels,
+            group_of=model.layer_index,
+            grad_accum_steps=config.train.grad_accum_steps,
+            compute_dtype=compute_dtype(config),
+            metric_fns=parts.metric_fns,
+            prefix_fn=parts.prefix_fn,
+            chunks=parts.chunks,
+            mixout=config.train.mixout,
+            state_shardings=state_shardings,
+        )
+        for asks, parts in ((False, alone), (True, both))
+    }
+    if not two_heads.asks_old_head(config):
+        return steps[False]
+    return train.choose_step(
+        lambda groups: steps[job.asks(groups)], group_of=model.layer_index
     )
 
 

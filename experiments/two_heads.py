@@ -2,7 +2,7 @@
 """What the old head is asked for in training: answers to keep, examples to replay."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +10,14 @@ import jax.numpy as jnp
 import jft
 from experiments import feed, objective
 from experiments.objective import Parts
+from experiments.plan import Plan
 from experiments.source_task import LEARN, OldModel, SourceTask
-from jft import data, train
+from jft import data, paths, train
 from jft.config import Config, SourceConfig
 from jft.tasks import get_task
-from jft.types import ApplyFn, Batch, InputError, LossFn
+from jft.types import FROZEN, ApplyFn, Batch, InputError, LossFn, ParamLabels
+
+AsksFn = Callable[[train.OpenGroups], bool]
 
 
 def asks_old_head(config: Config) -> bool:
@@ -30,7 +33,7 @@ def check(config: Config) -> None:
     """
     if not asks_old_head(config):
         return
-    name = "train.lwf.weight" if config.train.lwf.weight else "train.replay.share"
+    name = _setting(config)
     if config.model.pretrained is None:
         raise InputError(
             f"{name} is set, but model.pretrained is None: a model from scratch has "
@@ -51,6 +54,10 @@ def check(config: Config) -> None:
         objective.divergence(get_task(config.data.task), "train.lwf")
     if config.train.replay.share:
         _check_replay(config, config.source)
+
+
+def _setting(config: Config) -> str:
+    return "train.lwf.weight" if config.train.lwf.weight else "train.replay.share"
 
 
 def _check_replay(config: Config, source: SourceConfig) -> None:
@@ -77,6 +84,40 @@ def _check_replay(config: Config, source: SourceConfig) -> None:
             f"train.replay.share is {share}, but examples are replayed in one process "
             f"only, and there are {jax.process_count()}. Run one, with all its devices."
         )
+
+
+# --- when it is asked -----------------------------------------------------------------
+def asks_when(
+    config: Config, model: jft.Pretrained, old: OldModel | None, labels: ParamLabels
+) -> AsksFn:
+    """Which open groups have a step ask the old head: those that change its answers.
+
+    While a new head moves alone, as in a linear probe, the old one's part of the loss
+    is a constant.
+
+    Raises:
+      InputError: if nothing that ever moves changes them, though they are asked for.
+    """
+    if not asks_old_head(config):
+        return lambda groups: False
+    assert old is not None
+    label_of = paths.flatten(labels)
+    read = label_of.keys() - set(model.report.new) - old.head.keys()
+    layers = {model.layer_index(path) for path in read if label_of[path] != FROZEN}
+    if not layers:
+        raise InputError(
+            f"{_setting(config)} is set, but the old head reads nothing that moves, so "
+            "its answers stay as they are. Set it to 0, or let something of the body "
+            "move (partition.rules)."
+        )
+    return lambda groups: groups is None or bool(layers & groups)
+
+
+def silent_phases(config: Config, plan: Plan, asks: AsksFn) -> list[train.Phase]:
+    """The known phases of a run that looks back in which nobody asks the old head."""
+    if not asks(None) or config.train.phases == "gated":
+        return []
+    return [phase for phase in plan.phases if not asks(phase.trainable)]
 
 
 # --- replay: the stream ---------------------------------------------------------------
@@ -117,7 +158,7 @@ def add_replay(
         source.config.data, global_batch_size=count, num_lengths=1
     )
     own = dataclasses.replace(source.config, data=settings)
-    other = feed.make_train_loader(own, table, source.model)
+    other = feed.make_train_loader(own, table, source.old.model)
     return data.join_loaders(loader, other, name=train.REPLAYED)
 
 
@@ -171,10 +212,8 @@ def add_old_head(
     return parts
 
 
-def _old_forward(
-    config: Config, model: jft.Pretrained, old: OldModel, *, task: str
-) -> ApplyFn:
-    forward = objective.remat(config, model, old.model.apply_fn)
+def _old_forward(config: Config, old: OldModel, *, task: str) -> ApplyFn:
+    forward = objective.remat(config, old.model, old.model.apply_fn)
     head = train.cast_floating(old.head, jnp.dtype(config.train.compute_dtype))
     return train.make_old_forward(get_task(task).make_apply(forward), head)
 
@@ -183,7 +222,7 @@ def _keep_answers(
     config: Config, parts: Parts, model: jft.Pretrained, old: OldModel
 ) -> Parts:
     task, settings = get_task(config.data.task), config.train.lwf
-    old_fn = _old_forward(config, old.model, old, task=config.data.task)
+    old_fn = _old_forward(config, old, task=config.data.task)
     # two draws of dropout are two bodies
     one_body = task.runs_plainly and not config.train.r_drop
     apply_fn = train.ask_both_heads(
@@ -203,10 +242,9 @@ def _keep_answers(
 
 def _replay(config: Config, parts: Parts, source: SourceTask) -> Parts:
     own, task = source.config, source.task
-    old = OldModel(source.model, source.head)
     old_loss = objective.eval_loss(own)
     apply_fn = train.ask_about_replayed(
-        parts.apply_fn, _old_forward(own, source.model, old, task=own.data.task)
+        parts.apply_fn, _old_forward(own, source.old, task=own.data.task)
     )
     loss_fn = train.replay_loss(
         parts.loss_fn, old_loss, weight=config.train.replay.weight
@@ -217,7 +255,7 @@ def _replay(config: Config, parts: Parts, source: SourceTask) -> Parts:
         parts.metric_fns[f"replayed_{name}"] = train.on_replayed(fn)
     if parts.prefix_fn is None:
         return parts
-    old_prefix = source.model.prefix_fn if task.runs_plainly else _as_it_is
+    old_prefix = source.old.model.prefix_fn if task.runs_plainly else _as_it_is
     return parts._replace(
         prefix_fn=train.with_replayed_prefix(parts.prefix_fn, old_prefix)
     )
@@ -238,7 +276,11 @@ def _as_it_is(
 
 
 def describe(
-    config: Config, source: SourceTask | None, loader: data.TrainLoader
+    config: Config,
+    source: SourceTask | None,
+    loader: data.TrainLoader,
+    *,
+    silent: Sequence[train.Phase],
 ) -> list[str]:
     """What a step does for the old task, in sentences."""
     lines, lwf, replay = [], config.train.lwf, config.train.replay
@@ -252,5 +294,10 @@ def describe(
         lines.append(
             f"replay: {count} {source.name} a step beside "
             f"{config.data.global_batch_size} of the task, weight {replay.weight:g}"
+        )
+    if silent:
+        spans = ", ".join(f"{phase.start} to {phase.stop}" for phase in silent)
+        lines.append(
+            f"from step {spans} nothing moves that the old head reads: it is not asked"
         )
     return lines

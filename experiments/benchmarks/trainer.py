@@ -69,6 +69,7 @@ def run_jft(job: build.Job, settings: Settings) -> Run:
         kept = activations.Activations(
             job,
             stream,
+            place=place,
             folder=Path(folder),
             stop_requested=lambda: False,
         )

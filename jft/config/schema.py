@@ -79,7 +79,7 @@ class DataConfig:
 class SourceConfig:
     """What the model could do before: its source task, by the head that it came with.
 
-    Its data are prepared as those of ``data`` are. The split ``train`` is to learn
+    What is not named here is done as with ``data``. The split ``train`` is to learn
     from again, and need not be there; the split ``test`` is to measure on.
     """
 
@@ -95,6 +95,9 @@ class SourceConfig:
     split_seed: int
     task: str | None  # a name in jft.tasks.TASKS; None: that of data
     task_options: Options  # keyword arguments of its fields
+    max_length: Count | None  # tokens a text; None: as data's
+    batching: Literal["pad", "length", "pack"] | None  # of replay; None: as data's
+    augment: str | None  # of replay, a name in jft.data.AUGMENTATIONS
     metric: str | None  # of the task; None: its first
 
 
@@ -184,6 +187,7 @@ class OptimConfig:
     weight_decay: NonNegative  # decoupled; multiplied by the learning rate once
     l2_sp: NonNegative  # pull towards the starting point
     l2_sp_rules: tuple[tuple[str, NonNegative], ...]  # (regex of a path, its own pull)
+    l2_sp_replaces_decay: bool  # whether what is pulled is spared the weight decay
     ewc: EwcConfig
     clip_norm: Positive | None  # global norm of all trainable gradients
     # factor of the learning rate from a layer to the one below; None: no such decay
@@ -192,6 +196,7 @@ class OptimConfig:
     multipliers: Mapping[str, NonNegative]  # label -> factor of the learning rate
     ema_decay: Fraction | None  # moving average of the trainable parameters
     auto_rgn_every: Duration | None  # rates by relative gradients, or None
+    auto_rgn_batches: Count  # that these are measured on
     swa_start: Duration | None  # from where on their plain mean is taken, or None
     swa_every: Duration  # between two points of that mean
     unfreeze: UnfreezeConfig

@@ -112,6 +112,18 @@ def label_ends(ax: Any, ends: Sequence[tuple[float, str, str]]) -> None:
         )
 
 
+def name_point(ax: Any, text: str, point: tuple[float, float]) -> None:
+    """Write what a point is, small, above it to the right."""
+    ax.annotate(
+        text,
+        point,
+        xytext=(6, 4),
+        textcoords="offset points",
+        fontsize=8,
+        color=INK,
+    )
+
+
 def _spread(heights: Sequence[float], gap: float) -> list[float]:
     """Move ascending heights apart to at least ``gap``, their middle kept."""
     moved: list[float] = []

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jft.evals.canvas import BLUE, INK, ORANGE, label_ends, picture
+from jft.evals.canvas import BLUE, ORANGE, label_ends, name_point, picture
 
 History = Sequence[Mapping[str, Any]]  # records {"step": int, "split": str, **floats}
 
@@ -72,14 +72,7 @@ def _draw_points(
             label=f"{method} ×{row['cost']:.2g}" if method in _COLOURS else None,
         )
         if method not in _COLOURS:  # of a curve: its points are told by their names
-            ax.annotate(
-                method,
-                (x["mean"], y["mean"]),
-                xytext=(7, 5),
-                textcoords="offset points",
-                fontsize=8,
-                color=INK,
-            )
+            name_point(ax, method, (x["mean"], y["mean"]))
     before = next(iter(table.values()))["source_before"]["mean"]
     ax.axvline(before, color=ORANGE, linewidth=0.8, alpha=0.6)
     ax.grid()

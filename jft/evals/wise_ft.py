@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jft.evals.canvas import BLUE, INK, picture
+from jft.evals.canvas import BLUE, name_point, picture
 from jft.params.average import interpolate
 from jft.types import InputError, Params
 
@@ -86,14 +86,7 @@ def plot_wise_ft(
         ax = figure.subplots()
         ax.plot(xs, ys, color=BLUE, linewidth=2, marker="o", ms=5)
         for point, x, y in zip(curve, xs, ys, strict=True):
-            ax.annotate(
-                f"{point['alpha']:g}",
-                (x, y),
-                xytext=(6, 4),
-                textcoords="offset points",
-                fontsize=8,
-                color=INK,
-            )
+            name_point(ax, f"{point['alpha']:g}", (x, y))
         ax.grid()
         ax.margins(0.08)
         ax.set_xlabel(f"{source_name} {source_metric}")

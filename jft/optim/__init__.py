@@ -12,7 +12,7 @@ from jft.optim.auto_rgn import AutoRgnState, auto_rgn
 from jft.optim.chain import default_decay_mask, make_optimizer
 from jft.optim.ema import EmaState, ema_params, track_ema
 from jft.optim.evaluation import eval_params
-from jft.optim.ewc import EwcState, ewc, with_fisher
+from jft.optim.ewc import EwcState, ewc, penalty_of, with_fisher
 from jft.optim.layerwise import PRESETS, layer_multiplier, layerwise_lr_decay
 from jft.optim.multipliers import scale_by_label
 from jft.optim.openings import (
@@ -77,6 +77,7 @@ __all__ = [
     "make_optimizer",
     "make_schedule",
     "normalize_open_at",
+    "penalty_of",
     "plateau_opening",
     "sam",
     "scale_by_label",

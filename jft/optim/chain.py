@@ -73,6 +73,7 @@ def make_optimizer(
     layer_decay_preset: str = "timm",
     final_norm: str | None = None,
     auto_rgn: int | None = None,
+    auto_rgn_batches: int = 5,
     multipliers: Mapping[str, float] | None = None,
     open_at: OpenAt | None = None,
     group_of: Callable[[str], Any] | None = None,
@@ -119,6 +120,7 @@ def make_optimizer(
       final_norm: regex of the final norm, for the preset "beit".
       auto_rgn: steps between two measures of each layer's relative gradient norm, by
         which its rate is scaled; see the function of that name.
+      auto_rgn_batches: that such a measure is the mean over.
       multipliers: label to learning-rate multiplier.
       open_at: group to opening step or windows; None opens everything.
       group_of: path to group; by default ``layer_index``.
@@ -147,13 +149,21 @@ def make_optimizer(
     anchor_mask = anchor_mask or _all_but_head(layer_index, num_layers)
     decay = _decay_and_anchor(weight_decay, decay_mask, l2_sp, anchor_mask)
     core = make_direction(rule, decay, hyperparams)
+    clip = [] if clip_norm is None else [clip_by_global_norm(clip_norm)]
     if auto_rgn is not None:
         if open_at is not None:
             raise InputError(
                 f"auto_rgn is {auto_rgn} together with open_at: both say which layers "
                 "move, and one that is closed has no gradient to measure. Drop one."
             )
-        core = make_auto_rgn(core, layer_index, every=auto_rgn)
+        # it measures whole gradients: a clip would weigh batches
+        core = make_auto_rgn(
+            optax.chain(*clip, core),
+            layer_index,
+            every=auto_rgn,
+            batches=auto_rgn_batches,
+        )
+        clip = []
     parts: list[optax.GradientTransformation] = []
     if ewc:
         parts.append(make_ewc(ewc, anchor_mask))
@@ -164,9 +174,7 @@ def make_optimizer(
             raise InputError("open_at needs group_of or layer_index: path to group.")
         parts.append(close_gradients(group_of, open_at))
         core = gradual_unfreeze(core, group_of, open_at)
-    if clip_norm is not None:
-        parts.append(clip_by_global_norm(clip_norm))
-    parts.append(core)
+    parts += [*clip, core]
     if wants_layers:
         if layer_index is None or num_layers is None:
             raise InputError("layer_decay needs layer_index and num_layers.")

@@ -10,6 +10,7 @@ import optax
 
 from jft import paths
 from jft.optim.anchor import keep_start
+from jft.optim.ema import find_states
 from jft.types import InputError, Params
 
 
@@ -18,6 +19,7 @@ class EwcState(NamedTuple):
 
     anchor: Params
     fisher: Params  # in float32 or wider; 0, which pulls nothing, until it is given
+    penalty: jax.Array  # float32 [], what the last update added to the loss
 
 
 def ewc(
@@ -29,7 +31,8 @@ def ewc(
     information there, which `with_fisher` puts into the state. It is a part of the
     loss, so it stands first in a chain, where gradients come in: before the clip and
     the moments. Kirkpatrick et al. 2017, "Overcoming catastrophic forgetting in neural
-    networks", arXiv 1612.00796. The state is two copies of the anchored leaves.
+    networks", arXiv 1612.00796. The state is two copies of the anchored leaves, and
+    the penalty itself, see `penalty_of`.
 
     Args:
       strength: the penalty's weight (lambda of the paper), for a loss that is a mean
@@ -57,21 +60,28 @@ def ewc(
 
     def init_fn(params: Params) -> EwcState:
         anchor = keep_start(params, anchor_mask or (lambda path, leaf: True))
-        return EwcState(anchor, jax.tree.map(_zeros, anchor))
+        none = jnp.zeros((), jnp.float32)
+        return EwcState(anchor, jax.tree.map(_zeros, anchor), penalty=none)
 
     def update_fn(
         updates: Any, state: EwcState, params: Params = None
     ) -> tuple[Any, EwcState]:
         now, fisher = paths.flatten(params), paths.flatten(state.fisher)
-        anchors = paths.flatten(state.anchor)
+        away = {
+            path: (now[path] - start).astype(fisher[path].dtype)
+            for path, start in paths.flatten(state.anchor).items()
+        }
 
         def pull(path: str, update: Any) -> Any:
-            if path not in anchors:
+            if path not in away:
                 return update
-            away = (now[path] - anchors[path]).astype(fisher[path].dtype)
-            return update + (strength * fisher[path] * away).astype(update.dtype)
+            return update + (strength * fisher[path] * away[path]).astype(update.dtype)
 
-        return paths.map_with_path(pull, updates), state
+        squares = [
+            jnp.sum(fisher[path] * away[path] ** 2).astype(jnp.float32) for path in away
+        ]
+        penalty = strength / 2 * sum(squares, jnp.zeros((), jnp.float32))
+        return paths.map_with_path(pull, updates), state._replace(penalty=penalty)
 
     return optax.GradientTransformation(init_fn, update_fn)
 
@@ -79,6 +89,16 @@ def ewc(
 def _zeros(leaf: jax.Array) -> jax.Array:
     dtype = leaf.dtype if leaf.dtype.itemsize >= 4 else jnp.float32
     return jnp.zeros(leaf.shape, dtype)
+
+
+def penalty_of(opt_state: Any) -> jax.Array | None:
+    """What EWC adds to the loss, at the parameters that the last update was given.
+
+    Returns:
+      A number; None if nothing in the state is `ewc`'s.
+    """
+    states = find_states(opt_state, EwcState)
+    return sum((s.penalty for s in states[1:]), states[0].penalty) if states else None
 
 
 def with_fisher(opt_state: Any, fisher: Params) -> Any:

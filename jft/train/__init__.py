@@ -3,6 +3,7 @@
 
 from jft.train.activations import ActivationCache, Rows, is_one_array
 from jft.train.boundaries import Stretch, choose_boundaries, plan_boundaries
+from jft.train.choice import choose_step
 from jft.train.chunked_loss import Chunks
 from jft.train.collectives import Collectives, count_collectives
 from jft.train.compile_cache import keep_compiled
@@ -117,6 +118,7 @@ __all__ = [
     "check_batch_size",
     "check_memory",
     "choose_boundaries",
+    "choose_step",
     "cosine_regression",
     "cosine_similarity",
     "count_collectives",

@@ -72,7 +72,8 @@ def diagonal_fisher(
       A tree like ``params`` in float32, None where frozen.
 
     Raises:
-      InputError: if there is no example, or something is to be drawn without a key.
+      InputError: if there is no example, if the loss of single ones has no gradient
+        (said after the first batch), or if something is to be drawn without a key.
 
     Example:
       >>> from jft.train import softmax_cross_entropy
@@ -94,9 +95,13 @@ def diagonal_fisher(
     )
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), moving)
     total: Total = (zeros, jnp.zeros((), jnp.int32))
+    checked = False
     for index, batch in enumerate(batches):
         here = None if key is None else jax.random.fold_in(key, index)
         total = add(total, moving, rest, dict(batch), here)
+        if not checked and int(total[1]):
+            _check_gradient(total)
+            checked = True
     squares, count = total
     if not int(count):
         raise InputError(
@@ -104,6 +109,17 @@ def diagonal_fisher(
             "every loss_mask is 0."
         )
     return jax.tree.map(lambda leaf: leaf / count.astype(leaf.dtype), squares)
+
+
+def _check_gradient(total: Total) -> None:
+    """Refuse a loss that says nothing of one example, before all of them are read."""
+    if not any(bool(jnp.any(leaf)) for leaf in jax.tree.leaves(total[0])):
+        raise InputError(
+            f"the loss of each of the first {int(total[1])} examples by itself has a "
+            "gradient of 0, so their Fisher information is 0. A loss among the rows "
+            "of a batch, such as in_batch_contrastive, says nothing of one row; take "
+            "a loss of single examples."
+        )
 
 
 def _add_batch(

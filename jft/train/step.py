@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from jft import paths
-from jft.optim import anchor_of
+from jft.optim import anchor_of, penalty_of
 from jft.partition import combine, is_trainable, num_params, split_by
 from jft.train.chunked_loss import Chunks, score_tokens
 from jft.train.losses import Pair
@@ -168,7 +168,9 @@ def make_train_step(
 
     Returns:
       The step. Metrics are ``loss``, ``grad_norm`` (before clipping, over what is
-      open), ``nonfinite_streak`` and those of ``metric_fns``.
+      open), ``nonfinite_streak`` and those of ``metric_fns``; of an optimizer with
+      EWC also ``penalty``, its part of what is minimised, which ``loss`` and
+      ``grad_norm`` are without.
     """
     step = functools.partial(
         step_core,
@@ -368,6 +370,8 @@ def step_core(
         moving.opt_state,
         grads,
     )
+    if (penalty := penalty_of(opt_state)) is not None:
+        metrics["penalty"] = penalty
     state = TrainState(
         step=moving.step + 1,
         trainable=trainable,

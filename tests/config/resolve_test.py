@@ -94,7 +94,7 @@ def test_what_is_no_config_is_refused(text):
         (
             {"optim__lerning_rate": 1.0},
             "unknown config key optim.lerning_rate. Did you mean optim.learning_rate. "
-            "Known keys of optim: auto_rgn_every_epochs",
+            "Known keys of optim: auto_rgn_batches",
         ),
         ({"trian": {}}, "unknown config key trian. Did you mean train"),
         ({"train__num_hours": 1}, "unknown config key train.num_hours"),

@@ -6,13 +6,14 @@ import shutil
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 import jft
-from experiments import dataset, finetune, judge, models
-from jft import train
+from experiments import build, dataset, finetune, judge, models, run_config
+from jft import paths, train
 from jft.config import read_config
 from tests.experiments.tiny import MODEL
 
@@ -83,6 +84,31 @@ def test_a_rule_of_l2_sp_holds_what_it_names(run, free, start):
     assert distance(held, start, "encoder") < 0.7 * distance(free, start, "encoder")
     elsewhere = distance(held, start, "embeddings")
     assert elsewhere == pytest.approx(distance(free, start, "embeddings"), rel=0.2)
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+def test_what_is_pulled_to_its_start_may_be_spared_the_decay(tiny, base, replaces):
+    overrides = {
+        "model.pretrained": base.partition("=")[2],
+        "optim.l2_sp": 3.0,
+        "optim.l2_sp_rules": [["vit/embeddings/.*", 0.0]],
+        "optim.l2_sp_replaces_decay": replaces,
+        "optim.weight_decay": 0.5,
+        "optim.warmup_steps": 0,
+    }
+    job = build.make_job(run_config.load(tiny.partition("=")[2], overrides))
+    params = job.model.params
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = job.tx.update(zeros, job.tx.init(params), params)
+    moves = {path: bool(np.any(x != 0)) for path, x in paths.flatten(updates).items()}
+    # biases, norms and positions never decay; what is new or not pulled always does
+    assert moves["classifier/kernel"]
+    assert moves["vit/embeddings/patch_embeddings/projection/kernel"]
+    assert not moves["classifier/bias"]
+    query = "vit/encoder/layer/0/attention/attention/query/kernel"
+    assert moves[query] is not replaces
+    said = "leaves, such as vit/encoder/layer/0" in build.describe(job)
+    assert said is not replaces
 
 
 # --- EWC ------------------------------------------------------------------------------

@@ -166,6 +166,10 @@ CONFIGS = {
     ),
     "folder without a path": (["data.source=folder"], ["folder", "path"]),
     "augmentation": (["data.augment=flip"], ["'flip'", "'small_affine'"]),
+    "augmentation of the source": (
+        ["source.name=letters", "source.augment=flip"],
+        ["'flip'", "'small_affine'"],
+    ),
     "optimizer": (["optim.optimizer=adamm"], ["'adamm'", "'adamw'"]),
     "hyperparameter": (["optim.hyperparams={'b3': 0.9}"], ["b3", "b2"]),
     "schedule": (["optim.schedule=cosin"], ["'cosin'", "'cosine'"]),

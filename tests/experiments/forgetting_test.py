@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from configs.forgetting import METHODS
-from experiments import forgetting
+from experiments import build, forgetting, run_config
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
@@ -80,3 +80,27 @@ def test_every_method_of_the_config_has_its_colour():
     from jft.evals.methods_plot import _COLOURS
 
     assert set(METHODS) == set(_COLOURS)
+
+
+def test_the_best_is_first_whichever_way_its_metrics_go():
+    def row(test, source):
+        means = {"test": test, "source_after": source, "source_before": 30.0}
+        spread = {name: {"mean": x, "sd": None} for name, x in means.items()}
+        return {"runs": 1, "trainable": 1, "cost": 1.0, **spread}
+
+    table = {"worst": row(90.0, 40.0), "best": row(20.0, 31.0), "between": row(50, 35)}
+    for metrics, order in (
+        ({"test": "perplexity", "source": "loss"}, ["best", "between", "worst"]),
+        ({"test": "accuracy", "source": "macro_f1"}, ["worst", "between", "best"]),
+        # 40 - 90, 31 - 20, 35 - 50
+        ({"test": "perplexity", "source": "accuracy"}, ["best", "between", "worst"]),
+    ):
+        lines = map(str.split, forgetting.describe(table, metrics).splitlines())
+        assert [words[0] for words in lines if words[:1] and words[0] in table] == order
+
+
+def test_what_l2_sp_pulls_does_not_decay_beside():
+    spec = f"{ROOT / 'configs' / 'forgetting.py'}:method=l2_sp,quicktest"
+    config = run_config.load(spec, {"data.global_batch_size": 12})
+    assert config.optim.weight_decay > 0
+    assert "optim.l2_sp" not in build.describe(build.make_job(config))

@@ -13,6 +13,7 @@ import pytest
 import jft
 from experiments import (
     build,
+    feed,
     finetune,
     interpolate,
     models,
@@ -195,7 +196,8 @@ def test_too_few_to_replay_are_refused(call, tiny, letters, tmp_path):
 
 
 def test_activations_cannot_be_kept_beside(call, tiny, letters, tmp_path):
-    more = {"train__cache__use": "on", "optim__unfreeze__method": "top_down"}
+    rules = [["vit/embeddings/.*", "frozen"], [".*", "all"]]
+    more = {"train__cache__use": "on", "partition__rules": rules}
     error = refused(call, tiny, letters, tmp_path / "run", **more)
     assert "the old head reads whole examples in each step" in error
 
@@ -213,8 +215,8 @@ def test_the_share_is_of_all_examples_as_nearly_as_devices_allow(job, share, cou
 
 def test_a_quantised_body_is_not_held_a_second_time(make_job):
     job = make_job({"model.quantize": "int8", "adapter.method": "lora"})
-    assert set(job.source.head) == {"classifier/kernel", "classifier/bias"}
-    whole = job.source.params(job.model.params)
+    assert set(job.source.old.head) == {"classifier/kernel", "classifier/bias"}
+    whole = job.source.old.params(job.model.params)
     assert whole["vit"] == job.model.params["vit"]
 
 
@@ -246,10 +248,131 @@ def test_a_head_that_stays_answers_both_tasks(make_job, tmp_path):
             "source.split_sizes": {"train": 0.5, "test": 0.5},
         }
     )
-    assert job.source.head == {}
+    assert job.source.old.head == {}
+    assert job.asks(frozenset({2}))  # its layer, which learns from both
     assert job.source.metric in {"loss", *job.source.task.metrics}
     step_fn = training.make_train_step(job, state_shardings=None)
     batch = job.loader.largest()
     _, metrics = step_fn(training.init_state(job), batch)
     assert metrics["replayed_loss"] == pytest.approx(np.log(15), rel=0.1)
     assert metrics["loss"] == pytest.approx(1.5 * np.log(15), rel=0.1)
+
+
+# --- a probe of the new head ----------------------------------------------------------
+HEAD, PROBE = 2, 2  # its layer in the small model, and steps
+LP_FT = {
+    "optim.unfreeze.method": "lp_ft",
+    "optim.unfreeze.probe_steps": PROBE,
+    "optim.warmup_steps": 0,
+    "train.log_every_steps": 1,
+    "train.lwf.weight": 2.0,
+}
+ALONE, ALL = frozenset({HEAD}), frozenset({0, 1, HEAD})
+
+
+def test_a_head_that_moves_alone_learns_the_same_without_the_old_one(make_job):
+    """Bit for bit nothing of the body moves, so the old head says what it said."""
+    job = make_job(REPLAY | LP_FT)
+    assert [job.asks(groups) for groups in (ALONE, ALL, None)] == [False, True, True]
+    step_fn = training.make_train_step(job, state_shardings=None)
+    asking = training.make_train_step(
+        job._replace(asks=lambda groups: True), state_shardings=None
+    )
+    place = two_heads.add_old_answers(job.config, job.old, jax.device_put)
+    seen = []
+    for step, loader, placed in (
+        (step_fn, job.task_loader, jax.device_put),
+        (asking, job.loader, place),
+    ):
+        state, stream = training.init_state(job), loader.batches()
+        for _ in range(PROBE):
+            state, metrics = step(state, placed(next(stream)), open_groups=ALONE)
+        seen.append((state.params["classifier"], metrics))
+    (head, metrics), (other, more) = seen
+    assert set(more) - set(metrics) == {"replayed_loss", "replayed_accuracy"}
+    for name in ("kernel", "bias"):
+        np.testing.assert_allclose(head[name], other[name], rtol=1e-4, atol=1e-6)
+        assert not np.allclose(head[name], job.model.params["classifier"][name])
+    state = training.init_state(job)
+    flops = [
+        step.compile(state, batch, open_groups=ALONE).flops
+        for step, batch in (
+            (step_fn, job.task_loader.largest()),
+            (asking, place(job.loader.largest())),
+        )
+    ]
+    assert flops[0] < 0.75 * flops[1], flops
+
+
+@pytest.fixture(scope="module")
+def probe(call, tiny, letters, tmp_path_factory):
+    """A function: the summary, the records and the words of a run of LP-FT."""
+
+    def make(**more):
+        workdir = tmp_path_factory.mktemp("probe") / "run"
+        changes = LETTERS | REPLAY | LP_FT | {"model.pretrained": letters}
+        changes |= {name.replace("__", "."): value for name, value in more.items()}
+        argv = [f"--config.{name}={value}" for name, value in changes.items()]
+        result = call(finetune, tiny, f"--workdir={workdir}", *argv)
+        assert result.status == 0, result.err
+        lines = (workdir / "metrics.jsonl").read_text().splitlines()
+        records = [json.loads(line) for line in lines]
+        train_records = [r for r in records if r["split"] == "train"]
+        summary = json.loads((workdir / "summary.json").read_text())
+        return summary, train_records, result.out
+
+    return make
+
+
+def test_a_run_asks_the_old_head_from_where_the_body_moves(probe, monkeypatch):
+    read = []
+    switch, switch_back = feed.Stream.switch, feed.Stream.switch_back
+
+    def see(self, loader, place):
+        read.append(train.REPLAYED in loader.settings)
+        switch(self, loader, place)
+
+    def see_back(self):
+        read.append("its own")
+        switch_back(self)
+
+    monkeypatch.setattr(feed.Stream, "switch", see)
+    monkeypatch.setattr(feed.Stream, "switch_back", see_back)
+    whole = {"data__global_batch_size": 40}  # each step is an epoch
+    summary, records, out = probe(train__cache__use="off", **whole)
+    assert "from step 0 to 2 nothing moves that the old head reads" in out
+    has = ["replayed_loss" in record for record in records]
+    assert has == [False] * PROBE + [True] * (4 - PROBE)
+    assert read == [False, "its own"]
+    first, second = (phase["step_flops"] for phase in summary["phases"])
+    assert first < 0.5 * second
+
+    cached, same, _ = probe(train__cache__use="on", **whole)
+    assert cached["cache"]["rows_read"] == PROBE * 40
+    assert read == [False, "its own"] * 2
+    for one, two in zip(records, same, strict=True):
+        assert one.keys() == two.keys()
+        assert one["loss"] == pytest.approx(two["loss"], rel=1e-4)
+
+
+def test_an_old_head_that_reads_nothing_that_moves_is_refused(
+    call, tiny, letters, tmp_path
+):
+    rules = [["classifier/.*", "head"], [".*", "frozen"]]
+    error = refused(call, tiny, letters, tmp_path / "run", partition__rules=rules)
+    assert "train.replay.share is set, but the old head reads nothing" in error
+
+
+# --- how its examples are prepared ----------------------------------------------------
+@pytest.mark.parametrize("augment", [None, "small_affine"])
+def test_what_is_done_with_the_tasks_images_is_not_with_the_replayed(make_job, augment):
+    own = {"data.augment": "small_affine", "source.augment": augment}
+    job = make_job(REPLAY | own)
+    part = job.loader.largest()[train.REPLAYED]
+    fields_fn = feed.make_fields(job.source.config.data, job.source.old.model)
+    learned = job.source.splits["train"]
+    plain = np.stack(
+        [fields_fn(learned[i])["pixel_values"] for i in range(len(learned))]
+    )
+    same = [(plain == image).all((1, 2, 3)).any() for image in part["pixel_values"]]
+    assert all(same) if augment is None else not any(same)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jft
-from experiments import build, finetune, run_config, training
+from experiments import build, feed, finetune, run_config, training
 from jft import train
 from jft.config import apply_overrides, read_config, resolve, to_dict
 from tests.experiments.conftest import BERT
@@ -112,8 +112,8 @@ def test_it_is_measured_by_the_head_that_it_had_before(finished, reviewer, revie
 def test_the_old_head_is_what_the_new_model_drew_anew(finished):
     job = build.make_job(read_config(str(finished[0])))
     source = job.source
-    assert set(source.head) == {"classifier/kernel", "classifier/bias"}
-    whole = source.params(job.model.params)
+    assert set(source.old.head) == {"classifier/kernel", "classifier/bias"}
+    whole = source.old.params(job.model.params)
     assert whole["classifier"]["bias"].shape == (2,)
     assert whole["bert"] == job.model.params["bert"]
 
@@ -145,7 +145,7 @@ def test_replayed_texts_may_share_rows(finished, batching, compute_dtype):
     losses = []
     for model, examples, part in (
         (job.model, job.splits["train"], batch),
-        (source.model, source.splits["train"], batch[train.REPLAYED]),
+        (source.old.model, source.splits["train"], batch[train.REPLAYED]),
     ):
         rows = [examples[int(index)] for index in part["index"]]
         texts, targets = zip(*[(r["text"], r["targets"]) for r in rows], strict=True)
@@ -156,3 +156,24 @@ def test_replayed_texts_may_share_rows(finished, batching, compute_dtype):
     exact = {"rtol": 1e-4 if compute_dtype == "float32" else 0.05}
     np.testing.assert_allclose(metrics["replayed_loss"], losses[1], **exact)
     np.testing.assert_allclose(metrics["loss"], losses[0] + 2 * losses[1], **exact)
+
+
+def test_its_texts_have_a_length_and_rows_of_their_own(finished):
+    overrides = {
+        "data.batching": "pack",
+        "source.batching": "pad",
+        "source.max_length": 5,
+        "train.replay.share": 0.4,
+    }
+    config = resolve(apply_overrides(to_dict(read_config(f"{finished[0]}")), overrides))
+    job = build.make_job(run_config.complete(config))
+    batch = job.loader.largest()
+    assert "first_tokens" in batch
+    assert batch["input_ids"].shape[1] > 5
+    replayed = batch[train.REPLAYED]
+    assert "first_tokens" not in replayed
+    assert replayed["input_ids"].shape[1] == 5
+    measured = feed.make_eval_batches(
+        job.source.config.data, job.source.tables["test"], job.source.old.model
+    )
+    assert {part["input_ids"].shape[1] for part in measured} == {5}

@@ -5,7 +5,8 @@ import numpy as np
 import optax
 import pytest
 
-from jft.optim import ewc, make_optimizer, with_fisher
+from jft.optim import ewc, make_optimizer, penalty_of, with_fisher
+from jft.train import init_state, make_train_step
 from jft.types import InputError
 
 
@@ -22,8 +23,9 @@ def test_the_pull_is_the_gradient_of_the_papers_penalty():
     steps = 1e-3 * np.eye(5)
     slopes = [(penalty(now["w"] + d) - penalty(now["w"] - d)) / 2e-3 for d in steps]
     zero = {"w": jnp.zeros(5)}
-    updates, _ = tx.update(zero, state, jax.tree.map(jnp.asarray, now))
+    updates, state = tx.update(zero, state, jax.tree.map(jnp.asarray, now))
     np.testing.assert_allclose(updates["w"], slopes, rtol=1e-4)
+    np.testing.assert_allclose(penalty_of(state), penalty(now["w"]), rtol=1e-5)
 
 
 def test_without_a_fisher_and_outside_the_mask_nothing_is_pulled():
@@ -68,6 +70,40 @@ def test_closed_groups_are_not_pulled():
     )
     np.testing.assert_array_equal(updates["low"], [0.0])
     assert float(updates["high"][0]) < 0
+
+
+@pytest.mark.parametrize("open_at", [None, {0: 0, 1: 5}])
+def test_a_step_says_its_penalty_beside_its_loss(open_at):
+    """That of the parameters which the loss is of, closed ones too."""
+    labels = {"low": "all", "high": "all"}
+    tx = make_optimizer(
+        labels, optimizer="sgd", learning_rate=0.5, ewc=0.6,
+        layer_index={"low": 0, "high": 1}.__getitem__, num_layers=1, open_at=open_at,
+    )  # fmt: skip
+    start, fisher = ({k: jnp.full(2, x) for k in labels} for x in (1.0, 3.0))
+    state = init_state(start, labels, tx=tx, key=jax.random.key(0))
+    state = state._replace(opt_state=with_fisher(state.opt_state, fisher))
+
+    def total(outputs, batch):
+        return sum(jnp.sum(x) for x in outputs.values()) * batch["x"], jnp.ones(())
+
+    step = make_train_step(lambda params, batch, *, key: params, total, tx, labels)
+    moved = {k: np.ones(2) for k in labels}
+    for _ in range(3):
+        expected = 0.6 / 2 * sum(np.sum(3 * (x - 1) ** 2) for x in moved.values())
+        loss = sum(np.sum(x) for x in moved.values())
+        state, metrics = step(state, {"x": np.float32(1)})
+        np.testing.assert_allclose(metrics["penalty"], expected, rtol=1e-5)
+        np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
+        moved = {k: np.asarray(x) for k, x in state.params.items()}
+    assert expected > 0.1
+    assert np.array_equal(moved["high"], start["high"]) == (open_at is not None)
+
+
+def test_without_ewc_there_is_no_penalty():
+    params = {"w": jnp.ones(1)}
+    tx = make_optimizer({"w": "all"}, optimizer="sgd", learning_rate=0.1, l2_sp=1.0)
+    assert penalty_of(tx.init(params)) is None
 
 
 def test_half_precision_has_its_fisher_in_float32_and_its_own_updates():

@@ -4,7 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jft.train import DRAWS, diagonal_fisher, softmax_cross_entropy
+from jft.train import (
+    DRAWS,
+    diagonal_fisher,
+    in_batch_contrastive,
+    softmax_cross_entropy,
+)
 from jft.types import InputError
 
 D = 3
@@ -100,3 +105,21 @@ def test_what_gives_no_fisher_is_refused():
         diagonal_fisher(
             apply_fn, loss_fn, params, LABELS, [batch], draw_fn=DRAWS["softmax"]
         )
+
+
+def test_a_loss_among_the_rows_of_a_batch_is_refused_at_the_first_batch():
+    params, batch, _ = make(4)
+
+    def embed(params, batch, *, key):
+        return batch["x"] * params["w"][None]
+
+    def among_rows(outputs, batch):
+        return in_batch_contrastive(outputs, batch["x"], loss_mask=batch["loss_mask"])
+
+    def batches():
+        yield batch | {"loss_mask": np.zeros(4, np.float32)}  # nothing to look at yet
+        yield batch
+        raise AssertionError("a second batch was read")
+
+    with pytest.raises(InputError, match=r"the first 4 examples.*is 0.*in_batch"):
+        diagonal_fisher(embed, among_rows, params, LABELS, batches())
