@@ -7,6 +7,7 @@ parameters, norms and softmax in at least float32; no dtype or rank is promoted 
 silence.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,7 +17,6 @@ from flax import linen as nn
 
 from jft.models.activations import ACTIVATIONS
 from jft.models.arrays import along_last, at_least_float32
-from jft.models.norms import layer_norm
 from jft.models.remat import policy_of
 
 Init = Callable[..., jax.Array]
@@ -97,8 +97,22 @@ class LayerNorm(nn.Module):
         bias = None
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, shape)
-        y: jax.Array = layer_norm(x, scale, bias, eps=self.eps)
+        y: jax.Array = _layer_norm(x, scale, bias, eps=self.eps)
         return y
+
+
+@functools.partial(jax.jit, static_argnames="eps")  # traced once for all layers
+def _layer_norm(
+    x: jax.Array, scale: jax.Array, bias: jax.Array | None, *, eps: float
+) -> jax.Array:
+    wide = at_least_float32(x)
+    centred = wide - wide.mean(axis=-1, keepdims=True)
+    variance = jnp.square(centred).mean(axis=-1, keepdims=True)
+    scale = along_last(at_least_float32(scale), x)
+    normed = centred * jax.lax.rsqrt(variance + eps) * scale
+    if bias is not None:
+        normed = normed + along_last(at_least_float32(bias), x)
+    return normed.astype(x.dtype)
 
 
 class RMSNorm(nn.Module):
