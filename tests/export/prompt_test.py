@@ -197,21 +197,27 @@ def test_what_peft_cannot(model_type, task, adapter, error, said, tmp_path):
     )
 
 
+def with_prompt(folder, model_type, task, read):
+    """A moved prompt over the base in a folder, and PEFT's model of what was saved."""
+    import peft
+
+    model = jft.adapt(jft.load(folder / "base"), PROMPT, key=jax.random.key(0))
+    params = moved(model)
+    jft.save_adapter(folder / "ours", model, params=params)
+    torch_model = read(folder / "base", model_type, task)
+    wrapped = peft.PeftModel.from_pretrained(torch_model, folder / "ours").eval()
+    return model, params, wrapped
+
+
 @needs_peft
 @pytest.mark.filterwarnings("ignore")
 def test_marian_of_vectors_does_not_scale_the_words(tmp_path):
     """So PEFT reads the text too small; with the scale put back it answers as jft."""
-    import peft
     import torch
 
     task = "seq2seq_lm"
     batch, real = batch_and_real(tmp_path / "base", "marian", task)
-    base = jft.load(tmp_path / "base")
-    model = jft.adapt(base, PROMPT, key=jax.random.key(0))
-    params = moved(model)
-    jft.save_adapter(tmp_path / "ours", model, params=params)
-    torch_model = read_two_texts(tmp_path / "base", "marian", task)
-    wrapped = peft.PeftModel.from_pretrained(torch_model, tmp_path / "ours").eval()
+    model, params, wrapped = with_prompt(tmp_path, "marian", task, read_two_texts)
     ours = answer(model, params, task, batch)
     theirs = torch_answer(wrapped, task, batch)
     assert np.abs(ours - theirs)[real].max() > 100 * TOLERANCE
@@ -222,7 +228,7 @@ def test_marian_of_vectors_does_not_scale_the_words(tmp_path):
             self.words = words
 
         def forward(self, ids):
-            return self.words(ids) * base.config["d_model"] ** 0.5
+            return self.words(ids) * model.config["d_model"] ** 0.5
 
     wrapped.word_embeddings = Scaled(wrapped.word_embeddings)
     theirs = torch_answer(wrapped, task, batch)
@@ -233,19 +239,12 @@ def test_marian_of_vectors_does_not_scale_the_words(tmp_path):
 @pytest.mark.filterwarnings("ignore")
 def test_roberta_of_vectors_counts_padding_on_the_left(tmp_path):
     """So PEFT answers another way than without it; jft does not."""
-    import peft
-
     task = "sequence_classification"
     batch, _ = batch_and_real(tmp_path / "base", "roberta", task)
-    base = jft.load(tmp_path / "base")
-    model = jft.adapt(base, PROMPT, key=jax.random.key(0))
-    params = moved(model)
-    jft.save_adapter(tmp_path / "ours", model, params=params)
-    torch_model = read_torch(tmp_path / "base", "roberta", task)
-    wrapped = peft.PeftModel.from_pretrained(torch_model, tmp_path / "ours").eval()
+    model, params, wrapped = with_prompt(tmp_path, "roberta", task, read_torch)
     ids = np.asarray(batch["input_ids"])[:1, :4]
     text = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
-    fills = {"input_ids": base.config["pad_token_id"], "attention_mask": 0}
+    fills = {"input_ids": model.config["pad_token_id"], "attention_mask": 0}
     left, right = (
         {
             name: np.pad(x, ((0, 0), pad), constant_values=fills[name])
