@@ -64,10 +64,11 @@ def finetune(config: Config, workdir: Workdir, stop: checkpoint.StopSignal) -> N
 
     # train → checkpoint: go on where the last run stopped, then take the best step
     running, state = loop.make_run(job, stop, activations=workdir.activations)
-    with checkpoints, records.Records(workdir) as recorded:
+    with checkpoints:
         state, history = checkpoints.resume(state)
-        state = loop.begin(running, state, history, recorded)
-        result = loop.train_steps(running, state, history, recorded, checkpoints)
+        with records.Records(workdir, history) as recorded:
+            state = loop.begin(running, state, history, recorded)
+            result = loop.train_steps(running, state, history, recorded, checkpoints)
         best = checkpoints.restore_best(result.state)
 
     # evals: the test split, and what was forgotten

@@ -71,12 +71,11 @@ def make_run(
 def begin(
     run: Run, state: train.TrainState, history: train.History, records: Records
 ) -> train.TrainState:
-    """Make the files those of ``history``; of a new run, look back at the source task.
+    """Look back at the source task, where the run is new.
 
     Returns:
       The state, with what the optimizer has to know of the source task.
     """
-    records.rewrite(history)
     if history:
         return state
     if run.job.config.optim.ewc.strength:

@@ -8,13 +8,16 @@ from jft.config import Workdir
 
 
 class Records:
-    """Writes them to the history, metrics.jsonl and the TensorBoard events.
+    """Adds them to a history, metrics.jsonl and the TensorBoard events.
 
-    The main process alone writes; open it by ``with``.
+    The main process alone writes, and its files begin as the history is; open it by
+    ``with``.
     """
 
-    def __init__(self, workdir: Workdir) -> None:
-        self._log = evals.MetricLog(workdir.path) if processes.is_main() else None
+    def __init__(self, workdir: Workdir, history: train.History) -> None:
+        self._log: evals.MetricLog | None = None
+        if processes.is_main():
+            self._log = evals.MetricLog(workdir.path, history)
 
     def __enter__(self) -> "Records":
         return self
@@ -22,11 +25,6 @@ class Records:
     def __exit__(self, *error: Any) -> None:
         if self._log is not None:
             self._log.close()
-
-    def rewrite(self, history: train.History) -> None:
-        """Make the files equal ``history``."""
-        if self._log is not None:
-            self._log.rewrite(history)
 
     def add(self, history: train.History, record: train.Record) -> None:
         """Add a record.

@@ -20,6 +20,9 @@ Record = Mapping[str, Any]  # {"step": int, "split": str, **floats}
 class MetricLog:
     """Appends records to ``metrics.jsonl`` and to TensorBoard events.
 
+    Opening it makes both equal ``history``: what came after a resume point goes. The
+    file is replaced at once; a kill leaves the old one or the new one.
+
     A record is ``{"step": int, "split": str, **numbers}`` and holds no clock time, so
     that the file of a resumed run equals an unbroken run's byte for byte. A line is on
     its way to the disk when ``write`` returns. Numbers that are not finite are written
@@ -27,37 +30,26 @@ class MetricLog:
 
     Args:
       workdir: an existing folder; the events go to its ``tensorboard/``.
+      history: the records so far; none for a new run.
     """
 
-    def __init__(self, workdir: str | Path) -> None:
+    def __init__(self, workdir: str | Path, history: Iterable[Record] = ()) -> None:
         from tensorboardX import SummaryWriter
 
-        self._path = Path(workdir) / "metrics.jsonl"
-        self._events_dir = Path(workdir) / "tensorboard"
-        self._lines: TextIO = self._path.open("a", encoding="utf-8", buffering=1)
-        self._events = SummaryWriter(str(self._events_dir))
+        path, events = Path(workdir) / "metrics.jsonl", Path(workdir) / "tensorboard"
+        records = list(history)
+        write_text(path, "".join(_dumps(record) + "\n" for record in records))
+        for old in events.glob("events.out.tfevents.*"):
+            old.unlink()
+        self._lines: TextIO = path.open("a", encoding="utf-8", buffering=1)
+        self._events = SummaryWriter(str(events))
+        for record in records:
+            self._add_event(record)
 
     def write(self, record: Record) -> None:
         """Append one record."""
         self._lines.write(_dumps(record) + "\n")
         self._add_event(record)
-
-    def rewrite(self, history: Iterable[Record]) -> None:
-        """Make file and events equal ``history``: what came after a resume point goes.
-
-        The file is replaced at once; a kill leaves the old one or the new one.
-        """
-        from tensorboardX import SummaryWriter
-
-        records = list(history)
-        self.close()
-        write_text(self._path, "".join(_dumps(record) + "\n" for record in records))
-        for old in self._events_dir.glob("events.out.tfevents.*"):
-            old.unlink()
-        self._lines = self._path.open("a", encoding="utf-8", buffering=1)
-        self._events = SummaryWriter(str(self._events_dir))
-        for record in records:
-            self._add_event(record)
 
     def close(self) -> None:
         """Flush and close both."""

@@ -63,7 +63,7 @@ def test_events_hold_every_number(tmp_path):
     ]
 
 
-def test_rewrite_makes_a_resumed_file_equal_an_unbroken_one(tmp_path):
+def test_a_resumed_file_equals_an_unbroken_one(tmp_path):
     unbroken, resumed = tmp_path / "unbroken", tmp_path / "resumed"
     for workdir in (unbroken, resumed):
         workdir.mkdir()
@@ -74,8 +74,7 @@ def test_rewrite_makes_a_resumed_file_equal_an_unbroken_one(tmp_path):
         file.write('{"step": 30, "spl')  # a line cut off by a kill
     for events in list((resumed / "tensorboard").iterdir()):
         events.rename(f"{events}.earlier")  # the new file's name has the clock in it
-    with MetricLog(resumed) as log:
-        log.rewrite(HISTORY[:2])  # the checkpoint was taken before step 20
+    with MetricLog(resumed, HISTORY[:2]) as log:  # a checkpoint from before step 20
         log.write(HISTORY[2])
     files = [workdir / "metrics.jsonl" for workdir in (resumed, unbroken)]
     assert files[0].read_bytes() == files[1].read_bytes()

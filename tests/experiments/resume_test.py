@@ -79,7 +79,7 @@ ELSEWHERE = (
     ("jft.train.step:TrainStep.compile", 3),
     ("jft.train.step:CompiledStep.__call__", 10),
     ("jft.evals:evaluate", 10),
-    ("jft.evals:MetricLog.rewrite", 1),
+    ("jft.evals:MetricLog.__init__", 1),
     ("jft.evals:MetricLog.write", 20),
     ("experiments.exported:write_export", 1),
     ("experiments.plots:write_plots", 1),
