@@ -151,7 +151,7 @@ def tests_of(path: Path, then: list[str]) -> list[list[str]]:
 
 
 def run_tests(checkout: Path, tests: list[str], log: Path) -> bool:
-    """Whether tests pass, in a fork of this process, which has imported what is slow."""
+    """Whether tests pass, in a fork of this process; what is slow is imported."""
     child = os.fork()
     if child == 0:
         os.setsid()
@@ -249,7 +249,7 @@ def main() -> None:
             asked.jobs, get_context("spawn"), initializer=prepare, initargs=(folder,)
         )
         judged = pool.map(partial(judge, folder=folder, then=asked.then), mutants)
-        for count, (mutant, noticed) in enumerate(zip(mutants, judged), start=1):
+        for count, (mutant, noticed) in enumerate(zip(mutants, judged, strict=True), 1):
             survived += noticed is None
             words = f"noticed by {noticed}" if noticed else f"SURVIVED\n{show(mutant)}"
             where = f"{count}/{len(mutants)} {mutant.path}:{mutant.line}"
