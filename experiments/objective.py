@@ -84,10 +84,7 @@ def eval_loss(config: Config) -> LossFn:
 
 
 def _make_loss(task: Task, options: Mapping[str, Any]) -> LossFn:
-    loss_fn: LossFn = call_with_options(
-        task.make_loss, options=options, what="train.loss_options"
-    )
-    return loss_fn
+    return call_with_options(task.make_loss, options=options, what="train.loss_options")
 
 
 def class_weights(given: Any, examples: data.Examples) -> np.ndarray:

@@ -45,14 +45,13 @@ def write_texts(model: jft.Pretrained, batch: Batch, config: Config) -> list[str
         {name: batch[name] for name in ("input_ids", "attention_mask")},
         **config.evals.generation,
     )
-    texts: list[str] = model.processor.batch_decode(
+    return model.processor.batch_decode(
         [
             tokens[:length]
             for tokens, length in zip(generated.tokens, generated.lengths, strict=True)
         ],
         skip_special_tokens=True,
     )
-    return texts
 
 
 def continue_texts(

@@ -115,7 +115,7 @@ def from_main(fn: Callable[[], T]) -> T:
     error = outcome.error or result.error
     if error is not None:
         raise error
-    return result.value  # type: ignore[no-any-return]
+    return result.value
 
 
 def together(fn: Callable[[], T]) -> T:
@@ -132,7 +132,7 @@ def together(fn: Callable[[], T]) -> T:
     for index, (_, error) in enumerate(errors):
         if error is not None:
             raise type(error)(f"in process {index}: {error}")
-    return outcome.value  # type: ignore[no-any-return]
+    return outcome.value
 
 
 class Vote:

@@ -144,8 +144,7 @@ def make_theirs(
     width = 1 if job.task.writes else tensors["input_ids"].shape[1]
 
     def write() -> np.ndarray:
-        tokens: np.ndarray = model.generate(**tensors)[:, width:].cpu().numpy()
-        return tokens
+        return model.generate(**tensors)[:, width:].cpu().numpy()
 
     return write
 

@@ -63,13 +63,12 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
 def peak_bytes(executable: Any) -> int:
     """What a compiled program is given, writes and holds in between; aliases once."""
     memory = executable.memory_analysis()
-    needed: int = (
+    return (
         memory.argument_size_in_bytes
         + memory.output_size_in_bytes
         + memory.temp_size_in_bytes
         - memory.alias_size_in_bytes
     )
-    return needed
 
 
 def median_range(values: Sequence[float]) -> str:

@@ -143,4 +143,4 @@ def _alone(context: Any) -> AbstractContextManager[Any]:
     context.multiprocessing.primary_host = index
     context.multiprocessing.active_processes = {index}
     context.multiprocessing.barrier_sync_key_prefix = f"read-{index}"
-    return context  # type: ignore[no-any-return]
+    return context

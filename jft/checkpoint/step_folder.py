@@ -99,8 +99,7 @@ def read_arrays(folder: Path, leaves: Mapping[str, Leaf]) -> dict[str, np.ndarra
 
 def read_run(folder: Path) -> dict[str, Any]:
     """Read the data-stream state and the history; call it on verified files."""
-    run: dict[str, Any] = json.loads((folder / _RUN).read_text(encoding="utf-8"))
-    return run
+    return json.loads((folder / _RUN).read_text(encoding="utf-8"))
 
 
 def delete(directory: Path, step: int) -> None:

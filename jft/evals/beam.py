@@ -210,8 +210,7 @@ def _may_improve(
 
 
 def _length_factor(length: jax.Array, numbers: Numbers) -> jax.Array:
-    factor: jax.Array = length.astype(jnp.float32) ** numbers.length_penalty
-    return factor
+    return length.astype(jnp.float32) ** numbers.length_penalty
 
 
 def _never_where(condition: jax.Array) -> jax.Array:

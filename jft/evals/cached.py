@@ -112,8 +112,7 @@ def read_token(
 def written_slots(prompt: Prompt, num_new: int, stop: Any) -> jax.Array:
     """Which slots hold a token, of the prompt or new: bool ``[B, S]``."""
     mask = jnp.pad(prompt.attention_mask, ((0, 0), (0, num_new)), constant_values=True)
-    written: jax.Array = mask & (jnp.arange(mask.shape[1]) < stop)[None]
-    return written
+    return mask & (jnp.arange(mask.shape[1]) < stop)[None]
 
 
 def _cache_fields(

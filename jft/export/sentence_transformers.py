@@ -103,5 +103,4 @@ def _shape_of_states(family: Family, config: Any) -> tuple[int, ...]:
     params = abstract_params(family, config, task="base")
     batch = {"input_ids": jnp.zeros((1, 4), jnp.int32)}
     states = jax.eval_shape(lambda p: module.apply({"params": p}, batch), params)
-    shape: tuple[int, ...] = states["last_hidden_state"].shape
-    return shape
+    return states["last_hidden_state"].shape

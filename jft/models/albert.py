@@ -108,8 +108,7 @@ class Attention(nn.Module):
         )
         mixed = dense(mixed, cfg.hidden_size, name="dense", init=cfg.init)
         mixed = dropout(mixed, cfg.hidden_dropout_prob, deterministic=deterministic)
-        y: jax.Array = LayerNorm(cfg.layer_norm_eps, name="LayerNorm")(x + mixed)
-        return y
+        return LayerNorm(cfg.layer_norm_eps, name="LayerNorm")(x + mixed)
 
 
 class Layer(nn.Module):
@@ -129,8 +128,7 @@ class Layer(nn.Module):
         wide = activate(wide, cfg.hidden_act)
         narrow = dense(wide, cfg.hidden_size, name="ffn_output", init=cfg.init)
         norm = LayerNorm(cfg.layer_norm_eps, name="full_layer_layer_norm")
-        y: jax.Array = norm(narrow + x)
-        return y
+        return norm(narrow + x)
 
 
 class Group(nn.Module):
@@ -169,8 +167,7 @@ class Encoder(nn.Module):
             lambda g: Group(cfg, cfg.num_runs(g), name=str(g)),
             name="albert_layer_groups",
         )
-        y: jax.Array = groups(x, stages.blocks, mask, deterministic=deterministic)
-        return y
+        return groups(x, stages.blocks, mask, deterministic=deterministic)
 
 
 class Backbone(nn.Module):
@@ -194,8 +191,7 @@ class Backbone(nn.Module):
         if stages.embed:
             hidden = self.embeddings(batch, deterministic=deterministic)
         mask = padding_mask(batch)
-        x: jax.Array = self.encoder(hidden, mask, stages, deterministic=deterministic)
-        return x
+        return self.encoder(hidden, mask, stages, deterministic=deterministic)
 
     def pool(self, hidden: jax.Array) -> jax.Array:
         """Map the first token once more: ``[B, L, D] -> [B, D]``."""
@@ -203,8 +199,7 @@ class Backbone(nn.Module):
 
     def score_words(self, x: jax.Array) -> jax.Array:
         """Score ``[B, L, E]`` against every word: the tied output layer."""
-        y: jax.Array = self.embeddings.word_embeddings.attend(x)
-        return y
+        return self.embeddings.word_embeddings.attend(x)
 
 
 class Predictions(nn.Module):

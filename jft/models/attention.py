@@ -165,10 +165,7 @@ def attend(
     if not choose_cudnn(query, seen, softcap=softcap, drops=words is not None):
         return plain(query, seen, words, dropout_rate)
     fused = functools.partial(attend_fused, scale=scale)
-    mixed: jax.Array = jax.lax.platform_dependent(
-        query, seen, cuda=fused, default=plain
-    )
-    return mixed
+    return jax.lax.platform_dependent(query, seen, cuda=fused, default=plain)
 
 
 def _attend_plainly(
@@ -273,8 +270,7 @@ def with_cache(
         stored.value = jax.lax.dynamic_update_slice_in_dim(
             stored.value, new, index, axis=1
         )
-        written: jax.Array = stored.value
-        return written
+        return stored.value
 
     return write("key", key), write("value", value)
 

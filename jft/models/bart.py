@@ -189,8 +189,7 @@ class Side(nn.Module):
         x = x + self.embed_positions(positions).astype(x.dtype)[None]
         if cfg.norm_embeddings:
             x = self.layernorm_embedding(x)
-        y: jax.Array = self.dropout(x, deterministic)
-        return y
+        return self.dropout(x, deterministic)
 
     def __call__(
         self, x: jax.Array, batch: Batch, blocks: range, **options: Any

@@ -61,8 +61,7 @@ class Embeddings(nn.Module):
         x = self.word_embeddings(jnp.asarray(batch["input_ids"]))
         x = x + self.token_type_embeddings(ids_or(batch, "token_type_ids", 0))
         x = x + self.position_embeddings(token_positions(batch))
-        y: jax.Array = self.dropout(self.LayerNorm(x), deterministic)
-        return y
+        return self.dropout(self.LayerNorm(x), deterministic)
 
 
 class SelfAttention(nn.Module):
@@ -107,8 +106,7 @@ class Output(nn.Module):
         cfg = self.config
         x = dense(x, cfg.hidden_size, name="dense", init=cfg.init)
         x = dropout(x, cfg.hidden_dropout_prob, deterministic=deterministic)
-        y: jax.Array = LayerNorm(cfg.layer_norm_eps, name="LayerNorm")(x + residual)
-        return y
+        return LayerNorm(cfg.layer_norm_eps, name="LayerNorm")(x + residual)
 
 
 class Attention(nn.Module):
@@ -131,8 +129,7 @@ class Attention(nn.Module):
         mixed = attention(x, mask, first, deterministic=deterministic)
         output = Output(self.config, name="output")
         residual = tokens_read(x, self.num_read, first)
-        y: jax.Array = output(mixed, residual, deterministic=deterministic)
-        return y
+        return output(mixed, residual, deterministic=deterministic)
 
 
 class Intermediate(nn.Module):
@@ -168,8 +165,7 @@ class Block(nn.Module):
         x = attention(x, mask, first, deterministic=deterministic)
         wide = Intermediate(self.config, name="intermediate")(x)
         output = Output(self.config, name="output")
-        y: jax.Array = output(wide, x, deterministic=deterministic)
-        return y
+        return output(wide, x, deterministic=deterministic)
 
 
 class Encoder(nn.Module):
@@ -191,10 +187,7 @@ class Encoder(nn.Module):
         layers = Blocks(
             lambda i: Block(self.config, stages.read_of(i), name=str(i)), name="layer"
         )
-        y: jax.Array = layers(
-            x, stages.blocks, mask, first, deterministic=deterministic
-        )
-        return y
+        return layers(x, stages.blocks, mask, first, deterministic=deterministic)
 
 
 class Pooler(nn.Module):
@@ -231,20 +224,17 @@ class Backbone(nn.Module):
         if stages.embed:
             hidden = self.embeddings(batch, deterministic=deterministic)
         mask = padding_mask(batch)
-        x: jax.Array = self.encoder(
+        return self.encoder(
             hidden, mask, first_tokens(batch), stages, deterministic=deterministic
         )
-        return x
 
     def pool(self, hidden: jax.Array) -> jax.Array:
         """Map ``[B, L, D] -> [B, D]``."""
-        y: jax.Array = self.pooler(hidden)
-        return y
+        return self.pooler(hidden)
 
     def score_words(self, x: jax.Array) -> jax.Array:
         """Score ``[B, L, D]`` against every word: the tied output layer."""
-        y: jax.Array = self.embeddings.word_embeddings.attend(x)
-        return y
+        return self.embeddings.word_embeddings.attend(x)
 
 
 class Transform(nn.Module):
@@ -258,8 +248,7 @@ class Transform(nn.Module):
         cfg = self.config
         x = dense(x, cfg.hidden_size, name="dense", init=cfg.init)
         x = activate(x, cfg.hidden_act)
-        y: jax.Array = LayerNorm(cfg.layer_norm_eps, name="LayerNorm")(x)
-        return y
+        return LayerNorm(cfg.layer_norm_eps, name="LayerNorm")(x)
 
 
 class Predictions(nn.Module):
@@ -291,8 +280,7 @@ class MaskedLMHead(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, backbone: Backbone) -> jax.Array:
         """Map ``[B, L, D] -> [B, L, V]``."""
-        y: jax.Array = Predictions(self.config, name="predictions")(x, backbone)
-        return y
+        return Predictions(self.config, name="predictions")(x, backbone)
 
 
 class Bert(TextModel):

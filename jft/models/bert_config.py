@@ -33,8 +33,7 @@ class BertConfig:
     @property
     def init(self) -> Init:
         """How matrices are drawn."""
-        init: Init = normal(self.initializer_range)
-        return init
+        return normal(self.initializer_range)
 
     @property
     def head_dropout(self) -> float:

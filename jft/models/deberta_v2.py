@@ -79,8 +79,7 @@ class Embeddings(nn.Module):
         if cfg.word_width != cfg.hidden_size:
             x = self.embed_proj(x)
         x = at_real_tokens(self.LayerNorm(x), batch)
-        y: jax.Array = self.dropout(x, deterministic)
-        return y
+        return self.dropout(x, deterministic)
 
 
 def at_real_tokens(x: jax.Array, batch: Batch) -> jax.Array:
@@ -122,8 +121,7 @@ class Attention(nn.Module):
         attention = SelfAttention(self.config, name="self")
         mixed = attention(x, table, mask, deterministic=deterministic)
         output = bert.Output(self.config, name="output")
-        y: jax.Array = output(mixed, x, deterministic=deterministic)
-        return y
+        return output(mixed, x, deterministic=deterministic)
 
 
 class Block(nn.Module):
@@ -140,8 +138,7 @@ class Block(nn.Module):
         x = attention(x, table, mask, deterministic=deterministic)
         wide = bert.Intermediate(self.config, name="intermediate")(x)
         output = bert.Output(self.config, name="output")
-        y: jax.Array = output(wide, x, deterministic=deterministic)
-        return y
+        return output(wide, x, deterministic=deterministic)
 
 
 class ConvLayer(nn.Module):
@@ -192,8 +189,7 @@ class Encoder(nn.Module):
             conv = ConvLayer(cfg, name="conv")
             x = conv(x, first, batch, deterministic=deterministic)
             blocks = blocks[1:]
-        y: jax.Array = layers(x, blocks, table, mask, deterministic=deterministic)
-        return y
+        return layers(x, blocks, table, mask, deterministic=deterministic)
 
 
 class Backbone(nn.Module):
@@ -212,15 +208,11 @@ class Backbone(nn.Module):
         """Run the stages below the head: ``[B, L, D]``."""
         if stages.embed:
             hidden = self.embeddings(batch, deterministic=deterministic)
-        x: jax.Array = self.encoder(
-            hidden, batch, stages.blocks, deterministic=deterministic
-        )
-        return x
+        return self.encoder(hidden, batch, stages.blocks, deterministic=deterministic)
 
     def score_words(self, x: jax.Array) -> jax.Array:
         """Score ``[B, L, D]`` against every word: the tied output layer."""
-        y: jax.Array = self.embeddings.word_embeddings.attend(x)
-        return y
+        return self.embeddings.word_embeddings.attend(x)
 
 
 class Pooler(nn.Module):
@@ -241,8 +233,7 @@ def transform(x: jax.Array, cfg: DebertaV2Config) -> jax.Array:
     """Dense, activation and norm, to the width of the words."""
     x = dense(x, cfg.word_width, name="dense", init=cfg.init)
     x = activate(x, cfg.hidden_act)
-    y: jax.Array = LayerNorm(cfg.layer_norm_eps, name="LayerNorm")(x)
-    return y
+    return LayerNorm(cfg.layer_norm_eps, name="LayerNorm")(x)
 
 
 class Transform(nn.Module):
@@ -286,8 +277,7 @@ class MaskedLMHead(nn.Module):
     ) -> jax.Array:
         """Map ``[B, L, D] -> [B, L, V]``."""
         name = "predictions" if self.config.legacy else "lm_head"
-        y: jax.Array = Predictions(self.config, name=name)(x, score_words)
-        return y
+        return Predictions(self.config, name=name)(x, score_words)
 
 
 class DebertaV2(TextModel):

@@ -153,8 +153,7 @@ class Block(nn.Module):
         cfg = self.config
 
         def norm(name: str, x: jax.Array) -> jax.Array:
-            y: jax.Array = RMSNorm(cfg.rms_norm_eps, cfg.norm_offset, name=name)(x)
-            return y
+            return RMSNorm(cfg.rms_norm_eps, cfg.norm_offset, name=name)(x)
 
         def add(x: jax.Array, y: jax.Array) -> jax.Array:
             return x + dropout(y, cfg.residual_dropout, deterministic=deterministic)
@@ -201,8 +200,7 @@ class Backbone(nn.Module):
 
     def score_words(self, x: jax.Array) -> jax.Array:
         """Score ``[B, L, D]`` against every word: the tied output layer."""
-        y: jax.Array = self.embed_tokens.attend(x)
-        return y
+        return self.embed_tokens.attend(x)
 
 
 class Decoder(TextModel):

@@ -76,8 +76,7 @@ class DecoderConfig(Fields):
     @property
     def init(self) -> Init:
         """How matrices are drawn."""
-        init: Init = normal(self.initializer_range)
-        return init
+        return normal(self.initializer_range)
 
     @property
     def head_dropout(self) -> float:

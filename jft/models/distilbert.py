@@ -119,8 +119,7 @@ class Embeddings(nn.Module):
         check_length(length + num_before(batch), most)
         x = self.word_embeddings(jnp.asarray(batch["input_ids"]))
         x = x + self.position_embeddings(token_positions(batch))
-        y: jax.Array = self.dropout(self.LayerNorm(x), deterministic)
-        return y
+        return self.dropout(self.LayerNorm(x), deterministic)
 
 
 class SelfAttention(nn.Module):
@@ -191,8 +190,7 @@ class Block(nn.Module):
             mixed + tokens_read(x, self.num_read, first)
         )
         wide = FFN(self.config, name="ffn")(x, deterministic=deterministic)
-        y: jax.Array = LayerNorm(EPS, name="output_layer_norm")(wide + x)
-        return y
+        return LayerNorm(EPS, name="output_layer_norm")(wide + x)
 
 
 class Transformer(nn.Module):
@@ -214,10 +212,7 @@ class Transformer(nn.Module):
         layers = Blocks(
             lambda i: Block(self.config, stages.read_of(i), name=str(i)), name="layer"
         )
-        y: jax.Array = layers(
-            x, stages.blocks, mask, first, deterministic=deterministic
-        )
-        return y
+        return layers(x, stages.blocks, mask, first, deterministic=deterministic)
 
 
 class Backbone(nn.Module):
@@ -237,15 +232,13 @@ class Backbone(nn.Module):
         if stages.embed:
             hidden = self.embeddings(batch, deterministic=deterministic)
         mask = padding_mask(batch)
-        x: jax.Array = self.transformer(
+        return self.transformer(
             hidden, mask, first_tokens(batch), stages, deterministic=deterministic
         )
-        return x
 
     def score_words(self, x: jax.Array) -> jax.Array:
         """Score ``[B, L, D]`` against every word: the tied output layer."""
-        y: jax.Array = self.embeddings.word_embeddings.attend(x)
-        return y
+        return self.embeddings.word_embeddings.attend(x)
 
 
 class DistilBert(TextModel):

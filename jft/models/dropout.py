@@ -43,22 +43,19 @@ class Dropout(nn.Module):
 
 def dropout(x: jax.Array, rate: float, *, deterministic: bool) -> jax.Array:
     """`Dropout` as a function, called inside a compact method."""
-    y: jax.Array = Dropout(rate)(x, deterministic)
-    return y
+    return Dropout(rate)(x, deterministic)
 
 
 def hashed_key(key: jax.Array) -> jax.Array:
     """Make a key whose descendants are hashes of it, for ``rngs={"dropout": …}``."""
     words = jax.random.bits(key, (2,), jnp.uint32)
-    hashed: jax.Array = jax.random.wrap_key_data(words, impl=HASHED)
-    return hashed
+    return jax.random.wrap_key_data(words, impl=HASHED)
 
 
 def random_words(key: jax.Array) -> jax.Array:
     """The two words of a key that a mask is drawn with: ``uint32 [2]``."""
     if jax.random.key_impl(key) == HASHED:
-        words: jax.Array = jax.random.key_data(key)
-        return words
+        return jax.random.key_data(key)
     return jax.random.bits(key, (2,), jnp.uint32)
 
 
@@ -92,10 +89,7 @@ def keep_mask(words: jax.Array, shape: tuple[int, ...], *, rate: float) -> jax.A
     """
     if not 0.0 <= rate < 1.0:
         raise InputError(f"the dropout rate is {rate}; expected 0 <= rate < 1.")
-    kept: jax.Array = _bits(words, shape) >= jnp.uint32(
-        min(round(rate * 2**32), 2**32 - 1)
-    )
-    return kept
+    return _bits(words, shape) >= jnp.uint32(min(round(rate * 2**32), 2**32 - 1))
 
 
 def _bits(words: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -75,15 +75,13 @@ class Backbone(nn.Module):
             if cfg.embedding_size != cfg.hidden_size:
                 hidden = self.embeddings_project(hidden)
         mask = padding_mask(batch)
-        x: jax.Array = self.encoder(
+        return self.encoder(
             hidden, mask, first_tokens(batch), stages, deterministic=deterministic
         )
-        return x
 
     def score_words(self, x: jax.Array) -> jax.Array:
         """Score ``[B, L, E]`` against every word: the tied output layer."""
-        y: jax.Array = self.embeddings.word_embeddings.attend(x)
-        return y
+        return self.embeddings.word_embeddings.attend(x)
 
 
 class GeneratorPredictions(nn.Module):
@@ -97,8 +95,7 @@ class GeneratorPredictions(nn.Module):
         cfg = self.config
         x = dense(x, cfg.embedding_size, name="dense", init=cfg.init)
         norm = LayerNorm(cfg.layer_norm_eps, name="LayerNorm")
-        y: jax.Array = norm(activate(x, "gelu"))
-        return y
+        return norm(activate(x, "gelu"))
 
 
 class Electra(TextModel):

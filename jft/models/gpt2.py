@@ -74,14 +74,12 @@ class GPT2Config:
     @property
     def init(self) -> Init:
         """How matrices are drawn."""
-        init: Init = normal(self.initializer_range)
-        return init
+        return normal(self.initializer_range)
 
     @property
     def residual_init(self) -> Init:
         """How matrices that write to the residual stream are drawn."""
-        init: Init = normal(self.initializer_range / math.sqrt(2 * self.n_layer))
-        return init
+        return normal(self.initializer_range / math.sqrt(2 * self.n_layer))
 
     @property
     def head_dropout(self) -> float:
@@ -213,8 +211,7 @@ class Backbone(nn.Module):
         x = self.h(x, stages.blocks, mask, batch, deterministic=deterministic)
         if stages.closes(self.config.n_layer - 1):
             x = self.ln_f(x)
-        y: jax.Array = x
-        return y
+        return x
 
     def embed(self, batch: Batch, *, deterministic: bool) -> jax.Array:
         """Map ids ``[B, L]`` to ``[B, L, D]``; token types are words of their own."""
@@ -225,13 +222,11 @@ class Backbone(nn.Module):
         x = x + self.wpe(token_positions(batch))
         if "token_type_ids" in batch:
             x = x + self.wte(jnp.asarray(batch["token_type_ids"]))
-        y: jax.Array = self.drop(x, deterministic)
-        return y
+        return self.drop(x, deterministic)
 
     def score_words(self, x: jax.Array) -> jax.Array:
         """Score ``[B, L, D]`` against every word: the tied output layer."""
-        y: jax.Array = self.wte.attend(x)
-        return y
+        return self.wte.attend(x)
 
 
 class GPT2(TextModel):

@@ -61,8 +61,7 @@ class GPTNeoXConfig:
     @property
     def init(self) -> Init:
         """How matrices are drawn."""
-        init: Init = normal(self.initializer_range)
-        return init
+        return normal(self.initializer_range)
 
 
 # fields that would make another model of it -> the values that do not
@@ -186,13 +185,11 @@ class Backbone(nn.Module):
         x = self.layers(x, stages.blocks, angles, mask, batch, **options)
         if stages.closes(self.config.num_hidden_layers - 1):
             x = self.final_layer_norm(x)
-        y: jax.Array = x
-        return y
+        return x
 
     def score_words(self, x: jax.Array) -> jax.Array:
         """Score ``[B, L, D]`` against every word: the tied output layer."""
-        y: jax.Array = self.embed_in.attend(x)
-        return y
+        return self.embed_in.attend(x)
 
 
 class GPTNeoX(TextModel):

@@ -60,8 +60,7 @@ def score_words(
     """
     if tied is None:
         return dense(x, vocab_size, name=name, init=init)
-    y: jax.Array = Bias(name=name)(tied(x))
-    return y
+    return Bias(name=name)(tied(x))
 
 
 def last_token(batch: Mapping[str, Any]) -> jax.Array:

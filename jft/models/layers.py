@@ -97,8 +97,7 @@ class LayerNorm(nn.Module):
         bias = None
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, shape)
-        y: jax.Array = _layer_norm(x, scale, bias, eps=self.eps)
-        return y
+        return _layer_norm(x, scale, bias, eps=self.eps)
 
 
 @functools.partial(jax.jit, static_argnames="eps")  # traced once for all layers
@@ -170,8 +169,7 @@ class Embed(nn.Module):
     def attend(self, x: jax.Array) -> jax.Array:
         """Score ``[..., D]`` against every row: ``[..., V]``; the tied output layer."""
         flat = x.reshape(-1, x.shape[-1]) @ self.embedding.T.astype(x.dtype)
-        scores: jax.Array = flat.reshape(*x.shape[:-1], self.num_embeddings)
-        return scores
+        return flat.reshape(*x.shape[:-1], self.num_embeddings)
 
 
 class Blocks(nn.Module):

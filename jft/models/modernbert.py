@@ -72,8 +72,7 @@ class Embeddings(nn.Module):
     def __call__(self, batch: Batch, *, deterministic: bool) -> jax.Array:
         """Map ids ``[B, L]`` to ``[B, L, D]``."""
         x = self.tok_embeddings(jnp.asarray(batch["input_ids"]))
-        y: jax.Array = self.drop(self.norm(x), deterministic)
-        return y
+        return self.drop(self.norm(x), deterministic)
 
 
 class Attention(nn.Module):
@@ -138,8 +137,7 @@ class Block(nn.Module):
         tables, mask = looks[cfg.layer_types[self.number]]
         normed = norm(cfg, "attn_norm")(x) if self.number else x
         x = x + attention(normed, tables, mask, deterministic=deterministic)
-        y: jax.Array = x + mlp(norm(cfg, "mlp_norm")(x), deterministic=deterministic)
-        return y
+        return x + mlp(norm(cfg, "mlp_norm")(x), deterministic=deterministic)
 
 
 class Backbone(nn.Module):
@@ -169,8 +167,7 @@ class Backbone(nn.Module):
 
     def score_words(self, x: jax.Array) -> jax.Array:
         """Score ``[B, L, D]`` against every word: the tied output layer."""
-        y: jax.Array = self.embeddings.tok_embeddings.attend(x)
-        return y
+        return self.embeddings.tok_embeddings.attend(x)
 
 
 def make_looks(cfg: ModernBertConfig, batch: Batch) -> dict[str, Any]:
@@ -201,8 +198,7 @@ class Head(nn.Module):
         cfg, bias = self.config, self.config.classifier_bias
         x = dense(x, cfg.hidden_size, name="dense", init=cfg.out_init, bias=bias)
         x = activate(x, cfg.classifier_activation)
-        y: jax.Array = norm(cfg, "norm")(x)
-        return y
+        return norm(cfg, "norm")(x)
 
 
 class TiedDecoder(nn.Module):

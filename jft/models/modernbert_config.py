@@ -60,8 +60,7 @@ class ModernBertConfig:
     def draw(self, std: float) -> Init:
         """How a matrix is drawn: without its tails."""
         cut = self.initializer_cutoff_factor
-        init: Init = nn.initializers.truncated_normal(std, lower=-cut, upper=cut)
-        return init
+        return nn.initializers.truncated_normal(std, lower=-cut, upper=cut)
 
     @property
     def init(self) -> Init:

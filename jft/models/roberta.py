@@ -95,8 +95,7 @@ class Embeddings(nn.Module):
         x = self.word_embeddings(ids)
         x = x + self.token_type_embeddings(ids_or(batch, "token_type_ids", 0))
         x = x + self.position_embeddings(rows_of_positions(batch, self.config))
-        y: jax.Array = self.dropout(self.LayerNorm(x), deterministic)
-        return y
+        return self.dropout(self.LayerNorm(x), deterministic)
 
 
 def num_positions(config: RobertaConfig) -> int:

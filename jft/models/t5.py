@@ -77,8 +77,7 @@ class Layer(nn.Module):
         """Map ``[B, L, D] -> [B, L, D]``."""
         part, normed = getattr(self, self.part), self.layer_norm(x)
         y = part(normed, *args, deterministic=deterministic, **options)
-        added: jax.Array = x + self.dropout(y, deterministic)
-        return added
+        return x + self.dropout(y, deterministic)
 
 
 class Layers(nn.Module):
@@ -103,8 +102,7 @@ class Layers(nn.Module):
     def position_bias(self, queries: jax.Array, num_keys: int) -> jax.Array:
         """Bias of all blocks' scores, which only the first block has."""
         attention = getattr(self, "0").SelfAttention
-        bias: jax.Array = attention.position_bias(queries, num_keys)
-        return bias
+        return attention.position_bias(queries, num_keys)
 
     def __call__(
         self,
@@ -122,8 +120,7 @@ class Layers(nn.Module):
         x = attentions[0](x, batch, mask, bias=bias, **options)
         for cross in attentions[1:]:
             x = cross(x, batch, padding_mask(batch), encoder=encoder, **options)
-        y: jax.Array = mlp(x, **options)
-        return y
+        return mlp(x, **options)
 
 
 class Block(nn.Module):
@@ -139,13 +136,11 @@ class Block(nn.Module):
 
     def position_bias(self, queries: jax.Array, num_keys: int) -> jax.Array:
         """As that of the parts."""
-        bias: jax.Array = self.layer.position_bias(queries, num_keys)
-        return bias
+        return self.layer.position_bias(queries, num_keys)
 
     def __call__(self, x: jax.Array, *args: Any, **options: Any) -> jax.Array:
         """Map ``[B, L, D] -> [B, L, D]``."""
-        y: jax.Array = self.layer(x, *args, **options)
-        return y
+        return self.layer(x, *args, **options)
 
 
 class Stack(nn.Module):
@@ -172,8 +167,7 @@ class Stack(nn.Module):
         self, table: Embed, ids: jax.Array, batch: Batch, *, deterministic: bool
     ) -> jax.Array:
         """Map ids ``[B, L]`` to ``[B, L, D]``."""
-        x: jax.Array = self.first_dropout(table(ids), deterministic)
-        return x
+        return self.first_dropout(table(ids), deterministic)
 
     def __call__(
         self,

@@ -35,10 +35,9 @@ class PatchEmbeddings(nn.Module):
         """Map ``[B, height, width, channels]`` to ``[B, L - 1, D]``."""
         cfg = self.config
         init, width = normal(cfg.initializer_range), cfg.hidden_size
-        patches: jax.Array = PatchConv(width, cfg.patch_size, init, name="projection")(
+        return PatchConv(width, cfg.patch_size, init, name="projection")(
             jnp.asarray(images)
         )
-        return patches
 
 
 class Embeddings(nn.Module):
@@ -123,8 +122,7 @@ class Attention(nn.Module):
         attention = SelfAttention(self.config, self.num_read, name="attention")
         mixed = attention(x, deterministic=deterministic)
         output = Output(self.config, name="output")
-        y: jax.Array = output(mixed, deterministic=deterministic)
-        return y
+        return output(mixed, deterministic=deterministic)
 
 
 class Intermediate(nn.Module):
@@ -173,8 +171,7 @@ class Encoder(nn.Module):
         layers = Blocks(
             lambda i: Block(self.config, stages.read_of(i), name=str(i)), name="layer"
         )
-        y: jax.Array = layers(x, stages.blocks, deterministic=deterministic)
-        return y
+        return layers(x, stages.blocks, deterministic=deterministic)
 
 
 class Backbone(nn.Module):

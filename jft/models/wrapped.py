@@ -19,8 +19,7 @@ class WrappedModule:
     @property
     def task(self) -> str:
         """What the module's head answers."""
-        task: str = self.module.task
-        return task
+        return self.module.task
 
 
 def unwrapped(module: Any) -> Any:

@@ -65,9 +65,6 @@ def sam(
             )
             return moves, SamState(state.step + 1, state.origin, inner)
 
-        result: tuple[Any, SamState] = jax.lax.cond(
-            state.step % 2 == 1, descend, climb, updates, state
-        )
-        return result
+        return jax.lax.cond(state.step % 2 == 1, descend, climb, updates, state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

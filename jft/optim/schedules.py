@@ -87,14 +87,13 @@ def make_one_cycle(
     ``warmup_steps``, or ``warmup_fraction`` of the run where that is 0.
     Smith and Topin 2018 (super-convergence).
     """
-    schedule: Schedule = optax.cosine_onecycle_schedule(
+    return optax.cosine_onecycle_schedule(
         num_steps,
         peak,
         pct_start=warmup_steps / num_steps if warmup_steps else warmup_fraction,
         div_factor=start_divisor,
         final_div_factor=end_divisor,
     )
-    return schedule
 
 
 def make_slanted_triangular(
@@ -238,8 +237,7 @@ def _warmed_up(main: Schedule, peak: float, warmup_steps: int) -> Schedule:
     if warmup_steps == 0:
         return main
     warmup = optax.linear_schedule(0.0, peak, warmup_steps)
-    joined: Schedule = optax.join_schedules([warmup, main], [warmup_steps])
-    return joined
+    return optax.join_schedules([warmup, main], [warmup_steps])
 
 
 class LearningRateState(NamedTuple):

@@ -138,10 +138,7 @@ def gradual_unfreeze(
         **extra_args: Any,
     ) -> tuple[Any, GradualUnfreezeState]:
         def run(group_updates: Any, inner: Any, group_params: Any) -> tuple[Any, Any]:
-            result: tuple[Any, Any] = inner_tx.update(
-                group_updates, inner, group_params, **extra_args
-            )
-            return result
+            return inner_tx.update(group_updates, inner, group_params, **extra_args)
 
         now = state.step if step is None else step
         moved: dict[str, Any] = {}
@@ -183,8 +180,7 @@ def _run_if(
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
         return zeros, inner
 
-    result: tuple[Any, Any] = jax.lax.cond(predicate, run, skip, updates, inner, params)
-    return result
+    return jax.lax.cond(predicate, run, skip, updates, inner, params)
 
 
 def _only(tree: Any, group: Group, group_of: Callable[[str], Any]) -> Any:

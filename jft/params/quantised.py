@@ -148,8 +148,7 @@ def product(x: jax.Array, matrix: Quantised) -> jax.Array:
     start. What is quantised has no gradient.
     """
     arrays = {name: part for name, part in matrix.items() if name != SOURCE}
-    y: jax.Array = _product(x.shape[-1], x, arrays)
-    return y
+    return _product(x.shape[-1], x, arrays)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -200,8 +199,7 @@ def _for_each(
     That is a number of ``x``: a constant would be there from the step's start.
     """
     start = jnp.broadcast_to(x[:1, :1], shape)
-    result: jax.Array = jax.lax.fori_loop(0, num_parts, body, start)
-    return result
+    return jax.lax.fori_loop(0, num_parts, body, start)
 
 
 def _codes(matrix: Quantised) -> jax.Array:

@@ -28,10 +28,9 @@ def make_fields(
 
 def make_prompt(model: Any, example: Mapping[str, Any]) -> str:
     """The conversation so far, and the beginning of the assistant's next turn."""
-    prompt: str = tokenizer_of(model).apply_chat_template(
+    return tokenizer_of(model).apply_chat_template(
         example["messages"], tokenize=False, add_generation_prompt=True
     )
-    return prompt
 
 
 TASK = Task(

@@ -46,8 +46,7 @@ def start_token(model: Any) -> int | None:
     """What decoder inputs start with; None: the text's own last token, as in mBART."""
     if model.family.model_type == "mbart":
         return None
-    token: int = model.module.config.decoder_start_token_id
-    return token
+    return model.module.config.decoder_start_token_id
 
 
 def predictions(rows: Mapping[str, Any], source: Data) -> list[str]:

@@ -208,8 +208,7 @@ class _Parts(NamedTuple):
 
     def shapes(self, leaves: Leaves, order: jax.Array) -> Leaves:
         """Those of the leaves of one part."""
-        shapes: Leaves = jax.eval_shape(self.cut, leaves, order, 0)
-        return shapes
+        return jax.eval_shape(self.cut, leaves, order, 0)
 
     def sum(self, leaves: Leaves, order: jax.Array, num_parts: jax.Array) -> Any:
         """The scores of the first parts."""

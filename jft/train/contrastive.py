@@ -108,5 +108,4 @@ def _find_diagonal(scores: jax.Array, candidates: jax.Array) -> jax.Array:
     """Cross-entropy of each row's own column among its candidates."""
     filler = float(np.finfo(scores.dtype).min)
     among = jnp.where(candidates, scores, filler)
-    losses: jax.Array = jax.nn.logsumexp(among, axis=1) - jnp.diagonal(scores)
-    return losses
+    return jax.nn.logsumexp(among, axis=1) - jnp.diagonal(scores)

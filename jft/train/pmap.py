@@ -88,12 +88,12 @@ def make_pmap_train_step(
 def replicate(state: TrainState) -> TrainState:
     """Give every local device a copy: a new first axis, one row a device."""
     count = jax.local_device_count()
-    return jax.tree.map(lambda x: jnp.stack([x] * count), state)  # type: ignore[no-any-return]
+    return jax.tree.map(lambda x: jnp.stack([x] * count), state)
 
 
 def unreplicate(state: TrainState) -> TrainState:
     """Take the copy of the first device."""
-    return jax.tree.map(lambda x: x[0], state)  # type: ignore[no-any-return]
+    return jax.tree.map(lambda x: x[0], state)
 
 
 def split_over_devices(batch: Batch) -> dict[str, Any]:

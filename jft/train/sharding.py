@@ -225,8 +225,7 @@ def gather_params(params: Params, shardings: Params) -> Params:
             return leaf
         spec = P(*(None if axis == "fsdp" else axis for axis in sharding.spec))
         whole = NamedSharding(sharding.mesh, spec)
-        gathered: jax.Array = jax.lax.with_sharding_constraint(leaf, whole)
-        return gathered
+        return jax.lax.with_sharding_constraint(leaf, whole)
 
     return jax.tree.map(gather, params, shardings)
 
@@ -236,7 +235,7 @@ def place_state(state: TrainState, shardings: TrainState) -> TrainState:
 
     Of several processes each has the whole state and places its part.
     """
-    return jax.tree.map(place, state, shardings)  # type: ignore[no-any-return]
+    return jax.tree.map(place, state, shardings)
 
 
 def place(
@@ -247,18 +246,13 @@ def place(
     ``may_alias=False`` copies what is there already, as ``jax.device_put`` has it.
     """
     if sharding.is_fully_addressable:
-        put: jax.Array = jax.device_put(leaf, sharding, may_alias=may_alias)
-        return put
+        return jax.device_put(leaf, sharding, may_alias=may_alias)
     if isinstance(leaf, jax.Array):
         if not leaf.is_fully_addressable:  # placed before, perhaps otherwise
-            moved: jax.Array = jax.jit(lambda x: x, out_shardings=sharding)(leaf)
-            return moved
+            return jax.jit(lambda x: x, out_shardings=sharding)(leaf)
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             data = place(jax.random.key_data(leaf), sharding)
-            key: jax.Array = jax.random.wrap_key_data(
-                data, impl=jax.random.key_impl(leaf)
-            )
-            return key
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
     host = np.asarray(leaf)
     return jax.make_array_from_callback(host.shape, sharding, lambda i: host[i])
 

@@ -243,7 +243,7 @@ def make_eval_step(
         _, scored = score_tokens(
             apply_fn, params, inputs, batch, score, key=None, chunks=chunks
         )
-        return scored  # type: ignore[no-any-return]
+        return scored
 
     return jax.jit(eval_step)
 
@@ -434,7 +434,7 @@ def _gradients(
     """Gradient of the summed loss and the sums, over all microbatches."""
     grad_fn = jax.grad(loss_of, has_aux=True)
     if grad_accum_steps == 1:
-        return grad_fn(open_, batch, key)  # type: ignore[no-any-return]
+        return grad_fn(open_, batch, key)
 
     def microbatches(x: jax.Array) -> jax.Array:
         # Row r goes to microbatch r % n, so that every device works on each of them.
@@ -450,7 +450,7 @@ def _gradients(
     shapes = jax.eval_shape(grad_fn, open_, first, key)
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     total, _ = jax.lax.scan(body, zeros, inputs)
-    return total  # type: ignore[no-any-return]
+    return total
 
 
 def _apply_updates(trainable: Params, updates: Params) -> Params:

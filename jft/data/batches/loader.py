@@ -60,8 +60,7 @@ class TrainLoader:
             steps = range(int(np.ceil(self.steps_per_epoch)))
             sizes = [self.shapes.index(self.plan.shape(step)) for step in steps]
             step = int(np.argmax(sizes))
-        batch: Batch = self.pipeline[step]
-        return batch
+        return self.pipeline[step]
 
     def padding(self, num_steps: int | None = None) -> dict[str, Any]:
         """Count the padding of the first steps, without making their batches.

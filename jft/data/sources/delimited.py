@@ -121,8 +121,7 @@ def _measure(
 def _line_counts(block: Block) -> np.ndarray:
     data = np.frombuffer(block.data, np.uint8)
     before = np.searchsorted(np.flatnonzero(data == NEWLINE), block.ends)
-    counts: np.ndarray = np.diff(before, prepend=0)
-    return counts
+    return np.diff(before, prepend=0)
 
 
 def _check_quotes(

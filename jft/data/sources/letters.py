@@ -100,8 +100,7 @@ def _deformations(
     cos, sin, one = np.cos(angle), np.sin(angle), np.ones_like(angle)
     rotate = np.array([[cos, -sin], [sin, cos]])
     slant = np.array([[squeeze, shear], [0 * one, one]])
-    matrices: np.ndarray = np.einsum("ijn,jkn->nik", rotate, slant)
-    return matrices
+    return np.einsum("ijn,jkn->nik", rotate, slant)
 
 
 @lru_cache(maxsize=4096)
@@ -151,5 +150,4 @@ def _block_counts(image: Any, outline: np.ndarray, matrix: np.ndarray) -> np.nda
     )  # fmt: skip
     ink = np.asarray(bitmap) > 127
     blocks = ink.reshape(BITMAP // BLOCK, BLOCK, BITMAP // BLOCK, BLOCK)
-    counts: np.ndarray = blocks.sum(axis=(1, 3))
-    return counts
+    return blocks.sum(axis=(1, 3))

@@ -122,5 +122,4 @@ def _convolve(module: Any, x: jax.Array, kernel: jax.Array) -> jax.Array:
     if groups_of(module) > 1:
         settings["feature_group_count"] = 1
     other = module.clone(parent=None, **settings)
-    y: jax.Array = other.apply({"params": {"kernel": kernel}}, x)
-    return y
+    return other.apply({"params": {"kernel": kernel}}, x)

@@ -168,8 +168,7 @@ class Lora(Targeted):
             + s**2 * (b * ((a.T @ a) @ b)).sum(axis=0)
         )
         present = jax.lax.stop_gradient(jnp.sqrt(square))
-        ratio: jax.Array = leaves["lora_magnitude_vector"] / present
-        return ratio
+        return leaves["lora_magnitude_vector"] / present
 
     def fold(self, path: str, base: Leaves, leaves: Leaves) -> Leaves:
         """Add the product of the factors to the matrix."""
