@@ -21,6 +21,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -33,6 +34,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LEFT_OUT = shutil.ignore_patterns(".git", "__pycache__", ".*_cache", "*.egg-info")
 SECONDS_AT_MOST = 300  # a mutant that hangs is noticed
+OPTIONS = ["-x", "-n", "0", "-p", "no:cacheprovider"]
+OPTIONS += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # imported before
 COMPARED = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In,
@@ -162,9 +165,12 @@ def run_tests(checkout: Path, tests: list[str], log: Path) -> bool:
         os.dup2(output, 2)
         code = 1
         try:
-            code = pytest.main(["-x", "-n", "0", "-p", "no:cacheprovider", *tests])
+            code = pytest.main([*OPTIONS, *tests])
+        except BaseException:
+            traceback.print_exc()
         finally:
             sys.stdout.flush()
+            sys.stderr.flush()
             os._exit(0 if code in (0, 5) else 1)  # 5: nothing was collected
     until = time.monotonic() + SECONDS_AT_MOST
     while True:
@@ -178,21 +184,31 @@ def run_tests(checkout: Path, tests: list[str], log: Path) -> bool:
         time.sleep(0.02)
 
 
+_passing: set[str] = set()  # tests that are known to pass where nothing is changed
+
+
 def judge(mutant: Mutant, folder: str, then: list[str]) -> str | None:
     """The tests that noticed a mutant, or None for a survivor."""
     checkout = copy_of_checkout(folder)
-    file = checkout / mutant.path
+    file, log = checkout / mutant.path, checkout / "mutant.log"
     whole = file.read_text("utf-8")
-    file.write_text(mutant.text, "utf-8")
+    for tests in tests_of(mutant.path, then):
+        write_source(file, mutant.text)
+        noticed = not run_tests(checkout, tests, log)
+        write_source(file, whole)
+        if noticed and tests[-1] not in _passing:
+            if not run_tests(checkout, tests, log):
+                raise RuntimeError(f"{tests} fail without a change:\n{log.read_text()}")
+            _passing.add(tests[-1])
+        if noticed:
+            return tests[-1]
+    return None
+
+
+def write_source(file: Path, text: str) -> None:
+    """Write a module, so that it is compiled anew."""
+    file.write_text(text, "utf-8")
     shutil.rmtree(file.parent / "__pycache__", ignore_errors=True)
-    try:
-        for tests in tests_of(mutant.path, then):
-            if not run_tests(checkout, tests, checkout / "mutant.log"):
-                return tests[-1]
-        return None
-    finally:
-        file.write_text(whole, "utf-8")
-        shutil.rmtree(file.parent / "__pycache__", ignore_errors=True)
 
 
 def show(mutant: Mutant) -> str:
@@ -212,7 +228,6 @@ def prepare(folder: str) -> None:
     import safetensors  # noqa: F401
     import transformers  # noqa: F401
 
-    sys.dont_write_bytecode = True  # a mutant's bytes must not outlive it
     os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{folder}/jax"
     shutil.copytree(ROOT, copy_of_checkout(folder), ignore=LEFT_OUT)
 

@@ -7,6 +7,7 @@ from jft.train.choice import choose_step
 from jft.train.chunked_loss import Chunks
 from jft.train.collectives import Collectives, count_collectives
 from jft.train.compile_cache import keep_compiled
+from jft.train.compiled_step import CompiledStep, OpenGroups, TrainStep
 from jft.train.contrastive import (
     cosine_regression,
     cosine_similarity,
@@ -14,6 +15,7 @@ from jft.train.contrastive import (
 )
 from jft.train.distill import distillation_loss
 from jft.train.divergence import DIVERGENCES, DivergenceFn
+from jft.train.eval_step import make_eval_step
 from jft.train.fisher import DRAWS, diagonal_fisher
 from jft.train.hooks import (
     NonFiniteError,
@@ -66,13 +68,7 @@ from jft.train.sharding import (
     state_shardings,
 )
 from jft.train.state import TrainState, cast_floating, init_state
-from jft.train.step import (
-    CompiledStep,
-    OpenGroups,
-    TrainStep,
-    make_eval_step,
-    make_train_step,
-)
+from jft.train.step import make_train_step
 from jft.train.two_heads import (
     REPLAYED,
     BothHeads,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from jft.train.step import OpenGroups, TrainStep
+from jft.train.compiled_step import OpenGroups, TrainStep
 from jft.types import Group
 
 

@@ -8,8 +8,13 @@ from typing import Any, NamedTuple
 
 import jax
 
+from jft.train.compiled_step import (
+    CompiledStep,
+    OpenGroups,
+    TrainStep,
+    shapes_of,
+)
 from jft.train.state import TrainState
-from jft.train.step import CompiledStep, OpenGroups, TrainStep
 from jft.types import Interrupted, Metrics
 
 Record = dict[str, Any]  # {"step", "split", **values}; no clock inside
@@ -162,7 +167,7 @@ class _PhaseTimer:
             self._groups, self._start = groups, step
             self._since, self._compile_seconds = time.perf_counter(), 0.0
             self._num_steps.clear()
-        program = (groups, _shapes(batch))
+        program = (groups, shapes_of(batch))
         if program not in self._programs:
             jax.block_until_ready(state.trainable)  # else its time counts as compiling
             before = time.perf_counter()
@@ -191,9 +196,3 @@ class _PhaseTimer:
             )
         )
         self._groups = self
-
-
-def _shapes(batch: Any) -> Hashable:
-    """All of a batch that its program depends on."""
-    leaves, structure = jax.tree.flatten(batch)
-    return structure, tuple((x.shape, x.dtype) for x in leaves)

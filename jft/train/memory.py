@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from jft.tables import format_table
+from jft.train.compiled_step import CompiledStep
 from jft.train.state import TrainState
-from jft.train.step import CompiledStep
 from jft.types import Batch, InputError
 
 CGROUP = Path("/sys/fs/cgroup/memory.max")  # of a container

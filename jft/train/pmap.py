@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jft.train.chunked_loss import Chunks
 from jft.train.state import TrainState
 from jft.train.step import MetricFns, make_forward, step_core
 from jft.types import (
@@ -20,7 +19,6 @@ from jft.types import (
     LossFn,
     Metrics,
     ParamLabels,
-    PrefixFn,
 )
 
 AXIS = "devices"
@@ -34,15 +32,14 @@ def make_pmap_train_step(
     *,
     group_of: Callable[[str], Group] | None = None,
     grad_accum_steps: int = 1,
-    compute_dtype: Any = None,
     metric_fns: MetricFns | None = None,
-    prefix_fn: PrefixFn | None = None,
-    chunks: Chunks | None = None,
+    **forward_options: Any,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Make a step over replicated states and batches split by device.
 
-    The arguments are those of `jft.train.make_train_step`, and so are the numbers:
-    sums, weights and gradients are added over devices before anything is divided.
+    The arguments are those of `jft.train.make_train_step` (``compute_dtype``,
+    ``prefix_fn`` and ``chunks`` too), and so are the numbers: sums, weights and
+    gradients are added over devices before anything is divided.
 
     Returns:
       ``step_fn(state, batch, open_groups=None)``; the state comes from `replicate`,
@@ -54,9 +51,7 @@ def make_pmap_train_step(
             apply_fn,
             loss_fn,
             metric_fns or {},
-            compute_dtype=compute_dtype,
-            prefix_fn=prefix_fn,
-            chunks=chunks,
+            **forward_options,
         ),
         tx=optax.with_extra_args_support(tx),
         param_labels=param_labels,
@@ -65,12 +60,7 @@ def make_pmap_train_step(
         axis_name=AXIS,
     )
     mapped = jax.pmap(
-        lambda moving, frozen, batch, open_groups: step(
-            moving, frozen, batch, open_groups
-        ),
-        axis_name=AXIS,
-        donate_argnums=0,
-        static_broadcasted_argnums=3,
+        step, axis_name=AXIS, donate_argnums=0, static_broadcasted_argnums=3
     )
 
     def step_fn(

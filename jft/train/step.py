@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One training step: differentiate what is open, update it, leave the rest alone."""
 
-import contextlib
 import functools
-import gc
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,8 +11,9 @@ import optax
 
 from jft import paths
 from jft.optim import anchor_of, penalty_of
-from jft.partition import combine, is_trainable, num_params, split_by
+from jft.partition import combine, is_trainable
 from jft.train.chunked_loss import Chunks, score_tokens
+from jft.train.compiled_step import OpenGroups, TrainStep, split_open
 from jft.train.losses import Pair
 from jft.train.mixout import mixout as mix_weights
 from jft.train.sharding import gather_params
@@ -35,98 +33,6 @@ from jft.types import (
 
 MetricFns = Mapping[str, LossFn]
 MIXOUT = 2**31 - 1  # folded into a step's key; no microbatch has this index
-OpenGroups = frozenset[Group] | None  # None: the optimizer's own gates decide
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainStep:
-    """``step_fn(state, batch) -> (state, metrics)``, compiled once a set of groups.
-
-    The state's trainables, optimizer state and counters are donated; its frozen
-    leaves are not, so that several states may share them. ``open_groups`` is static:
-    only those groups are differentiated and updated, and no backward pass runs below
-    the lowest of them. With ``None`` everything trainable is differentiated.
-    """
-
-    jitted: Any  # the compiled function behind it
-    group_of: Callable[[str], Group] | None  # what opens as one
-    compiled: dict[Any, "CompiledStep"] = field(default_factory=dict, repr=False)
-
-    def __call__(
-        self, state: TrainState, batch: Batch, *, open_groups: OpenGroups = None
-    ) -> tuple[TrainState, Metrics]:
-        """Take one step; the state is consumed."""
-        moving, metrics = self.jitted(*_arguments(state, batch), open_groups)
-        return moving._replace(frozen=state.frozen), metrics
-
-    def lower(
-        self, state: TrainState, batch: Batch, *, open_groups: OpenGroups = None
-    ) -> Any:
-        """Lower for these shapes, to look at the program or to compile it ahead."""
-        with _no_collection():
-            return self.jitted.lower(*_arguments(state, batch), open_groups)
-
-    def compile(
-        self, state: TrainState, batch: Batch, *, open_groups: OpenGroups = None
-    ) -> "CompiledStep":
-        """Compile ahead of the first step, once for the same shapes and groups."""
-        program = (open_groups, *map(_shapes, (state, batch)))
-        if program not in self.compiled:
-            lowered = self.lower(state, batch, open_groups=open_groups)
-            open_, _ = split_open(state.trainable, open_groups, self.group_of)
-            self.compiled[program] = CompiledStep(
-                executable=lowered.compile(), num_params=num_params(open_)
-            )
-        return self.compiled[program]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompiledStep:
-    """A step compiled for one set of groups; called like a `TrainStep`."""
-
-    executable: Any
-    num_params: int  # scalars that this step moves
-
-    @property
-    def flops(self) -> float:
-        """Floating-point operations of one step, as the compiler counts them.
-
-        Of losses scored in chunks and of quantised products, it counts one part: it
-        cannot know how many there are.
-        """
-        return float(self.executable.cost_analysis().get("flops", 0.0))
-
-    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        """Take one step; the state is consumed."""
-        moving, metrics = self.executable(*_arguments(state, batch))
-        return moving._replace(frozen=state.frozen), metrics
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Pause the garbage collector, which finds next to nothing while jax traces.
-
-    It looks at all that the imports made each time: a quarter of the time of tracing.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def _shapes(tree: Any) -> Hashable:
-    """All of a tree of arrays that a program depends on."""
-    leaves, structure = jax.tree.flatten(tree)
-    return structure, tuple(
-        (jnp.shape(x), jnp.result_type(x), getattr(x, "sharding", None)) for x in leaves
-    )
-
-
-def _arguments(state: TrainState, batch: Batch) -> tuple[TrainState, Params, Batch]:
-    return state._replace(frozen=None), state.frozen, batch
 
 
 def make_train_step(
@@ -190,62 +96,15 @@ def make_train_step(
         mixout=mixout,
     )
 
-    def positional(
-        moving: TrainState, frozen: Params, batch: Batch, open_groups: OpenGroups
-    ) -> tuple[TrainState, Metrics]:
-        return step(moving, frozen, batch, open_groups)
-
     out_shardings = None
     if state_shardings is not None:
         out_shardings = (state_shardings._replace(frozen=None), None)
     return TrainStep(
         jitted=jax.jit(
-            positional, static_argnums=3, donate_argnums=0, out_shardings=out_shardings
+            step, static_argnums=3, donate_argnums=0, out_shardings=out_shardings
         ),
         group_of=group_of,
     )
-
-
-PredictFn = Callable[[Any, Batch], Mapping[str, jax.Array]]
-
-
-def make_eval_step(
-    apply_fn: ApplyFn,
-    loss_fn: LossFn,
-    *,
-    predict: PredictFn = lambda outputs, batch: {"logits": outputs},
-    compute_dtype: Any = None,
-    chunks: Chunks | None = None,
-) -> Callable[[Params, Batch], dict[str, Any]]:
-    """Make the jitted ``eval_step(params, batch)``: no dropout, nothing updated.
-
-    Args:
-      apply_fn: the model's forward.
-      loss_fn: ``(outputs, batch) -> (sum, weight)``.
-      predict: ``(outputs, batch) -> {field: [B, ...]}``, what to keep of each row: as
-        little as scoring needs, for it goes to the host.
-      compute_dtype: as for `make_train_step`.
-      chunks: likewise; what is kept of each row must be sums over its tokens too.
-
-    Returns:
-      A function to ``{"rows", "loss_sum", "weight"}``.
-    """
-
-    def score(outputs: Any, batch: Batch) -> tuple[jax.Array, dict[str, Any]]:
-        loss_sum, weight = loss_fn(outputs, batch)
-        rows = dict(predict(outputs, batch))
-        return loss_sum, {"rows": rows, "loss_sum": loss_sum, "weight": weight}
-
-    def eval_step(params: Params, batch: Batch) -> dict[str, Any]:
-        inputs = batch
-        if compute_dtype is not None:
-            params, inputs = cast_floating((params, batch), compute_dtype)
-        _, scored = score_tokens(
-            apply_fn, params, inputs, batch, score, key=None, chunks=chunks
-        )
-        return scored
-
-    return jax.jit(eval_step)
 
 
 Sums = dict[str, Pair]
@@ -257,8 +116,8 @@ def make_forward(
     loss_fn: LossFn,
     metric_fns: MetricFns,
     *,
-    compute_dtype: Any,
-    prefix_fn: PrefixFn | None,
+    compute_dtype: Any = None,
+    prefix_fn: PrefixFn | None = None,
     chunks: Chunks | None = None,
     param_shardings: Params = None,
 ) -> Forward:
@@ -305,40 +164,28 @@ def step_core(
 ) -> tuple[TrainState, Metrics]:
     """The step itself, before jit or pmap."""
     _check_labels(moving.trainable, param_labels)
-    if "first_tokens" in batch and (grad_accum_steps > 1 or axis_name is not None):
-        raise InputError(
-            "the batch has first_tokens, so its examples share rows and cannot be "
-            f"divided: grad_accum_steps is {grad_accum_steps} and the axis "
-            f"{axis_name!r}. Give each example a row, or take the batch at once with "
-            "make_train_step."
-        )
-    if REPLAYED in batch and (grad_accum_steps > 1 or axis_name is not None):
-        raise InputError(
-            f"the batch has {REPLAYED} examples, whose mean is one of its own, so that "
-            f"it cannot be divided: grad_accum_steps is {grad_accum_steps} and the "
-            f"axis {axis_name!r}. Take the batch at once with make_train_step."
-        )
-    open_, closed = split_open(moving.trainable, open_groups, group_of)
-    key = jax.random.fold_in(moving.key, moving.step)
-
-    lowest = lowest_group(open_, group_of)
     # the weight of a batch that is computed at once is known before its backward pass,
     # and a mean's gradients need no pass of their own to become one
     at_once = grad_accum_steps == 1 and axis_name is None
+    if not at_once:
+        divided = f"grad_accum_steps is {grad_accum_steps} and the axis {axis_name!r}"
+        _check_divisible(batch, divided)
+    open_, closed = split_open(moving.trainable, open_groups, group_of)
+    lowest = lowest_group(open_, group_of)
+    key = jax.random.fold_in(moving.key, moving.step)
+
+    def loss_of(open_leaves: Params, microbatch: Batch, key: jax.Array) -> Any:
+        mixed = mix(open_leaves) if mixout else open_leaves
+        params = combine(mixed, closed, frozen)
+        total, sums = forward(params, microbatch, key, lowest)
+        scale = _inverse(sums["loss"][1]) if at_once else jnp.ones(())
+        return total * scale.astype(total.dtype), sums
 
     def mix(open_leaves: Params) -> Params:
-        if not mixout:
-            return open_leaves
         # one draw a step, whatever it is divided into
         draw = jax.random.fold_in(key, MIXOUT)
         anchor = anchor_of(moving.opt_state)
         return mix_weights(open_leaves, anchor, probability=mixout, key=draw)
-
-    def loss_of(open_leaves: Params, microbatch: Batch, key: jax.Array) -> Any:
-        params = combine(mix(open_leaves), closed, frozen)
-        total, sums = forward(params, microbatch, key, lowest)
-        scale = _inverse(sums["loss"][1]) if at_once else jnp.ones(())
-        return total * scale.astype(total.dtype), sums
 
     grads, sums = _gradients(loss_of, open_, batch, key, grad_accum_steps)
     if axis_name is not None:
@@ -348,10 +195,33 @@ def step_core(
         grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), grads)
     metrics = {name: total / count for name, (total, count) in sums.items()}
     metrics["grad_norm"] = optax.tree.norm(grads)
-    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
-    streak = jnp.where(finite, 0, moving.nonfinite_streak + 1)
-    metrics["nonfinite_streak"] = streak
+    return _update(moving, grads, metrics, tx, open_groups)
 
+
+def _check_divisible(batch: Batch, divided: str) -> None:
+    """Refuse to divide a batch whose examples belong together."""
+    reasons = {
+        "first_tokens": "its examples share rows",
+        REPLAYED: "the mean of replayed examples is one of its own",
+    }
+    for name, reason in reasons.items():
+        if name in batch:
+            raise InputError(
+                f"the batch has {name!r}: {reason}, so it cannot be divided, but "
+                f"{divided}. Take the batch at once, with make_train_step and "
+                "grad_accum_steps=1."
+            )
+
+
+def _update(
+    moving: TrainState,
+    grads: Params,
+    metrics: Metrics,
+    tx: optax.GradientTransformationExtraArgs,
+    open_groups: OpenGroups,
+) -> tuple[TrainState, Metrics]:
+    """Move what is open, unless a number is not finite: then count that instead."""
+    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
     extra: dict[str, Any] = {"step": moving.step}
     if open_groups is not None:
         extra["open_groups"] = open_groups
@@ -370,14 +240,14 @@ def step_core(
         moving.opt_state,
         grads,
     )
+    streak = jnp.where(finite, 0, moving.nonfinite_streak + 1)
+    metrics = metrics | {"nonfinite_streak": streak}
     if (penalty := penalty_of(opt_state)) is not None:
         metrics["penalty"] = penalty
-    state = TrainState(
+    state = moving._replace(
         step=moving.step + 1,
         trainable=trainable,
-        frozen=None,
         opt_state=opt_state,
-        key=moving.key,
         nonfinite_streak=streak,
         nonfinite_total=moving.nonfinite_total + jnp.where(finite, 0, 1),
     )
@@ -399,20 +269,6 @@ def _check_labels(trainable: Params, param_labels: ParamLabels) -> None:
             f"{sorted(found - expected)}. Make the state with init_state and the same "
             "labels."
         )
-
-
-def split_open(
-    trainable: Params, open_groups: OpenGroups, group_of: Callable[[str], Group] | None
-) -> tuple[Params, Params]:
-    """Split the trainables into what this step differentiates and the rest."""
-    if open_groups is None:
-        return split_by(trainable, lambda _: True)
-    if group_of is None:
-        raise InputError(
-            "open_groups was given, but make_train_step got no group_of to know which "
-            "leaves they are; pass group_of=layer_index."
-        )
-    return split_by(trainable, lambda path: group_of(path) in open_groups)
 
 
 def lowest_group(open_: Params, group_of: Callable[[str], Group] | None) -> int:
