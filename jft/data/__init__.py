@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """What goes in? Sources, splits, augmentation, fields and the loader."""
 
-from jft.data.batches.batching import BATCHINGS, make_token_loader
-from jft.data.batches.collate import pad_rows
+from jft.data.batches.batching import (
+    make_token_loader,
+)
 from jft.data.batches.eval_batches import EvalBatches, make_eval_batches
 from jft.data.batches.joined import join_loaders
-from jft.data.batches.lengths import Lengths, choose_lengths
+from jft.data.batches.lengths import (
+    Lengths,
+)
 from jft.data.batches.loader import TrainLoader, make_train_loader
-from jft.data.batches.packing import PackedTable, pack, unpack_batch
+from jft.data.batches.packing import (
+    pack,
+    unpack_batch,
+)
 from jft.data.batches.prefetch import Prefetch, prefetch_to_device
 from jft.data.batches.ragged import open_rows
 from jft.data.batches.reading import Augment, FieldsFn
@@ -24,56 +30,49 @@ from jft.data.fields.answers import (
     make_answer_fields,
     read_answers,
 )
-from jft.data.fields.augment import AUGMENTATIONS, AugmentImage, get_augmentation
-from jft.data.fields.chat import ChatFields, make_chat_fields
+from jft.data.fields.augment import (
+    AUGMENTATIONS,
+    get_augmentation,
+)
+from jft.data.fields.chat import (
+    make_chat_fields,
+)
 from jft.data.fields.language import make_language_fields
-from jft.data.fields.masking import MaskTokens, make_mask_tokens, make_masked_fields
+from jft.data.fields.masking import (
+    make_mask_tokens,
+    make_masked_fields,
+)
 from jft.data.fields.padding import IGNORED, Pad
 from jft.data.fields.pairs import few_shot_pairs, make_sentence_pair_fields
 from jft.data.fields.preprocess import ImageFields, make_image_fields
 from jft.data.fields.seq2seq import make_seq2seq_fields
 from jft.data.fields.tagging import TaggingFields, make_tagging_fields, read_tags
-from jft.data.fields.targets import target_fields
 from jft.data.fields.tokenizer import load_tokenizer
 from jft.data.fields.tokenizer_training import CHATML, train_tokenizer
 from jft.data.fields.tokens import (
     TextFields,
-    TextFieldsFn,
     make_text_fields,
 )
 from jft.data.sources.catalog import (
     PART_OPTIONS,
     SOURCES,
     has_option,
-    load_digits_source,
-    load_letters_source,
     load_source,
 )
-from jft.data.sources.conll import load_conll
-from jft.data.sources.delimited import load_delimited
-from jft.data.sources.folder import IMAGES, FolderSource, Media
-from jft.data.sources.hf_datasets import HfDatasetSource
+from jft.data.sources.folder import (
+    IMAGES,
+)
 from jft.data.sources.images import IMAGE_SUFFIXES, read_image
-from jft.data.sources.jsonl import load_jsonl
-from jft.data.sources.letters import render_letters
-from jft.data.sources.lines import LinesSource
-from jft.data.sources.mapped import FileSource
-from jft.data.sources.parquet import ParquetSource
 from jft.data.sources.source import (
     ArraySource,
-    ColumnView,
     Example,
-    SelectedColumns,
     Source,
     digest,
     select_columns,
 )
-from jft.data.sources.squad import load_squad
-from jft.data.sources.tfds import TfdsSource
 
 __all__ = [
     "AUGMENTATIONS",
-    "BATCHINGS",
     "CHATML",
     "IGNORED",
     "IMAGES",
@@ -85,53 +84,32 @@ __all__ = [
     "AnswerFields",
     "ArraySource",
     "Augment",
-    "AugmentImage",
-    "ChatFields",
     "Column",
-    "ColumnView",
     "EvalBatches",
     "Example",
     "Examples",
     "FieldsFn",
-    "FileSource",
-    "FolderSource",
-    "HfDatasetSource",
     "ImageFields",
     "Kind",
     "Lengths",
-    "LinesSource",
-    "MaskTokens",
-    "Media",
-    "PackedTable",
     "Pad",
-    "ParquetSource",
     "Prefetch",
     "RowFiller",
-    "SelectedColumns",
     "Source",
     "Subset",
     "TaggingFields",
     "TextFields",
-    "TextFieldsFn",
-    "TfdsSource",
     "TokenTable",
     "TrainLoader",
     "check_splits",
-    "choose_lengths",
     "count_shared",
     "digest",
     "few_shot_pairs",
     "get_augmentation",
     "has_option",
     "join_loaders",
-    "load_conll",
-    "load_delimited",
-    "load_digits_source",
-    "load_jsonl",
-    "load_letters_source",
     "load_source",
     "load_splits",
-    "load_squad",
     "load_tokenizer",
     "make_answer_fields",
     "make_chat_fields",
@@ -149,15 +127,12 @@ __all__ = [
     "make_train_loader",
     "open_rows",
     "pack",
-    "pad_rows",
     "prefetch_to_device",
     "read_answers",
     "read_image",
     "read_tags",
-    "render_letters",
     "select_columns",
     "split_source",
-    "target_fields",
     "tokenize",
     "train_tokenizer",
     "unpack_batch",

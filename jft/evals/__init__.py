@@ -3,7 +3,9 @@
 
 from jft.evals.answer_metrics import ANSWER_METRICS
 from jft.evals.classification_metrics import CLASSIFICATION_METRICS
-from jft.evals.confusion import confusion_counts, plot_confusion
+from jft.evals.confusion import (
+    plot_confusion,
+)
 from jft.evals.diagnosis import diagnose, weight_drift
 from jft.evals.embedding_metrics import EMBEDDING_METRICS, probe_accuracy
 from jft.evals.evaluate import Evaluated, Rows, evaluate
@@ -16,7 +18,6 @@ from jft.evals.generate import Generated, generate
 from jft.evals.methods_plot import plot_methods
 from jft.evals.multilabel_metrics import MULTILABEL_METRICS, class_f1s
 from jft.evals.plots import (
-    layer_name,
     learning_rates,
     opening_names,
     plot_curves,
@@ -49,13 +50,11 @@ __all__ = [
     "check_metric_names",
     "class_f1s",
     "compute_scores",
-    "confusion_counts",
     "diagnose",
     "entity_f1s",
     "evaluate",
     "forgetting_report",
     "generate",
-    "layer_name",
     "learning_rates",
     "opening_names",
     "perplexity",

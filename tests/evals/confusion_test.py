@@ -3,8 +3,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix
 
-from jft.evals import confusion_counts, plot_confusion
-from jft.evals.confusion import _confusion_title
+from jft.evals import (
+    plot_confusion,
+)
+from jft.evals.confusion import _confusion_title, confusion_counts
 
 DATA = np.random.default_rng(0)
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from jft.evals import (
-    layer_name,
     learning_rates,
     opening_names,
     plot_curves,
@@ -14,6 +13,7 @@ from jft.evals import (
     plot_learning_rates,
 )
 from jft.evals.canvas import _spread, smooth
+from jft.evals.plots import layer_name
 
 NUM_LAYERS = 2
 TOP_DOWN = [

@@ -2,8 +2,11 @@
 import numpy as np
 import pytest
 
-from jft.data import IGNORED, Pad, pad_rows
-from jft.data.batches.collate import blank_like
+from jft.data import (
+    IGNORED,
+    Pad,
+)
+from jft.data.batches.collate import blank_like, pad_rows
 from jft.types import InputError
 
 PADDING = {"ids": Pad(9), "spans": Pad(-1), "targets": Pad(IGNORED, "target")}

@@ -2,7 +2,12 @@
 import numpy as np
 import pytest
 
-from jft.data import AugmentImage, make_eval_batches, pack, tokenize
+from jft.data import (
+    make_eval_batches,
+    pack,
+    tokenize,
+)
+from jft.data.fields.augment import AugmentImage
 from jft.types import InputError
 from tests.data.batches.token_rows import (
     MASKED,

@@ -4,9 +4,9 @@ import itertools
 import numpy as np
 import pytest
 
-from jft.data import choose_lengths
 from jft.data.batches.lengths import (
     check_shapes,
+    choose_lengths,
     first_holding,
     fit_lengths,
     total_lengths,

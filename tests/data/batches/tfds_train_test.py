@@ -13,8 +13,8 @@ from jft.data import (
     load_splits,
     make_examples,
     make_train_loader,
-    target_fields,
 )
+from jft.data.fields.targets import target_fields
 from jft.optim import make_optimizer
 from jft.partition import label_params
 from jft.tasks.classification import make_loss

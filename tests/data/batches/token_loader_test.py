@@ -6,7 +6,6 @@ import pytest
 
 from jft.data import (
     IGNORED,
-    choose_lengths,
     make_eval_batches,
     make_text_fields,
     make_token_loader,
@@ -14,6 +13,7 @@ from jft.data import (
     pack,
     tokenize,
 )
+from jft.data.batches.lengths import choose_lengths
 from jft.data.batches.packing import num_rows_of
 from jft.types import InputError
 from tests.data.batches.token_rows import (

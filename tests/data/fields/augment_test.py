@@ -2,8 +2,12 @@
 import numpy as np
 import pytest
 
-from jft.data import AUGMENTATIONS, get_augmentation, load_digits_source
+from jft.data import (
+    AUGMENTATIONS,
+    get_augmentation,
+)
 from jft.data.fields.augment import brightness_contrast, crop_flip, small_affine
+from jft.data.sources.catalog import load_digits_source
 from jft.types import InputError
 
 SAME_SHAPE = {"small_affine": True, "crop_flip": False, "brightness_contrast": True}

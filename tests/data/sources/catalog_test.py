@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jft.data import SOURCES, Source, load_digits_source, load_source, select_columns
+from jft.data import (
+    SOURCES,
+    Source,
+    load_source,
+    select_columns,
+)
+from jft.data.sources.catalog import load_digits_source
 from jft.types import InputError
 
 FILES = {  # one row each that says 7

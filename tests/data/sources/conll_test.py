@@ -3,8 +3,11 @@ import pickle
 
 import pytest
 
-from jft.data import Source, load_conll
+from jft.data import (
+    Source,
+)
 from jft.data.sources import blocks
+from jft.data.sources.conll import load_conll
 
 TEXT = """-DOCSTART- -X- O O
 

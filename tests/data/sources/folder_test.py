@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jft.data import IMAGES, FolderSource, Source
+from jft.data import (
+    IMAGES,
+    Source,
+)
+from jft.data.sources.folder import FolderSource
 from jft.types import InputError
 
 SPOKEN = r"(?P<targets>\d)_(?P<speaker>\w+)_\d+\.(jpg|png)"

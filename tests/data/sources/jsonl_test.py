@@ -4,8 +4,11 @@ import pickle
 
 import pytest
 
-from jft.data import Source, load_jsonl
+from jft.data import (
+    Source,
+)
 from jft.data.sources import blocks
+from jft.data.sources.jsonl import load_jsonl
 
 ROWS = [
     {"text": "a\n\u2028😀", "targets": 1, "words": ["a"], "more": None},

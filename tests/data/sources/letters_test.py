@@ -5,8 +5,17 @@ import numpy as np
 import pytest
 from PIL import ImageFont
 
-from jft.data import load_digits_source, load_source, render_letters
-from jft.data.sources.letters import CLASS_NAMES, FACES, GLYPH_HEIGHT, _glyph
+from jft.data import (
+    load_source,
+)
+from jft.data.sources.catalog import load_digits_source
+from jft.data.sources.letters import (
+    CLASS_NAMES,
+    FACES,
+    GLYPH_HEIGHT,
+    _glyph,
+    render_letters,
+)
 from jft.types import InputError
 
 

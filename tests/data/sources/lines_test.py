@@ -4,8 +4,11 @@ import pickle
 
 import pytest
 
-from jft.data import LinesSource, Source
+from jft.data import (
+    Source,
+)
 from jft.data.sources import blocks
+from jft.data.sources.lines import LinesSource
 from jft.types import InputError
 
 PAIR = {"text": "a.en", "target_text": "a.de"}

@@ -4,7 +4,12 @@ import pickle
 import numpy as np
 import pytest
 
-from jft.data import ArraySource, ColumnView, Source, select_columns
+from jft.data import (
+    ArraySource,
+    Source,
+    select_columns,
+)
+from jft.data.sources.source import ColumnView
 from jft.types import InputError
 
 

@@ -4,7 +4,10 @@ import pickle
 
 import pytest
 
-from jft.data import Source, load_squad
+from jft.data import (
+    Source,
+)
+from jft.data.sources.squad import load_squad
 
 
 def question(name, *answers, **more):
