@@ -4,7 +4,6 @@
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,25 +15,13 @@ Record = Mapping[str, Any]  # {"step": int, "split": str, **floats}
 Points = Sequence[tuple[int, float]]  # step, value
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """From where on something is called trouble.
-
-    Attributes:
-      overfitting: share of its best value that the validation metric lost again.
-      underfitting: share of the first losses that is left at the end.
-      forgetting: share of its first value that the source task's metric lost.
-      gap: validation loss over training loss, at every evaluation.
-      drift: how far a layer's pre-trained weights moved, as a share of their norm.
-      evaluations: after the best one, before anything is called overfitting.
-    """
-
-    overfitting: float = 0.02
-    underfitting: float = 0.9
-    forgetting: float = 0.05
-    gap: float = 1.5
-    drift: float = 0.1
-    evaluations: int = 2
+# from where on something is called trouble
+LOST_AGAIN = 0.02  # share of its best value that the validation metric lost again
+EVALUATIONS_SINCE = 2  # after the best one, before anything is called overfitting
+LOSS_LEFT = 0.9  # share of the first losses that is left at the end
+FORGOTTEN = 0.05  # share of its first value that the source task's metric lost
+LOSSES_APART = 1.5  # validation loss over training loss, at every evaluation
+MOVED = 0.1  # how far a layer's pre-trained weights moved, as a share of their norm
 
 
 def diagnose(
@@ -45,7 +32,6 @@ def diagnose(
     source_metric: str = "accuracy",
     source_mode: str = "max",
     drift: Mapping[int, float] | None = None,
-    limits: Limits | None = None,
 ) -> list[str]:
     """Warn of overfitting, underfitting, forgetting, a gap between splits, and drift.
 
@@ -57,7 +43,6 @@ def diagnose(
       source_metric: of the source task.
       source_mode: which way that is better.
       drift: see `weight_drift`.
-      limits: what counts.
 
     Returns:
       A sentence each, with its figures; none where nothing is to be seen.
@@ -71,20 +56,16 @@ def diagnose(
       ...  diagnose(history, metric="accuracy", mode="max")]
       ['underfitting']
     """
-    limits = limits or Limits()
     train = _finite(history, "train", "loss")
     evaluated = _finite(history, "validation", metric)
     found = [
-        _overfitting(train, evaluated, metric, mode, limits),
-        _underfitting(train, _finite(history, "validation", "loss"), limits),
+        _overfitting(train, evaluated, metric, mode),
+        _underfitting(train, _finite(history, "validation", "loss")),
         _forgetting(
-            _finite(history, "source", source_metric),
-            source_metric,
-            source_mode,
-            limits,
+            _finite(history, "source", source_metric), source_metric, source_mode
         ),
-        _gap(train, _finite(history, "validation", "loss"), limits),
-        _drift(drift or {}, limits),
+        _gap(train, _finite(history, "validation", "loss")),
+        _drift(drift or {}),
     ]
     return [text for text in found if text]
 
@@ -140,11 +121,7 @@ def _mean(values: Points, after: int, up_to: int | None = None) -> float | None:
 
 
 def _overfitting(
-    train: Points,
-    evaluated: Points,
-    metric: str,
-    mode: str,
-    limits: Limits,
+    train: Points, evaluated: Points, metric: str, mode: str
 ) -> str | None:
     """The metric got worse after its best while the training loss went on falling."""
     if not evaluated:
@@ -153,10 +130,10 @@ def _overfitting(
     best_step, best = max(evaluated, key=lambda x: sign * x[1])
     since = [value for step, value in evaluated if step > best_step]
     before, after = _mean(train, -1, best_step), _mean(train, best_step)
-    if len(since) < limits.evaluations or before is None or after is None:
+    if len(since) < EVALUATIONS_SINCE or before is None or after is None:
         return None
     lost = sign * (best - since[-1])
-    if lost <= limits.overfitting * abs(best) or after >= before:
+    if lost <= LOST_AGAIN * abs(best) or after >= before:
         return None
     return (
         f"overfitting: from step {best_step} on validation {metric} went from "
@@ -166,18 +143,14 @@ def _overfitting(
     )
 
 
-def _underfitting(
-    train: Points,
-    losses: Points,
-    limits: Limits,
-) -> str | None:
+def _underfitting(train: Points, losses: Points) -> str | None:
     """Neither loss fell."""
     if len(train) < 2 or not losses:
         return None
     first = train[0][1]
     window = max(1, len(train) // 4)
     last = statistics.fmean(value for _, value in train[-window:])
-    if min(last, losses[-1][1]) <= limits.underfitting * first:
+    if min(last, losses[-1][1]) <= LOSS_LEFT * first:
         return None
     return (
         f"underfitting: the training loss went from {first:.4g} to {last:.4g} only. "
@@ -185,12 +158,12 @@ def _underfitting(
     )
 
 
-def _forgetting(source: Points, metric: str, mode: str, limits: Limits) -> str | None:
+def _forgetting(source: Points, metric: str, mode: str) -> str | None:
     if len(source) < 2:
         return None
     before, after = source[0][1], source[-1][1]
     lost = before - after if mode == "max" else after - before
-    if lost <= limits.forgetting * abs(before):
+    if lost <= FORGOTTEN * abs(before):
         return None
     return (
         f"forgetting: the source task's {metric} went from {before:.4g} to "
@@ -199,11 +172,7 @@ def _forgetting(source: Points, metric: str, mode: str, limits: Limits) -> str |
     )
 
 
-def _gap(
-    train: Points,
-    losses: Points,
-    limits: Limits,
-) -> str | None:
+def _gap(train: Points, losses: Points) -> str | None:
     """Validation is far from training at every evaluation, so from the start."""
     ratios, earlier = [], -1
     for step, loss in losses:
@@ -212,7 +181,7 @@ def _gap(
             return None
         ratios.append(loss / trained)
         earlier = step
-    if len(ratios) < 2 or min(ratios) <= limits.gap:
+    if len(ratios) < 2 or min(ratios) <= LOSSES_APART:
         return None
     return (
         f"domain gap: from the first evaluation on, the validation loss is "
@@ -221,13 +190,13 @@ def _gap(
     )
 
 
-def _drift(drift: Mapping[int, float], limits: Limits) -> str | None:
-    if not drift or max(drift.values()) <= limits.drift:
+def _drift(drift: Mapping[int, float]) -> str | None:
+    if not drift or max(drift.values()) <= MOVED:
         return None
     depth = max(drift, key=lambda d: drift[d])
     return (
         f"drift: the pre-trained weights of layer {depth} moved by "
-        f"{drift[depth]:.0%} of their norm (over {limits.drift:.0%}): their features "
+        f"{drift[depth]:.0%} of their norm (over {MOVED:.0%}): their features "
         "are no longer those that were loaded. Lower the learning rate or let lower "
         "layers move less (optim.layer_decay)."
     )

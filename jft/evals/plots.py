@@ -191,35 +191,32 @@ def plot_forgetting(
     source_metric: str | None = None,
     source_name: str,
     target_name: str,
-    source_split: str = "source",
-    target_split: str = "validation",
     opening_steps: Mapping[int, str],
 ) -> Path:
     """What is learned and what is lost: both tasks' metric over the same steps.
 
     Args:
-      history: records of the two splits; the source's first one is before training.
+      history: records of ``source`` and ``validation``; the source's first one is
+        before training.
       path: of the PNG.
       metric: in both splits' records.
       source_metric: in the source's, where it is another.
       source_name: the task that the model comes from.
       target_name: the task that it learns.
-      source_split: the split of the source's records.
-      target_split: the split of the target's records.
       opening_steps: step to the name of what opens there.
     """
     with picture(path, width=8.0, height=4.0) as figure:
         ax = figure.subplots()
         ends = []
         for name, split, measured, colour in (
-            (target_name, target_split, metric, BLUE),
-            (source_name, source_split, source_metric or metric, ORANGE),
+            (target_name, "validation", metric, BLUE),
+            (source_name, "source", source_metric or metric, ORANGE),
         ):
             steps, values = _series(history, split, measured)
             if len(steps):
                 ax.plot(steps, values, color=colour, linewidth=2, marker="o", ms=4)
                 ends.append((values[-1], f"{name} {values[-1]:.3f}", colour))
-                if split == source_split:
+                if split == "source":
                     ax.axhline(values[0], color=colour, linewidth=0.8, alpha=0.5)
         ax.grid(axis="y")
         ax.margins(x=0.01)

@@ -64,24 +64,20 @@ def plot_wise_ft(
     source_metric: str | None = None,
     source_name: str,
     target_name: str,
-    source_split: str = "source",
-    target_split: str = "test",
 ) -> Path:
     """Draw what each point does on the new task over what it does on the old.
 
     Args:
-      curve: what `wise_ft_curve` returns.
+      curve: what `wise_ft_curve` returns, of the splits ``source`` and ``test``.
       path: of the PNG.
       metric: of the new task.
       source_metric: of the old; None: the same.
       source_name: the task that the model comes from, to the right.
       target_name: the task that it learned, upwards.
-      source_split: its name in the curve.
-      target_split: its name in the curve.
     """
     source_metric = source_metric or metric
-    xs = [point[source_split][source_metric] for point in curve]
-    ys = [point[target_split][metric] for point in curve]
+    xs = [point["source"][source_metric] for point in curve]
+    ys = [point["test"][metric] for point in curve]
     with picture(path, width=6.0, height=4.6) as figure:
         ax = figure.subplots()
         ax.plot(xs, ys, color=BLUE, linewidth=2, marker="o", ms=5)

@@ -86,12 +86,11 @@ def save_best(
     *,
     mode: str,
     save: Callable[[Moment], None],
-    split: str = "validation",
 ) -> Hook:
     """Save right after an evaluation that is the best so far."""
 
     def hook(moment: Moment) -> None:
-        best = best_record(moment.history, metric, mode=mode, split=split)
+        best = best_record(moment.history, metric, mode=mode)
         if best is not None and best["step"] == moment.step:
             save(moment)
 
@@ -103,27 +102,27 @@ def stop_early(
     *,
     mode: str,
     patience: int,
-    split: str = "validation",
     start_step: int = 0,
 ) -> Hook:
     """Stop after ``patience`` evaluations in a row without a new best.
 
     Args:
-      metric: name in the records.
+      metric: name in the records of ``validation``.
       mode: "max" or "min".
       patience: evaluations.
-      split: which records count.
       start_step: evaluations up to this step, such as the last opening, are not
         counted against the run.
     """
 
     def hook(moment: Moment) -> str | None:
-        best = best_record(moment.history, metric, mode=mode, split=split)
+        best = best_record(moment.history, metric, mode=mode)
         since = max(best["step"] if best else 0, start_step)
-        waited = [r for r in _of_split(moment.history, split) if r["step"] > since]
+        waited = [
+            r for r in _of_split(moment.history, "validation") if r["step"] > since
+        ]
         if len(waited) < patience:
             return None
-        return f"no better {split} {metric} in {patience} evaluations"
+        return f"no better validation {metric} in {patience} evaluations"
 
     return hook
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from jft.evals import diagnose, weight_drift
-from jft.evals.diagnosis import Limits
 
 
 def run_of(train, validation, accuracy=None, source=()):
@@ -89,8 +88,7 @@ def test_a_source_metric_that_is_better_where_lower_is_forgotten_upwards():
     assert "accuracy went from 0.4 to 0.9" in text
 
 
-def test_limits_decide():
-    assert told(TROUBLE["forgetting"], limits=Limits(forgetting=0.6)) == []
+def test_the_layer_that_moved_most_is_named():
     (text,) = told(drift={3: 0.31, 1: 0.2})
     assert "layer 3 moved by 31% of their norm (over 10%)" in text
 

@@ -21,13 +21,12 @@ def choose_lengths(
     *,
     global_batch_size: int,
     num_lengths: int,
-    multiple: int = 8,
     max_lengths: Mapping[str, int] | None = None,
 ) -> tuple[Lengths, ...]:
     """Choose the lengths that give the least padding to batches grouped by length.
 
     Exact for the batches of a sample of epochs, in `grouped_order`, by dynamic
-    programming over all lengths that are multiples of ``multiple``. With two groups
+    programming over all lengths that are multiples of 8. With two groups
     whose pairs of lengths are more than 2,048, the multiple is doubled until they are
     not.
 
@@ -35,7 +34,6 @@ def choose_lengths(
       lengths: tokens of each row, int [N], by group, as `TokenTable.lengths`.
       global_batch_size: rows a batch, over all processes.
       num_lengths: the most to choose, at least 1; each costs a compilation.
-      multiple: lengths are rounded up to one of it.
       max_lengths: no length is longer than this, by group; for models with a limit.
 
     Returns:
@@ -57,9 +55,7 @@ def choose_lengths(
         group: np.array([of_rows[rows].max() for rows in batches])
         for group, of_rows in lengths.items()
     }
-    return fit_lengths(
-        maxima, num_lengths=num_lengths, multiple=multiple, max_lengths=max_lengths
-    )
+    return fit_lengths(maxima, num_lengths=num_lengths, max_lengths=max_lengths)
 
 
 def sample_batches(order: RowOrder) -> list[np.ndarray]:
