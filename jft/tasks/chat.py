@@ -6,7 +6,6 @@ from typing import Any
 
 from jft.data import Column, make_chat_fields
 from jft.tasks import language
-from jft.tasks.task import Task
 from jft.tasks.texts import tokenizer_of
 
 
@@ -33,23 +32,11 @@ def make_prompt(model: Any, example: Mapping[str, Any]) -> str:
     )
 
 
-TASK = Task(
+TASK = language.make_task(
     name="chat",
     inputs=(Column("messages", "messages"),),
-    target=None,
     head="causal_lm",
     make_fields=make_fields,
-    make_loss=language.make_loss,
-    train_metrics={"token_accuracy": language.token_accuracy},
-    predict=language.predict,
-    predictions=language.predictions,
-    references=language.references,
-    metrics=language.METRICS,
-    default_metrics=language.DEFAULT_METRICS,
-    write_prediction=language.write_prediction,
     pipeline="text-generation",
-    divergence="softmax",
-    packs=True,
-    sums_tokens=True,
     make_prompt=make_prompt,
 )

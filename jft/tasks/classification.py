@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What all tasks share that give an example, or its words, one of several classes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,40 @@ import numpy as np
 
 from jft.data import Column
 from jft.evals import CLASSIFICATION_METRICS, Rows, plot_confusion
-from jft.tasks.task import Data
+from jft.tasks.task import Data, Task
 from jft.train import count_correct, softmax_cross_entropy
 from jft.types import Batch, LossFn
 
-TARGET = Column("targets", "class")
-METRICS = CLASSIFICATION_METRICS
-DEFAULT_METRICS = ("accuracy", "macro_f1")
+
+def make_task(
+    *,
+    name: str,
+    inputs: tuple[Column, ...],
+    head: str,
+    make_fields: Callable[..., Any],
+    pipeline: str,
+) -> Task:
+    """A task whose inputs have one class; the arguments are fields of a `Task`."""
+    return Task(
+        name=name,
+        inputs=inputs,
+        target=Column("targets", "class"),
+        head=head,
+        make_fields=make_fields,
+        make_loss=make_loss,
+        train_metrics={"accuracy": accuracy},
+        predict=predict,
+        predictions=predictions,
+        references=references,
+        metrics=CLASSIFICATION_METRICS,
+        default_metrics=("accuracy", "macro_f1"),
+        write_prediction=write_prediction,
+        pipeline=pipeline,
+        problem_type="single_label_classification",
+        divergence="softmax",
+        plot=plot,
+        plot_name="confusion.png",
+    )
 
 
 def make_loss(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What all tasks share that predict words: loss, perplexity, and what is kept."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,11 +9,44 @@ import jax.numpy as jnp
 import numpy as np
 
 from jft import evals
+from jft.data import Column
 from jft.evals import MetricFn, Rows
 from jft.tasks import classification
-from jft.tasks.task import Data
+from jft.tasks.task import Data, Task
 from jft.train import count_correct, softmax_cross_entropy
 from jft.types import Batch, LossFn
+
+
+def make_task(
+    *,
+    name: str,
+    inputs: tuple[Column, ...],
+    head: str,
+    make_fields: Callable[..., Any],
+    pipeline: str,
+    **more: Any,
+) -> Task:
+    """A task that asks for words of the text; ``more`` are fields of a `Task`."""
+    return Task(
+        name=name,
+        inputs=inputs,
+        target=None,
+        head=head,
+        make_fields=make_fields,
+        make_loss=make_loss,
+        train_metrics={"token_accuracy": token_accuracy},
+        predict=predict,
+        predictions=predictions,
+        references=references,
+        metrics=METRICS,
+        default_metrics=("perplexity", "token_accuracy"),
+        write_prediction=write_prediction,
+        pipeline=pipeline,
+        divergence="softmax",
+        packs=True,
+        sums_tokens=True,
+        **more,
+    )
 
 
 def make_loss(*, label_smoothing: float = 0.0) -> LossFn:

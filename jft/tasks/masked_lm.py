@@ -8,7 +8,6 @@ from typing import Any
 
 from jft.data import Column, make_mask_tokens, make_masked_fields
 from jft.tasks import language
-from jft.tasks.task import Task
 from jft.tasks.texts import tokenizer_of
 
 
@@ -26,23 +25,11 @@ def make_augment(
     return make_mask_tokens(tokenizer_of(model), rate=mask_rate, whole_word=whole_word)
 
 
-TASK = Task(
+TASK = language.make_task(
     name="masked_lm",
     inputs=(Column("text", "text"),),
-    target=None,
     head="masked_lm",
     make_fields=make_fields,
-    make_loss=language.make_loss,
-    train_metrics={"token_accuracy": language.token_accuracy},
-    predict=language.predict,
-    predictions=language.predictions,
-    references=language.references,
-    metrics=language.METRICS,
-    default_metrics=language.DEFAULT_METRICS,
-    write_prediction=language.write_prediction,
     pipeline="fill-mask",
     make_augment=make_augment,
-    divergence="softmax",
-    packs=True,
-    sums_tokens=True,
 )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What all tasks share that give an example any number of classes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,40 @@ import numpy as np
 from jft.data import Column
 from jft.evals import MULTILABEL_METRICS, class_f1s, plot_class_f1s
 from jft.tasks import classification
+from jft.tasks.task import Task
 from jft.train import sigmoid_cross_entropy
 from jft.types import Batch, LossFn
 
-TARGET = Column("targets", "classes")
-METRICS = MULTILABEL_METRICS
-DEFAULT_METRICS = ("micro_f1", "macro_f1", "subset_accuracy")
 
-predict = classification.predict
-predictions = classification.predictions
-references = classification.references
+def make_task(
+    *,
+    name: str,
+    inputs: tuple[Column, ...],
+    head: str,
+    make_fields: Callable[..., Any],
+    pipeline: str,
+) -> Task:
+    """A task whose inputs have any number of classes."""
+    return Task(
+        name=name,
+        inputs=inputs,
+        target=Column("targets", "classes"),
+        head=head,
+        make_fields=make_fields,
+        make_loss=make_loss,
+        train_metrics={},
+        predict=classification.predict,
+        predictions=classification.predictions,
+        references=classification.references,
+        metrics=MULTILABEL_METRICS,
+        default_metrics=("micro_f1", "macro_f1", "subset_accuracy"),
+        write_prediction=write_prediction,
+        pipeline=pipeline,
+        problem_type="multi_label_classification",
+        divergence="sigmoid",
+        plot=plot,
+        plot_name="classes.png",
+    )
 
 
 def make_loss(
