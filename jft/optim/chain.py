@@ -199,7 +199,10 @@ def make_optimizer(
     if learning_rate is not None:
         chain = make_wrapped(rule, chain, learning_rate, hyperparams)
     return _promoting(
-        optax.multi_transform({"trainable": chain, FROZEN: optax.set_to_zero()}, labels)
+        optax.multi_transform(
+            {"trainable": chain, FROZEN: optax.set_to_zero()},
+            lambda _: labels,  # optax would call a tree that is callable, a module
+        )
     )
 
 

@@ -41,6 +41,8 @@ Quantised: TypeAlias = Mapping[str, Any]  # of arrays, see above
 KINDS: tuple[str, ...] = get_args(Kind)
 NUMBERS_A_CODE = {"int8": 1, "nf4": 2}
 SOURCE = "source"
+# the keys of the arrays that a quantised matrix is made of
+ARRAYS = frozenset({*KINDS, "absmax", "absmax_step", "absmax_mean", SOURCE})
 BLOCK, GROUP = 64, 256  # numbers that share a magnitude, magnitudes that share a step
 PARTS, SMALL = 4, 2**14  # the most parts of a product; of fewer codes it is one
 
@@ -271,9 +273,11 @@ def whole_path(path: str) -> str:
 
     >>> whole_path("query/kernel/nf4"), whole_path("query/kernel")
     ('query/kernel', 'query/kernel')
+    >>> whole_path("query/kernel/value")  # of an nnx.Param
+    'query/kernel/value'
     """
-    parent = path.rpartition("/")[0]
-    return parent if parent.endswith("/kernel") else path
+    parent, _, name = path.rpartition("/")
+    return parent if name in ARRAYS and parent.endswith("/kernel") else path
 
 
 def num_numbers(path: str, leaf: Any) -> int:

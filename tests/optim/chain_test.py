@@ -1,4 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+import dataclasses
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -178,6 +181,29 @@ def test_an_nnx_state_trains_like_the_plain_dict():
     before, after = paths.flatten(state), paths.flatten(results[0][0])
     np.testing.assert_array_equal(before["body/bias/value"], after["body/bias/value"])
     assert not np.array_equal(before["body/kernel/value"], after["body/kernel/value"])
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class CallableTree:
+    """A module that is its own tree, as equinox has them."""
+
+    weight: Any
+    bias: Any
+
+    def __call__(self, x):
+        return x @ self.weight + self.bias
+
+
+def test_a_callable_tree_trains_and_its_frozen_leaf_stays():
+    params = CallableTree(jnp.ones((2, 3)), jnp.zeros(3))
+    tx = make_optimizer(
+        CallableTree("body", "frozen"), learning_rate=0.1, weight_decay=0.1
+    )
+    after, state = train(tx, params, lambda t: params, steps=2)
+    assert not np.array_equal(after.weight, params.weight)
+    np.testing.assert_array_equal(after.bias, params.bias)
+    assert sum(jnp.size(x) for x in jax.tree.leaves(state) if jnp.ndim(x)) == 2 * 6
 
 
 def test_the_default_decay_mask():

@@ -2,12 +2,14 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import nnx
 
 from jft.partition import (
     check_new_leaves_move,
     combine,
     describe,
     label_params,
+    num_params,
     split,
     split_by,
 )
@@ -93,3 +95,15 @@ def test_describe_counts_everything_once(params):
     assert "trainable: 13 parameters in 3 leaves, 52 bytes" in text
     assert "frozen: 12 parameters in 2 leaves, 48 bytes" in text
     assert "total: 25 parameters in 5 leaves, 100 bytes" in text
+
+
+def test_kernels_that_hold_arrays_are_not_quantised():
+    state = nnx.state(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
+    process = {"kernel": {"length": jnp.ones(2), "variance": jnp.ones(())}}
+    for tree, size in ((state, 9), ({"gp": process}, 3)):
+        labels = label_params(tree, [(".*", "all")])
+        assert jax.tree.structure(labels) == jax.tree.structure(tree)
+        assert num_params(tree) == size
+        assert f"total: {size} parameters" in describe(
+            tree, labels, layer_index=lambda path: 0
+        )
