@@ -105,12 +105,14 @@ def match_rules(rules: Rules[T], paths: Iterable[str]) -> dict[str, T]:
             matched[path] = rules[index][1]
     unused = [pattern for i, (pattern, _) in enumerate(rules) if i not in winners]
     if missing or unused:
+        example = next(iter([*missing, *matched]), "")
         raise InputError(
             "rules and paths do not fit: every path needs a rule and every rule must "
             "be the first match of a path. "
-            f"Paths that no rule matches: {_shorten(sorted(missing))}. "
+            f"Paths that no rule matches: {shorten(sorted(missing))}. "
             f"Rules that win no path: {sorted(unused)}; paths begin with "
-            f"{sorted({path.partition('/')[0] for path in [*matched, *missing]})}. "
+            f"{sorted({path.partition('/')[0] for path in [*matched, *missing]})}, and "
+            f"one of them is {example!r}. "
             'Rules match the whole path, first match wins; end with (".*", …) to '
             "cover the rest."
         )
@@ -127,6 +129,7 @@ def _compile(pattern: str) -> re.Pattern[str]:
         ) from error
 
 
-def _shorten(names: Sequence[str], most: int = 5) -> list[str]:
+def shorten(names: Sequence[str], most: int = 5) -> list[str]:
+    """The first of many names, for a message, and how many more there are."""
     rest = len(names) - most
     return [*names[:most], f"… and {rest} more"] if rest > 0 else list(names)

@@ -40,6 +40,11 @@ def test_a_broken_regex_is_named():
         paths.match_rules([("(", 0)], ["a"])
 
 
+def test_a_whole_path_is_shown_where_rules_do_not_fit():
+    with pytest.raises(InputError, match="one of them is 'head/w'"):
+        paths.match_rules([("head", 0), ("head/w", 1)], ["head/w"])
+
+
 def test_flatten_and_unflatten_are_inverse():
     tree = {"a": {"0": 1, "1": {"b": 2}}, "c": 3}
     assert paths.unflatten(paths.flatten(tree)) == tree

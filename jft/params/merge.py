@@ -8,10 +8,11 @@ import jax
 import numpy as np
 
 from jft.params.init import matches_any
-from jft.paths import flatten, map_with_path
+from jft.paths import flatten, map_with_path, shorten
 from jft.types import InputError, Params
 
 Shape = tuple[int, ...]
+MOST_NAMED = 20  # paths in a message
 
 
 class MergeReport(NamedTuple):
@@ -137,7 +138,7 @@ def _check_reinit(reinit: Sequence[str], ours: Mapping[str, Any]) -> None:
     if idle:
         raise InputError(
             f"reinit rules {sorted(idle)} match no parameter in full; the model's "
-            f"are {_shorten(sorted(ours))}."
+            f"are {shorten(sorted(ours), MOST_NAMED)}."
         )
 
 
@@ -150,9 +151,9 @@ def _check_complete(
     if absent:
         raise InputError(
             "the checkpoint does not hold all of the model. Parameters it lacks: "
-            f"{_shorten(absent)}. Tensors the model has no place for: "
-            f"{_shorten(unused)}. What is to be drawn new is named in reinit "
-            "(jft.load: num_classes=… for a new head)."
+            f"{shorten(absent, MOST_NAMED)}. Tensors the model has no place for: "
+            f"{shorten(unused, MOST_NAMED)}. What is to be drawn new is named in "
+            "reinit (jft.load: num_classes=… for a new head)."
         )
     if wrong:
         shown = [
@@ -160,12 +161,7 @@ def _check_complete(
             for path, (was, now) in wrong.items()
         ]
         raise InputError(
-            f"shapes differ: {_shorten(shown)}. Load with the checkpoint's own "
-            "config.json, or say what is to be new: num_classes=… for a head, "
+            f"shapes differ: {shorten(shown, MOST_NAMED)}. Load with the checkpoint's "
+            "own config.json, or say what is to be new: num_classes=… for a head, "
             "vocab_size=… for a larger vocabulary (merge: reinit, grow)."
         )
-
-
-def _shorten(names: Sequence[str], most: int = 20) -> list[str]:
-    rest = len(names) - most
-    return [*names[:most], f"… and {rest} more"] if rest > 0 else list(names)

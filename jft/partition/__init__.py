@@ -5,6 +5,7 @@ from jft.partition.labels import (
     check_new_leaves_move,
     check_quantised_stay,
     is_trainable,
+    label_of_paths,
     label_params,
     num_params,
 )
@@ -18,6 +19,7 @@ __all__ = [
     "combine",
     "describe",
     "is_trainable",
+    "label_of_paths",
     "label_params",
     "num_params",
     "split",

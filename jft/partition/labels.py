@@ -43,6 +43,34 @@ def is_trainable(label: str) -> bool:
     return label != FROZEN
 
 
+def label_of_paths(params: Params, param_labels: ParamLabels) -> dict[str, str]:
+    """The label of each path, of labels that fit the parameters.
+
+    Args:
+      params: any pytree.
+      param_labels: a tree of strings of the same structure.
+
+    Raises:
+      InputError: if the structures differ, listing both sides, or if a label is no
+        string, or all but the label ``"frozen"``.
+    """
+    labels, leaves = paths.flatten(param_labels), paths.flatten(params)
+    if labels.keys() != leaves.keys():
+        raise InputError(
+            "params and param_labels differ in structure. Only in params: "
+            f"{paths.shorten(sorted(leaves.keys() - labels.keys()))}. Only in "
+            f"param_labels: {paths.shorten(sorted(labels.keys() - leaves.keys()))}. "
+            "Make the labels with label_params(params, rules)."
+        )
+    for path, label in labels.items():
+        if not isinstance(label, str) or label.lower() == FROZEN != label:
+            raise InputError(
+                f"the label of {path} is {label!r}; expected a string: {FROZEN!r}, in "
+                "these letters, for what never moves, or the name of a group that does."
+            )
+    return labels
+
+
 def check_new_leaves_move(new_paths: Iterable[str], param_labels: ParamLabels) -> None:
     """Refuse a labelling that freezes freshly drawn parameters.
 

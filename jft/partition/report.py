@@ -7,9 +7,9 @@ from typing import Any
 
 from jft import paths
 from jft.params.quantised import num_numbers
-from jft.partition.labels import is_trainable
+from jft.partition.labels import is_trainable, label_of_paths
 from jft.tables import format_table
-from jft.types import Group, LayerIndex, ParamLabels, Params
+from jft.types import FROZEN, Group, InputError, LayerIndex, ParamLabels, Params
 
 Row = tuple[int, str, float]  # layer, label, learning-rate multiplier
 Leaf = tuple[str, Any]  # path, array or shape
@@ -46,8 +46,12 @@ def describe(
 
     Returns:
       The table, with sums at the bottom.
+
+    Raises:
+      InputError: if the labels do not fit the parameters, or ``open_at`` lacks a layer
+        that moves.
     """
-    labels = paths.flatten(param_labels)
+    labels = label_of_paths(params, param_labels)
     rows: dict[Row, list[Leaf]] = {}
     for path, leaf in paths.flatten(params).items():
         moves = is_trainable(labels[path])
@@ -99,6 +103,11 @@ def _common_prefix(names: Sequence[str]) -> str:
 def _opens(layer: int, label: str, open_at: Mapping[Group, Any] | None) -> str:
     if not is_trainable(label):
         return "never"
+    if open_at is not None and layer not in open_at:
+        raise InputError(
+            f"open_at says of the layers {sorted(map(str, open_at))} when they open; "
+            f"layer {layer} moves too. Say when, or make its labels {FROZEN!r}."
+        )
     opening = 0 if open_at is None else open_at[layer]
     if isinstance(opening, int):
         return f"from step {opening}" if opening else "from the start"

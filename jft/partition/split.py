@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax
 
 from jft import paths
-from jft.partition.labels import is_trainable
-from jft.types import InputError, ParamLabels, Params
+from jft.partition.labels import is_trainable, label_of_paths
+from jft.types import ParamLabels, Params
 
 
 class Partition(NamedTuple):
@@ -29,20 +29,13 @@ def split(params: Params, param_labels: ParamLabels) -> Partition:
       The two parts; ``combine(*split(params, labels))`` holds the same leaves.
 
     Raises:
-      InputError: if the structures differ; lists both sides.
+      InputError: if the labels do not fit the parameters; see `label_of_paths`.
 
     Example:
       >>> split({"a": 1, "b": 2}, {"a": "head", "b": "frozen"})
       Partition(trainable={'a': 1, 'b': None}, frozen={'a': None, 'b': 2})
     """
-    labels, leaves = paths.flatten(param_labels), paths.flatten(params)
-    if labels.keys() != leaves.keys():
-        raise InputError(
-            "params and param_labels differ in structure. Only in params: "
-            f"{sorted(leaves.keys() - labels.keys())}. Only in param_labels: "
-            f"{sorted(labels.keys() - leaves.keys())}. Make the labels with "
-            "label_params(params, rules)."
-        )
+    labels = label_of_paths(params, param_labels)
     return Partition(*split_by(params, lambda path: is_trainable(labels[path])))
 
 

@@ -72,6 +72,22 @@ def test_split_lists_both_sides(params):
         split(params, labels)
 
 
+@pytest.mark.parametrize("label", [0, True, "Frozen", "FROZEN"])
+def test_a_label_is_a_string_and_frozen_is_written_so(params, label):
+    labels = label_params(params, RULES)
+    labels["embed"]["table"] = label
+    with pytest.raises(InputError, match=r"label of embed/table is .* a string"):
+        split(params, labels)
+
+
+def test_describe_says_what_does_not_fit(params):
+    labels = label_params(params, RULES)
+    with pytest.raises(InputError, match=r"layers \['0'\] .* layer 2 moves"):
+        describe(params, labels, layer_index=layer_index, open_at={0: 0})
+    with pytest.raises(InputError, match="differ in structure"):
+        describe(params["head"], labels, layer_index=layer_index)
+
+
 def test_a_new_leaf_may_not_be_frozen(params):
     labels = label_params(params, [("block/.*", "body"), (".*", "frozen")])
     check_new_leaves_move(["block/0/w"], labels)
