@@ -10,7 +10,7 @@ import jax
 import jft
 from experiments import feed, objective
 from experiments.source_task import LEARN, SourceTask
-from jft import optim, paths, train
+from jft import optim, partition, paths, train
 from jft.config import Config, OptimConfig, TrainConfig
 from jft.params import adapters
 from jft.tasks import get_task
@@ -95,7 +95,7 @@ def anchored_paths(
     anchored = [
         path
         for path, label in paths.flatten(labels).items()
-        if label != FROZEN and has_start(path, None)
+        if partition.is_trainable(label) and has_start(path, None)
     ]
     if not anchored:
         raise InputError(

@@ -5,9 +5,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jft
-from jft import optim, paths, train
+from jft import optim, partition, paths, train
 from jft.config import Config, Duration, OptimConfig, to_steps
-from jft.types import FROZEN, Group, InputError, ParamLabels, Schedule
+from jft.types import Group, InputError, ParamLabels, Schedule
 
 
 class Plan(NamedTuple):
@@ -191,7 +191,7 @@ def moving_layers(model: jft.Pretrained, labels: ParamLabels) -> set[int]:
     return {
         model.layer_index(path)
         for path, label in paths.flatten(labels).items()
-        if label != FROZEN
+        if partition.is_trainable(label)
     }
 
 

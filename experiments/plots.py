@@ -6,8 +6,7 @@ from pathlib import Path
 
 from experiments import build, dataset
 from experiments.optimizer import make_multiplier
-from jft import evals, paths, processes, tasks, train
-from jft.types import FROZEN
+from jft import evals, partition, paths, processes, tasks, train
 
 
 def write_plots(
@@ -73,7 +72,7 @@ def plot_learning_rates(
     rates = {
         model.layer_index(path): multiplier(path)
         for path, label in paths.flatten(job.labels).items()
-        if label != FROZEN
+        if partition.is_trainable(label)
     }
     evals.plot_learning_rates(
         evals.learning_rates(job.plan.schedule, rates, phases),

@@ -12,10 +12,10 @@ from experiments import feed, objective
 from experiments.objective import Parts
 from experiments.plan import Plan
 from experiments.source_task import LEARN, OldModel, SourceTask
-from jft import data, paths, train
+from jft import data, partition, paths, train
 from jft.config import Config, SourceConfig
 from jft.tasks import get_task
-from jft.types import FROZEN, ApplyFn, Batch, InputError, LossFn, ParamLabels
+from jft.types import ApplyFn, Batch, InputError, LossFn, ParamLabels
 
 AsksFn = Callable[[train.OpenGroups], bool]
 
@@ -103,7 +103,11 @@ def asks_when(
     assert old is not None
     label_of = paths.flatten(labels)
     read = label_of.keys() - set(model.report.new) - old.head.keys()
-    layers = {model.layer_index(path) for path in read if label_of[path] != FROZEN}
+    layers = {
+        model.layer_index(path)
+        for path in read
+        if partition.is_trainable(label_of[path])
+    }
     if not layers:
         raise InputError(
             f"{_setting(config)} is set, but the old head reads nothing that moves, so "

@@ -73,7 +73,7 @@ def vary_trainable(job: build.Job, shape: Shape, value: int) -> Case:
 def vary_groups(job: build.Job, shape: Shape, value: int) -> Case:
     """What moves anyway, in that many groups."""
     labels = paths.flatten(job.labels)
-    moving = [path for path, label in labels.items() if label != FROZEN]
+    moving = [path for path, label in labels.items() if partition.is_trainable(label)]
     if value > len(moving):
         raise InputError(
             f"--axis=groups has {value}, but {len(moving)} parameters move; choose "

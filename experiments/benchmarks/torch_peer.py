@@ -10,10 +10,10 @@ import numpy as np
 import jft
 from experiments import build, feed
 from experiments.benchmarks import torch_steps
-from jft import data, paths
+from jft import data, partition, paths
 from jft.config import Config
 from jft.params import adapters
-from jft.types import FROZEN, Batch, InputError
+from jft.types import Batch, InputError
 
 Row = dict[str, Any]
 
@@ -80,7 +80,7 @@ def moving(job: build.Job, model: Any) -> dict[str, int]:
     return {
         names[path]: job.model.layer_index(path)
         for path, label in labels.items()
-        if label != FROZEN
+        if partition.is_trainable(label)
     }
 
 

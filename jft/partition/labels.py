@@ -85,8 +85,9 @@ def check_new_leaves_move(new_paths: Iterable[str], param_labels: ParamLabels) -
     stuck = sorted(path for path in new_paths if not is_trainable(labels[path]))
     if stuck:
         raise InputError(
-            f"new parameters are frozen and would stay random: {stuck}. Expected "
-            "every newly drawn leaf in a group that trains; add a rule such as "
+            "new parameters are frozen and would stay random: "
+            f"{paths.shorten(stuck)}. Expected every newly drawn leaf in a "
+            "group that trains; add a rule such as "
             f'("{stuck[0].rsplit("/", 1)[0]}/.*", "head") before the frozen one.'
         )
 

@@ -187,7 +187,10 @@ def step_core(
         anchor = anchor_of(moving.opt_state)
         return mix_weights(open_leaves, anchor, probability=mixout, key=draw)
 
-    grads, sums = _gradients(loss_of, open_, batch, key, grad_accum_steps)
+    own = key  # of dropout: each device has rows of its own
+    if axis_name is not None:
+        own = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+    grads, sums = _gradients(loss_of, open_, batch, own, grad_accum_steps)
     if axis_name is not None:
         grads, sums = jax.lax.psum((grads, sums), axis_name)
     if not at_once:

@@ -151,6 +151,23 @@ def test_loss_is_a_sum_and_a_weight(name, setup):
     assert whole[1] > 0
 
 
+@pytest.mark.parametrize("name", [n for n, t in TASKS.items() if t.train_metrics])
+def test_metrics_of_a_step_leave_padding_out(name, setup):
+    model, _, table = setup(name)
+    apply_fn = model.task.make_apply(model.pretrained.apply_fn)
+    for metric_fn in model.task.train_metrics.values():
+
+        def total(batch_size, metric_fn=metric_fn):
+            pairs = [
+                metric_fn(apply_fn(model.pretrained.params, batch, key=None), batch)
+                for batch in eval_batches(model, table, batch_size=batch_size)
+            ]
+            return np.sum(np.asarray(pairs), axis=0)
+
+        assert len(table) % BATCH  # the last batch has padding
+        np.testing.assert_allclose(total(BATCH), total(len(table)), rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_training_steps_lower_the_loss(name, setup):
     model, _, table = setup(name)

@@ -189,6 +189,25 @@ def test_twenty_steps_in_float64(tiny_vit, twenty_steps, way, small_leaves_are_s
                 )
 
 
+def test_devices_drop_out_apart_under_pmap():
+    """One row a device: with one mask for all, a mean gradient is 0 or 1."""
+
+    def apply_fn(params, batch, *, key):
+        kept = jax.random.bernoulli(key, 0.5, (len(batch["x"]), 64))
+        return jnp.sum(jnp.where(kept, batch["x"] * params["w"][None], 0.0), -1)
+
+    def loss_fn(outputs, batch):
+        return jnp.sum(outputs), jnp.sum(batch["loss_mask"])
+
+    labels, tx = {"w": "all"}, optax.sgd(1.0)
+    state = init_state({"w": jnp.ones(64)}, labels, tx=tx, key=jax.random.key(0))
+    batch = {"x": np.ones((4, 64), np.float32), "loss_mask": np.ones(4, np.float32)}
+    step_fn = make_pmap_train_step(apply_fn, loss_fn, tx, labels)
+    state, _ = step_fn(replicate(state), split_over_devices(batch))
+    grads = 1 - np.asarray(unreplicate(state).trainable["w"])
+    assert set(grads.tolist()) == {0.0, 0.25, 0.5, 0.75, 1.0}
+
+
 def test_fsdp_spreads_parameters_and_their_optimizer_state(
     tiny_vit, small_leaves_are_sharded
 ):

@@ -51,6 +51,7 @@ class RowFiller:
         self._columns |= columns or {}
         self._num_rows = len(next(iter(self._columns.values())))
         self._fields: dict[str, _Field] = {}
+        self._written = np.zeros(self._num_rows, bool)
         with _room_for(folder):
             shutil.rmtree(self._partial, ignore_errors=True)
             self._partial.mkdir(parents=True)
@@ -71,9 +72,20 @@ class RowFiller:
             for row, x in zip(index.tolist(), values, strict=True):
                 if row >= 0:
                     self._fields[name].put(row, x, from_end=self._left)
+        self._written[index[index >= 0]] = True
 
     def finish(self) -> RaggedRows:
-        """Close the files and put the folder in its place."""
+        """Close the files and put the folder in its place.
+
+        Raises:
+          InputError: if a row was never written: it would read as zeros.
+        """
+        if len(absent := np.flatnonzero(~self._written)):
+            raise InputError(
+                f"{len(absent)} of {self._num_rows} rows were never written, the first "
+                f"{absent[:10].tolist()}; {self._folder} would hold zeros in their "
+                "place. Give write every row once, by its index."
+            )
         for name, column in self._columns.items():
             field = self._open(name, np.asarray(column, np.int32))
             field.values[:] = column

@@ -70,6 +70,13 @@ def test_nothing_is_in_its_place_before_it_is_whole(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_row_that_was_never_written_is_named(tmp_path):
+    """Its place in the files is zeros, which look like any other row."""
+    with pytest.raises(InputError, match=r"2 of 5 rows .* \[1, 4\]"):
+        fill(tmp_path / "kept", [3, 0], [2, -1])
+    assert open_rows(tmp_path / "kept") is None
+
+
 def test_what_was_there_is_replaced(tmp_path):
     first = fill(tmp_path / "kept", [0, 1, 2, 3, 4]).values("ids").copy()
     (tmp_path / "kept" / "ids.values").write_bytes(b"damaged")
