@@ -130,6 +130,10 @@ def _compile(pattern: str) -> re.Pattern[str]:
 
 
 def shorten(names: Sequence[str], most: int = 5) -> list[str]:
-    """The first of many names, for a message, and how many more there are."""
+    """The first of many names, for a message, and how many more there are.
+
+    >>> shorten("abcdefg")
+    ['a', 'b', 'c', 'd', 'e', '… and 2 more']
+    """
     rest = len(names) - most
     return [*names[:most], f"… and {rest} more"] if rest > 0 else list(names)

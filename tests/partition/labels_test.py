@@ -4,8 +4,10 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
+from jft.params.quantised import quantize
 from jft.partition import (
     check_new_leaves_move,
+    check_quantised_stay,
     combine,
     describe,
     label_params,
@@ -78,6 +80,23 @@ def test_a_label_is_a_string_and_frozen_is_written_so(params, label):
     labels["embed"]["table"] = label
     with pytest.raises(InputError, match=r"label of embed/table is .* a string"):
         split(params, labels)
+
+
+def test_describe_of_what_moves_from_the_start_at_full_rate(params):
+    text = describe(params, label_params(params, RULES), layer_index=layer_index)
+    head = next(line for line in text.splitlines() if " head " in line)
+    assert head.split()[-4:] == ["1", "from", "the", "start"]
+
+
+def test_a_quantised_matrix_may_not_move():
+    params = {"dense": {"kernel": quantize(jnp.ones((64, 64)), "int8")}}
+    labels = label_params(
+        {"dense": params["dense"], "head": jnp.ones(1)},
+        [("dense/.*", "frozen"), ("head", "head")],
+    )
+    check_quantised_stay(params, {"dense": labels["dense"]})
+    with pytest.raises(InputError, match=r"dense/kernel is quantised \(int8\)"):
+        check_quantised_stay(params, label_params(params, [(".*", "body")]))
 
 
 def test_describe_says_what_does_not_fit(params):
