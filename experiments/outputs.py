@@ -133,6 +133,8 @@ def machine() -> dict[str, Any]:
     """What figures were taken on, and when."""
     return {
         "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "processes": jax.process_count(),
         "cores": os.cpu_count(),
         "system": platform.platform(),
         "date": time.strftime("%Y-%m-%d"),
