@@ -88,7 +88,10 @@ def write_adapter(
             adapter, leaves_of, shared, trained, names, tuned=tuned
         )
     if bad := sorted(key for key, x in tensors.items() if not np.isfinite(x).all()):
-        raise InputError(f"not exported: these tensors hold NaN or infinity: {bad}.")
+        raise InputError(
+            f"not exported: these tensors hold NaN or infinity: {bad}. Take an earlier "
+            "checkpoint, or train again with a lower learning rate."
+        )
     digest = adapters.make_base_digest(flat)(
         {*trained, *adapters.head_paths(family, task, flat)}
     )

@@ -44,7 +44,8 @@ def with_classes(
     """
     if len(set(class_names)) != len(class_names) or not class_names:
         raise InputError(
-            f"class names must be given and differ; given {list(class_names)}."
+            f"the class names are {list(class_names)}; expected at least one, all "
+            "different."
         )
     _check_problem(problem_type, class_names)
     # another problem's source would have left its own type and count behind

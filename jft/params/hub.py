@@ -92,7 +92,10 @@ def _download(name: str, revision: str | None, files: tuple[str, ...]) -> Path:
             "`hf auth login`, or set HF_TOKEN."
         ) from error
     except RevisionNotFoundError as error:
-        raise InputError(f"the Hub's {name!r} has no revision {revision!r}.") from error
+        raise InputError(
+            f"the Hub's {name!r} has no revision {revision!r}; give a branch, a tag or a "
+            "commit that its page lists."
+        ) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise InputError(
             f"{name!r}{at} is no folder here and not in the Hub's cache, and the Hub "

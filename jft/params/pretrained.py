@@ -92,7 +92,10 @@ def read_tensors(file: Path) -> dict[str, np.ndarray]:
         read = {key: tensors.get_tensor(key) for key in keys}
     for key, tensor in read.items():
         if tensor.dtype.kind in "fV" and not _finite(tensor):
-            raise InputError(f"{file}: tensor {key} holds NaN or infinity.")
+            raise InputError(
+                f"{file}: tensor {key} holds NaN or infinity. Fetch it again, or take an "
+                "earlier checkpoint of the training that wrote it."
+            )
     return read
 
 
@@ -209,7 +212,8 @@ def _check_finite(folder: Path, files: Mapping[str, str]) -> None:
                 tensor = tensors.get_tensor(key)
             if tensor.dtype.kind in "fV" and not _finite(tensor):
                 raise InputError(
-                    f"{folder / name}: tensor {key} holds NaN or infinity."
+                    f"{folder / name}: tensor {key} holds NaN or infinity. Fetch it "
+                    "again, or take an earlier checkpoint of the training that wrote it."
                 )
 
 

@@ -126,7 +126,10 @@ def from_peft_prompt(
         if name not in _NEUTRAL and value not in (None, False, [], {})
     }
     if unknown:
-        raise InputError(f"adapter_config.json sets {unknown}, which jft has not.")
+        raise InputError(
+            f"adapter_config.json sets {unknown}, which jft has not; it would give other "
+            "answers than PEFT. Train it without."
+        )
     if LEAF not in tensors:
         raise InputError(
             f"an adapter of the type {kind} needs the tensor {LEAF!r}; this one holds "

@@ -88,7 +88,9 @@ class PrefixTuning(Adapter):
 
     def fold(self, path: str, base: Leaves, leaves: Leaves) -> Leaves:
         """Refused before: no parameter of the base adds a key."""
-        raise InputError(f"the prefix of {path} cannot be folded.")
+        raise InputError(
+            f"the prefix of {path} cannot be folded; keep it apart, with jft.save_adapter."
+        )
 
     def most_tokens(self, most: int) -> int:
         """The prefix takes positions too."""

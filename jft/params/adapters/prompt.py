@@ -142,7 +142,9 @@ class PromptTuning(Adapter):
 
     def fold(self, path: str, base: Leaves, leaves: Leaves) -> Leaves:
         """Refused before: no word of the base is read without being in the text."""
-        raise InputError(f"the prompt of {path} cannot be folded.")
+        raise InputError(
+            f"the prompt of {path} cannot be folded; keep it apart, with jft.save_adapter."
+        )
 
     def most_tokens(self, most: int) -> int:
         """The prompt takes positions too."""
