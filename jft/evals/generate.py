@@ -271,15 +271,16 @@ def _make_prompt(
         if not mask.any(axis=1).all():
             empty = np.flatnonzero(~mask.any(axis=1)).tolist()
             raise InputError(
-                f"the prompts of rows {empty} have no token; give each one to go on from."
+                f"the prompts of rows {empty} have no token; give each one to go on "
+                "from."
             )
         tokens, mask_left = _pad(ids, mask, _bucket(ids.shape[1]), left=True)
         return Prompt(tokens, mask_left, {}), ids.shape[1]
     length = int(mask.sum(axis=1).max())
     if most is not None and length > most:
         raise InputError(
-            f"the longest text has {length} tokens, but the model has {most} positions; "
-            "shorten the texts."
+            f"the longest text has {length} tokens, but the model has {most} "
+            "positions; shorten the texts."
         )
     length = _bucket(ids.shape[1])
     length = length if most is None else min(length, most)

@@ -128,8 +128,8 @@ def _check(
         )
     if bad := sorted(path for path, x in host.items() if not np.isfinite(x).all()):
         raise InputError(
-            f"not exported: these parameters hold NaN or infinity: {bad}. Take an earlier "
-            "checkpoint, or train again with a lower learning rate."
+            f"not exported: these parameters hold NaN or infinity: {bad}. Take an "
+            "earlier checkpoint, or train again with a lower learning rate."
         )
     if len(dtypes := sorted({str(x.dtype) for x in host.values()})) > 1:
         raise InputError(f"the parameters mix the dtypes {dtypes}; cast them to one.")

@@ -93,8 +93,8 @@ def _download(name: str, revision: str | None, files: tuple[str, ...]) -> Path:
         ) from error
     except RevisionNotFoundError as error:
         raise InputError(
-            f"the Hub's {name!r} has no revision {revision!r}; give a branch, a tag or a "
-            "commit that its page lists."
+            f"the Hub's {name!r} has no revision {revision!r}; give a branch, a tag or "
+            "a commit that its page lists."
         ) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise InputError(

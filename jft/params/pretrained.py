@@ -93,8 +93,8 @@ def read_tensors(file: Path) -> dict[str, np.ndarray]:
     for key, tensor in read.items():
         if tensor.dtype.kind in "fV" and not _finite(tensor):
             raise InputError(
-                f"{file}: tensor {key} holds NaN or infinity. Fetch it again, or take an "
-                "earlier checkpoint of the training that wrote it."
+                f"{file}: tensor {key} holds NaN or infinity. Fetch it again, or take "
+                "an earlier checkpoint of the training that wrote it."
             )
     return read
 
@@ -213,7 +213,8 @@ def _check_finite(folder: Path, files: Mapping[str, str]) -> None:
             if tensor.dtype.kind in "fV" and not _finite(tensor):
                 raise InputError(
                     f"{folder / name}: tensor {key} holds NaN or infinity. Fetch it "
-                    "again, or take an earlier checkpoint of the training that wrote it."
+                    "again, or take an earlier checkpoint of the training that wrote "
+                    "it."
                 )
 
 

@@ -127,8 +127,8 @@ def from_peft_prompt(
     }
     if unknown:
         raise InputError(
-            f"adapter_config.json sets {unknown}, which jft has not; it would give other "
-            "answers than PEFT. Train it without."
+            f"adapter_config.json sets {unknown}, which jft has not; it would give "
+            "other answers than PEFT. Train it without."
         )
     if LEAF not in tensors:
         raise InputError(

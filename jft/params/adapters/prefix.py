@@ -89,7 +89,8 @@ class PrefixTuning(Adapter):
     def fold(self, path: str, base: Leaves, leaves: Leaves) -> Leaves:
         """Refused before: no parameter of the base adds a key."""
         raise InputError(
-            f"the prefix of {path} cannot be folded; keep it apart, with jft.save_adapter."
+            f"the prefix of {path} cannot be folded; keep it apart, with "
+            "jft.save_adapter."
         )
 
     def most_tokens(self, most: int) -> int:

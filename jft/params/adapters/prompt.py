@@ -143,7 +143,8 @@ class PromptTuning(Adapter):
     def fold(self, path: str, base: Leaves, leaves: Leaves) -> Leaves:
         """Refused before: no word of the base is read without being in the text."""
         raise InputError(
-            f"the prompt of {path} cannot be folded; keep it apart, with jft.save_adapter."
+            f"the prompt of {path} cannot be folded; keep it apart, with "
+            "jft.save_adapter."
         )
 
     def most_tokens(self, most: int) -> int:
