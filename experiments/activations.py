@@ -9,7 +9,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from experiments import build, feed, objective, two_heads
+from experiments import build, feed, forward, two_heads
 from experiments.devices import compute_dtype, make_place
 from experiments.plan import moving_layers
 from jft import data, processes, train
@@ -202,7 +202,7 @@ def why_not(job: build.Job) -> str | None:
     config = job.config
     if config.train.cache.use == "off":
         return 'train.cache.use is "off"'
-    if objective.prefix_fn(config, job.model) is None:
+    if forward.prefix_fn(config, job.model) is None:
         return "frozen layers do not run by themselves in this task, or drop out"
     if lowest_moving(job) == 0 and not job.plan.open_at:
         return "the lowest layer moves from the start"

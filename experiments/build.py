@@ -11,8 +11,8 @@ from experiments import (
     anchors,
     dataset,
     feed,
+    forward,
     models,
-    objective,
     source_task,
     two_heads,
 )
@@ -56,7 +56,7 @@ def _make_job(config: Config) -> Job:
     splits = dataset.load_examples(config)
     model = models.load_model(config, splits["train"], key=key_model)
     shares = make_mesh(config).shape["tensor"]
-    model = objective.attend_as_told(config, model, head_shares=shares)
+    model = forward.attend_as_told(config, model, head_shares=shares)
     old = models.load_old_model(config, model)
     source = None if config.source.name is None else source_task.load(config, old)
     tables = feed.make_tables(config.data, splits, model)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jft
-from experiments import feed, objective, source_task, writing
+from experiments import feed, forward, objective, source_task, writing
 from experiments.activations import Activations
 from experiments.build import Job
 from experiments.devices import compute_dtype, make_place
@@ -46,7 +46,7 @@ class Evaluator:
             objective.eval_loss(config),
             predict=self._task.predict,
             compute_dtype=compute_dtype(config),
-            chunks=objective.eval_chunks(config, model),
+            chunks=forward.eval_chunks(config, model),
         )
 
     @property

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is minimised: the task's loss, and what a config adds to it."""
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import jft
-from jft import data, paths, train
+from experiments import forward
+from jft import data, train
 from jft.config import Config, Range
-from jft.models.cudnn import check_attention, with_attention
-from jft.models.remat import Forward, check_rules, with_remat
-from jft.params import adapters
+from jft.models.cudnn import check_attention
+from jft.models.remat import check_rules
 from jft.tasks import Task, call_with_options, get_task
 from jft.types import ApplyFn, Batch, InputError, LossFn, PrefixFn
 
@@ -126,7 +125,7 @@ class Parts(NamedTuple):
 def make_parts(config: Config, model: jft.Pretrained, examples: data.Examples) -> Parts:
     """The forward and the loss of the training step, and what stands around them."""
     task = get_task(config.data.task)
-    apply_fn = task.make_apply(remat(config, model, model.apply_fn))
+    apply_fn = task.make_apply(forward.remat(config, model, model.apply_fn))
     loss_fn = train_loss(config, examples)
     teacher = config.train.teacher
     if teacher.model is not None:
@@ -147,72 +146,9 @@ def make_parts(config: Config, model: jft.Pretrained, examples: data.Examples) -
         apply_fn=apply_fn,
         loss_fn=loss_fn,
         metric_fns=train_metrics(config),
-        prefix_fn=prefix_fn(config, model),
-        chunks=train_chunks(config, model),
+        prefix_fn=forward.prefix_fn(config, model),
+        chunks=forward.train_chunks(config, model),
     )
-
-
-def remat(config: Config, model: jft.Pretrained, forward_fn: Forward) -> Forward:
-    """The forward, or part of it, whose blocks keep what the config says.
-
-    Raises:
-      InputError: if a rule names no block.
-    """
-    rules = config.train.remat
-    parents = {
-        "/".join(parts[: i + 1])
-        for path in paths.flatten(adapters.without_adapters(model.params))
-        for parts in [path.split("/")]
-        for i, part in enumerate(parts)
-        if part.isdecimal()
-    }
-    for pattern, policy in rules:
-        if not any(re.fullmatch(pattern, path) for path in parents):
-            raise InputError(
-                f"the rule {[pattern, policy]} of train.remat names no block; blocks "
-                f"are {sorted(parents)[:3]}, …"
-            )
-    return with_remat(forward_fn, rules)
-
-
-def attend_as_told(
-    config: Config, model: jft.Pretrained, *, head_shares: int
-) -> jft.Pretrained:
-    """The model, whose forwards attend by what the config says.
-
-    They are fed by jft's own loaders, which pad behind the text. ``head_shares``: the
-    mesh's devices that share out heads.
-    """
-    options = {"right_padded": True, "head_shares": head_shares}
-    apply_fn, prefix_fn = (
-        with_attention(forward_fn, config.model.attention, **options)
-        for forward_fn in (model.apply_fn, model.prefix_fn)
-    )
-    return model._replace(apply_fn=apply_fn, prefix_fn=prefix_fn)
-
-
-def prefix_fn(config: Config, model: jft.Pretrained) -> PrefixFn | None:
-    """What runs the frozen layers below all that move, where they run alone."""
-    plain = get_task(config.data.task).runs_plainly
-    return model.prefix_fn if plain and not config.train.frozen_dropout else None
-
-
-def eval_chunks(config: Config, model: jft.Pretrained) -> train.Chunks | None:
-    """How an evaluation scores tokens in parts, where the task can."""
-    size = config.train.loss_chunk
-    if size == 0 or not get_task(config.data.task).sums_tokens:
-        return None
-    return train.Chunks(
-        prefix_fn=model.prefix_fn, boundary=model.num_layers + 1, size=size
-    )
-
-
-def train_chunks(config: Config, model: jft.Pretrained) -> train.Chunks | None:
-    """The same of the training step; R-Drop compares logits, so it needs them all."""
-    if config.train.r_drop:
-        return None
-    rematted = remat(config, model, model.prefix_fn)
-    return eval_chunks(config, model._replace(prefix_fn=rematted))
 
 
 def train_metrics(config: Config) -> dict[str, LossFn]:
@@ -245,11 +181,11 @@ def add_teacher(
     )
     _check_teacher(teacher, model)
     apply_fn = task.make_apply(teacher.apply_fn)
-    forward = jax.jit(lambda params, batch: apply_fn(params, batch, key=None))
+    ask = jax.jit(lambda params, batch: apply_fn(params, batch, key=None))
 
     def place_with_teacher(batch: Batch) -> Batch:
         placed = place(batch)
-        return {**placed, "teacher_logits": forward(teacher.params, placed)}
+        return {**placed, "teacher_logits": ask(teacher.params, placed)}
 
     return place_with_teacher
 

@@ -31,7 +31,7 @@ import jax
 from absl import flags
 
 import jft
-from experiments import feed, keep, objective, run_config, writing
+from experiments import feed, forward, keep, objective, run_config, writing
 from experiments.predict_adapters import ADAPTER, choose_adapters, load_adapted
 from experiments.predict_inputs import (
     ImageFiles,
@@ -204,7 +204,7 @@ def answer(
             task.make_apply(model.apply_fn),
             objective.no_loss,
             predict=task.predict,
-            chunks=objective.eval_chunks(config, model),
+            chunks=forward.eval_chunks(config, model),
         )
         placed = map(jax.device_put, batches)
         evaluated = evals.evaluate(eval_step, model.params, placed)

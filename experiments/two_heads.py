@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 import jft
-from experiments import feed, objective
+from experiments import feed, forward, objective
 from experiments.objective import Parts
 from experiments.plan import Plan
 from experiments.source_task import LEARN, OldModel, SourceTask
@@ -217,9 +217,9 @@ def add_old_head(
 
 
 def _old_forward(config: Config, old: OldModel, *, task: str) -> ApplyFn:
-    forward = objective.remat(config, old.model, old.model.apply_fn)
+    forward_fn = forward.remat(config, old.model, old.model.apply_fn)
     head = train.cast_floating(old.head, jnp.dtype(config.train.compute_dtype))
-    return train.make_old_forward(get_task(task).make_apply(forward), head)
+    return train.make_old_forward(get_task(task).make_apply(forward_fn), head)
 
 
 def _keep_answers(
@@ -232,7 +232,7 @@ def _keep_answers(
     apply_fn = train.ask_both_heads(
         parts.apply_fn,
         old_fn,
-        body_fn=objective.remat(config, model, model.prefix_fn) if one_body else None,
+        body_fn=forward.remat(config, model, model.prefix_fn) if one_body else None,
         boundary=model.num_layers + 1,
     )
     loss_fn = train.lwf_loss(

@@ -9,7 +9,7 @@ import numpy as np
 
 import jft
 from configs import common
-from experiments import build, objective, run_config
+from experiments import build, forward, run_config
 from jft import optim, partition
 from jft.config import apply_overrides, resolve
 from jft.models import family_of
@@ -105,7 +105,7 @@ def make_job(case: Case, variant: Variant, overrides: Mapping[str, Any]) -> buil
         # of a model from scratch too only the head moves besides
         rules = adapters.head_rules(model.family, model.task)
         model = jft.adapt(model, adapters.Lora(also_train=rules), key=key)
-    model = objective.attend_as_told(config, model, head_shares=1)
+    model = forward.attend_as_told(config, model, head_shares=1)
     labels = label_params(model, variant.moves)
     return build.Job(
         config=config,
