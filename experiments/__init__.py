@@ -13,8 +13,9 @@ models      ``models``: what it starts from; ``adapter``: what is added
 partition,  ``optimizer``: which numbers move and how; ``plan``: when, in steps;
 optim       ``anchors``: what holds them to their start
 train       ``build``: all of the above, a job; ``devices``: where it is computed;
-            ``objective``: what is minimised; ``training``: the state and the step;
-            ``activations``: of frozen layers, kept; ``loop``: many steps, and hooks
+            ``forward``: how the model runs; ``objective``: what is minimised;
+            ``training``: the state and the step; ``activations``: of frozen layers,
+            kept; ``loop``: many steps, and hooks
 checkpoint  ``keep``: saved, resumed, the best one; ``records``: what was measured when
 evals       ``judge``: scores; ``writing``: texts; ``source_task``, ``two_heads``: what
             the model could do before
