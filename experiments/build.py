@@ -19,7 +19,7 @@ from experiments import (
 from experiments.devices import make_mesh
 from experiments.optimizer import label_params, make_multiplier, make_optimizer
 from experiments.plan import Plan, make_plan
-from jft import data, partition, processes, train
+from jft import data, partition, processes, tasks, train
 from jft.config import Config
 from jft.tasks import Task, get_task
 from jft.types import ParamLabels
@@ -36,7 +36,7 @@ class Job(NamedTuple):
     model: jft.Pretrained
     old: source_task.OldModel | None  # what the model was before its new head
     source: source_task.SourceTask | None  # what it could do then
-    tables: dict[str, feed.Table]
+    tables: dict[str, tasks.Table]
     loader: data.TrainLoader
     task_loader: data.TrainLoader  # the same without examples of the source task
     labels: ParamLabels

@@ -4,9 +4,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from experiments import feed
 from experiments.dataset import SPLITS
-from jft import data
+from jft import data, tasks
 from jft.config import DataConfig
 from jft.tables import format_table
 from jft.tasks import get_task
@@ -15,7 +14,7 @@ from jft.tasks import get_task
 def make_report(
     config: DataConfig,
     splits: Mapping[str, data.Examples],
-    tables: Mapping[str, feed.Table],
+    tables: Mapping[str, tasks.Table],
 ) -> dict[str, Any]:
     """What a run should know of its data, for the summary."""
     seen = [c.name for c in get_task(config.task).inputs if c.kind != "image"]
@@ -56,7 +55,7 @@ def find_skipped(
     return found
 
 
-def count_truncated(table: feed.Table) -> int:
+def count_truncated(table: tasks.Table) -> int:
     """Rows of a table that are not the whole of what they were made of."""
     if "truncated" not in getattr(table, "host_fields", ()):
         return 0

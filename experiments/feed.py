@@ -10,10 +10,8 @@ import jft
 from experiments.dataset import known_options
 from jft import data
 from jft.config import Config, DataConfig
-from jft.tasks import Task, call_with_options, get_task
+from jft.tasks import Table, Task, call_with_options, get_task
 from jft.types import Batch, InputError
-
-Table = Any  # data.TokenTable, or data.Examples where there is nothing to tokenize
 
 
 # --- fields ---------------------------------------------------------------------------

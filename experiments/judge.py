@@ -39,7 +39,7 @@ class Evaluator:
         self._place = make_place(config)
         self._stop_requested = stop_requested
         # of each table; they are iterated anew for every evaluation
-        self._batches: dict[feed.Table, data.EvalBatches] = {}
+        self._batches: dict[tasks.Table, data.EvalBatches] = {}
         self._last_kept: data.TokenTable | None = None
         self._eval_step = train.make_eval_step(
             self._task.make_apply(model.apply_fn),
@@ -57,7 +57,7 @@ class Evaluator:
     def __call__(
         self,
         params: Params,
-        table: feed.Table,
+        table: tasks.Table,
         *,
         kept: data.TokenTable | None = None,
     ) -> tasks.Evaluation:
@@ -86,14 +86,14 @@ class Evaluator:
         self.seconds += time.perf_counter() - began
         return evaluation
 
-    def _batches_of(self, table: feed.Table) -> data.EvalBatches:
+    def _batches_of(self, table: tasks.Table) -> data.EvalBatches:
         if table not in self._batches:
             self._batches[table] = feed.make_eval_batches(
                 self._config.data, table, self._model
             )
         return self._batches[table]
 
-    def _write(self, params: Params, table: feed.Table) -> list[str]:
+    def _write(self, params: Params, table: tasks.Table) -> list[str]:
         """The text that the model writes for every row, in the order of the rows."""
         return writing.write_all(
             self._model._replace(params=params),

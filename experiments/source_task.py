@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jft
 from experiments import dataset, feed
-from jft import data, evals, paths
+from jft import data, evals, paths, tasks
 from jft.config import Config
 from jft.tasks import Task, choose_metrics, get_task, mode_of
 from jft.types import InputError, Params
@@ -33,7 +33,7 @@ class SourceTask(NamedTuple):
     config: Config  # of the run, with this task's data, metrics and plain loss
     old: OldModel  # that can do it
     splits: dict[str, data.Examples]  # "test" to measure on, and perhaps "train"
-    tables: dict[str, feed.Table]
+    tables: dict[str, tasks.Table]
 
     @property
     def name(self) -> str:

@@ -195,7 +195,7 @@ def collator(job: build.Job) -> Callable[[Sequence[Any]], dict[str, Any]]:
     return torch_peer.Collator(getattr(job.tables["train"], "padding", {}))
 
 
-def score(job: build.Job, table: feed.Table, outputs: Any) -> float:
+def score(job: build.Job, table: tasks.Table, outputs: Any) -> float:
     """Score torch's logits as jft's own are scored."""
     logits = np.stack(outputs, axis=-1) if isinstance(outputs, tuple) else outputs
     kept = job.task.predict(jnp.asarray(logits), {})

@@ -21,22 +21,31 @@ from jft.tasks import (
     token_classification,
 )
 from jft.tasks.score import Evaluation, choose_metrics, mode_of, score
-from jft.tasks.task import Task, call_with_options, check_options, option_names
+from jft.tasks.task import (
+    Table,
+    Task,
+    call_with_options,
+    check_options,
+    option_names,
+)
 from jft.types import InputError
 
 TASKS: Mapping[str, Task] = {
-    "causal_lm": causal_lm.TASK,
-    "chat": chat.TASK,
-    "image_classification": image_classification.TASK,
-    "image_multilabel_classification": image_multilabel_classification.TASK,
-    "masked_lm": masked_lm.TASK,
-    "question_answering": question_answering.TASK,
-    "sentence_similarity": sentence_similarity.TASK,
-    "sequence_to_sequence": sequence_to_sequence.TASK,
-    "text_classification": text_classification.TASK,
-    "text_multilabel_classification": text_multilabel_classification.TASK,
-    "text_regression": text_regression.TASK,
-    "token_classification": token_classification.TASK,
+    module.TASK.name: module.TASK
+    for module in (
+        causal_lm,
+        chat,
+        image_classification,
+        image_multilabel_classification,
+        masked_lm,
+        question_answering,
+        sentence_similarity,
+        sequence_to_sequence,
+        text_classification,
+        text_multilabel_classification,
+        text_regression,
+        token_classification,
+    )
 }
 
 
@@ -82,6 +91,7 @@ def task_of_head(head: str, problem_type: str | None = None) -> Task:
 __all__ = [
     "TASKS",
     "Evaluation",
+    "Table",
     "Task",
     "call_with_options",
     "check_options",

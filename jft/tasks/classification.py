@@ -10,7 +10,7 @@ import numpy as np
 
 from jft.data import Column
 from jft.evals import CLASSIFICATION_METRICS, Rows, plot_confusion
-from jft.tasks.task import Data, Task
+from jft.tasks.task import Table, Task
 from jft.train import count_correct, softmax_cross_entropy
 from jft.types import Batch, LossFn
 
@@ -78,20 +78,20 @@ def predict(outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
     return {"logits": outputs}
 
 
-def predictions(rows: Rows, source: Data) -> np.ndarray:
+def predictions(rows: Rows, table: Table) -> np.ndarray:
     """The logits ``[N, C]``."""
-    del source
+    del table
     return np.stack(rows["logits"])
 
 
-def references(source: Data) -> np.ndarray:
+def references(table: Table) -> np.ndarray:
     """The class ids ``[N]``."""
-    return np.asarray(examples_of(source).targets)
+    return np.asarray(examples_of(table).targets)
 
 
-def examples_of(source: Data) -> Any:
-    """The examples of a table of tokens, or the source that are examples already."""
-    return getattr(source, "examples", source)
+def examples_of(table: Table) -> Any:
+    """The examples of a table of tokens; a table of examples is theirs already."""
+    return getattr(table, "examples", table)
 
 
 def write_prediction(logits: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from jft import evals
 from jft.data import Column
 from jft.evals import MetricFn, Rows
 from jft.tasks import classification
-from jft.tasks.task import Data, Task
+from jft.tasks.task import Table, Task
 from jft.train import count_correct, softmax_cross_entropy
 from jft.types import Batch, LossFn
 
@@ -68,16 +68,16 @@ def predict(outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
     return {"counts": jax.vmap(count)(outputs, batch["targets"])}
 
 
-def predictions(rows: Rows, source: Data) -> np.ndarray:
+def predictions(rows: Rows, table: Table) -> np.ndarray:
     """The numbers of `predict`, ``[N, 3]``, summed over an example's rows of tokens."""
-    counts = np.zeros((len(source.examples), 3))
-    np.add.at(counts, source.example_of, np.stack(rows["counts"]).astype(np.float64))
+    counts = np.zeros((len(table.examples), 3))
+    np.add.at(counts, table.example_of, np.stack(rows["counts"]).astype(np.float64))
     return counts
 
 
-def references(source: Data) -> Sequence[Any]:
+def references(table: Table) -> Sequence[Any]:
     """Nothing: the targets are the text's own words."""
-    return [None] * len(source.examples)
+    return [None] * len(table.examples)
 
 
 def perplexity(references: Any, predictions: np.ndarray) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from jft.data import AnswerFields, Column, make_answer_fields, read_answers
 from jft.evals import ANSWER_METRICS, Rows
 from jft.tasks.classification import examples_of
-from jft.tasks.task import Data, Task
+from jft.tasks.task import Table, Task
 from jft.tasks.texts import tokenizer_of
 from jft.train import span_cross_entropy
 from jft.types import Batch, LossFn
@@ -65,21 +65,21 @@ def predict(outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
     return {"spans": outputs}
 
 
-def predictions(rows: Rows, source: Data) -> list[str]:
+def predictions(rows: Rows, table: Table) -> list[str]:
     """The best answer over all windows of each example.
 
     It may be empty where one of the examples is known to have no answer.
     """
-    examples, contexts = source.examples, source.examples.column("context")
+    examples, contexts = table.examples, table.examples.column("context")
     known = "answers" in examples.columns
     may_be_empty = known and not all(a["text"] for a in examples.column("answers"))
     windows = np.split(
-        np.arange(len(source)), np.flatnonzero(np.diff(source.example_of)) + 1
+        np.arange(len(table)), np.flatnonzero(np.diff(table.example_of)) + 1
     )
     answers = []
     for context, these in zip(contexts, windows, strict=True):
         spans = [rows["spans"][i] for i in these]
-        tokens = [source[int(i)] for i in these]
+        tokens = [table[int(i)] for i in these]
         answer = read_answers(
             [span[:, 0] for span in spans],
             [span[:, 1] for span in spans],
@@ -92,9 +92,9 @@ def predictions(rows: Rows, source: Data) -> list[str]:
     return answers
 
 
-def references(source: Data) -> list[list[str]]:
+def references(table: Table) -> list[list[str]]:
     """The answers that people gave; none where the text has no answer."""
-    return [list(answers["text"]) for answers in examples_of(source).column("answers")]
+    return [list(answers["text"]) for answers in examples_of(table).column("answers")]
 
 
 def write_prediction(answer: str, class_names: Sequence[str]) -> dict[str, Any]:

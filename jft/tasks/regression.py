@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from jft.evals import Rows, plot_regression
-from jft.tasks.task import Data
+from jft.tasks.task import Table
 
 
-def predictions(rows: Rows, source: Data) -> np.ndarray:
+def predictions(rows: Rows, table: Table) -> np.ndarray:
     """The numbers ``[N]``."""
-    del source
+    del table
     return np.stack(rows["values"])
 
 

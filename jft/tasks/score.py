@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jft.evals import Evaluated, check_metric_names, compute_scores
-from jft.tasks.task import Data, Task
+from jft.tasks.task import Table, Task
 
 # Every other metric is better when it is larger.
 LOWER_IS_BETTER = frozenset({"loss", "log_loss", "perplexity", "rmse", "mae"})
@@ -25,7 +25,7 @@ class Evaluation:
 def score(
     task: Task,
     evaluated: Evaluated,
-    source: Data,
+    table: Table,
     *,
     metric_names: Sequence[str] | None = None,
 ) -> Evaluation:
@@ -33,16 +33,16 @@ def score(
 
     Args:
       task: whose metrics are meant.
-      evaluated: of every row of ``source``.
-      source: the examples, or the table of their tokens, that the batches are from.
+      evaluated: of every row of ``table``.
+      table: the examples, or the table of their tokens, that the batches are from.
       metric_names: of ``task.metrics``; None are the task's default ones.
 
     Raises:
       InputError: for an unknown metric; lists the known ones.
     """
     names = choose_metrics(task, metric_names)
-    predictions = task.predictions(evaluated.rows, source)
-    references = task.references(source)
+    predictions = task.predictions(evaluated.rows, table)
+    references = task.references(table)
     scores = compute_scores(references, predictions, metrics=task.metrics, names=names)
     return Evaluation(
         scores={"loss": evaluated.loss, **scores},

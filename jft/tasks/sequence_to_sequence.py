@@ -8,7 +8,7 @@ from jft.data import Column, make_seq2seq_fields
 from jft.evals import TEXT_METRICS
 from jft.tasks import language
 from jft.tasks.classification import examples_of
-from jft.tasks.task import Data, Task
+from jft.tasks.task import Table, Task
 from jft.tasks.texts import tokenizer_of
 
 
@@ -49,15 +49,15 @@ def start_token(model: Any) -> int | None:
     return model.module.config.decoder_start_token_id
 
 
-def predictions(rows: Mapping[str, Any], source: Data) -> list[str]:
+def predictions(rows: Mapping[str, Any], table: Table) -> list[str]:
     """The texts that the model wrote, which whoever evaluates adds to the rows."""
-    del source
+    del table
     return list(rows["texts"])
 
 
-def references(source: Data) -> list[str]:
+def references(table: Table) -> list[str]:
     """The texts that people wrote."""
-    return list(examples_of(source).column("target_text"))
+    return list(examples_of(table).column("target_text"))
 
 
 def write_prediction(text: str, class_names: Sequence[str]) -> dict[str, Any]:

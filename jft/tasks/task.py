@@ -18,8 +18,8 @@ PLAIN: Mapping[type, str] = {
     str: "a string",
     type(None): "None",
 }
-# What was evaluated: checked examples, or the table of their tokens.
-Data: TypeAlias = Any
+# Checked examples, or the table of their tokens (`jft.data.TokenTable`).
+Table: TypeAlias = Any
 
 
 def same_apply(apply_fn: ApplyFn) -> ApplyFn:
@@ -48,8 +48,8 @@ class Task:
     predict: Callable[
         [Any, Batch], Mapping[str, Any]
     ]  # (outputs, batch) -> rows [B, …]
-    predictions: Callable[[Rows, Data], Any]  # an array or a list
-    references: Callable[[Data], Any]  # the same
+    predictions: Callable[[Rows, Table], Any]  # an array or a list
+    references: Callable[[Table], Any]  # the same
     metrics: Mapping[str, MetricFn]
     default_metrics: tuple[str, ...]  # the first chooses the best checkpoint
     # one prediction, the class names -> what a person reads

@@ -13,7 +13,7 @@ from jft.data import Column, TaggingFields, make_tagging_fields, read_tags
 from jft.evals import TAGGING_METRICS, Rows, entity_f1s, plot_class_f1s
 from jft.tasks import classification
 from jft.tasks.classification import examples_of
-from jft.tasks.task import Data, Task
+from jft.tasks.task import Table, Task
 from jft.tasks.texts import tokenizer_of
 from jft.types import Batch
 
@@ -29,18 +29,18 @@ def predict(outputs: jax.Array, batch: Batch) -> dict[str, jax.Array]:
     return {"tags": jnp.argmax(outputs, axis=-1).astype(jnp.int32)}
 
 
-def predictions(rows: Rows, source: Data) -> list[list[str]]:
+def predictions(rows: Rows, table: Table) -> list[list[str]]:
     """A tag a word, by name; the tag of no entity for words that were cut off."""
-    names = examples_of(source).class_names
+    names = examples_of(table).class_names
     return [
-        read_tags(tags, source[row]["word_tokens"], names)
+        read_tags(tags, table[row]["word_tokens"], names)
         for row, tags in enumerate(rows["tags"])
     ]
 
 
-def references(source: Data) -> list[list[str]]:
+def references(table: Table) -> list[list[str]]:
     """The tags of every word, by name."""
-    examples = examples_of(source)
+    examples = examples_of(table)
     names = np.array(examples.class_names, dtype=object)
     return [names[tags].tolist() for tags in examples.column("targets")]
 
