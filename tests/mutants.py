@@ -33,7 +33,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LEFT_OUT = shutil.ignore_patterns(".git", "__pycache__", ".*_cache", "*.egg-info")
-SECONDS_AT_MOST = 300  # a mutant that hangs is noticed
+SECONDS_AT_MOST = 900  # a mutant that hangs is noticed
 OPTIONS = ["-x", "-n", "0", "-p", "no:cacheprovider"]
 OPTIONS += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # imported before
 COMPARED = {
