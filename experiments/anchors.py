@@ -18,36 +18,14 @@ from jft.types import FROZEN, InputError, ParamLabels, Params
 
 
 def check(config: Config) -> None:
-    """Refuse what needs a pre-trained model where there is none.
+    """Refuse what EWC cannot be told from.
 
     Raises:
       InputError: naming the key.
     """
-    wanted = {
-        "optim.l2_sp": config.optim.l2_sp,
-        "optim.l2_sp_rules": list(map(list, config.optim.l2_sp_rules)),
-        "optim.ewc.strength": config.optim.ewc.strength,
-        "train.mixout": config.train.mixout,
-    }
-    for key, value in wanted.items():
-        if value and config.model.pretrained is None:
-            raise InputError(
-                f"{key} is {value}, but model.pretrained is None: a model from scratch "
-                "has nothing to return to. Name a checkpoint, or set it to "
-                f"{type(value)()}."
-            )
-    if config.model.reinit_layers and config.model.pretrained is None:
-        raise InputError(
-            f"model.reinit_layers is {config.model.reinit_layers}, but "
-            "model.pretrained is None: all of a model from scratch is drawn new. Name "
-            "a checkpoint, or set it to 0."
-        )
-    if config.optim.ewc.strength:
-        _check_ewc(config)
-
-
-def _check_ewc(config: Config) -> None:
     settings, source = config.optim.ewc, config.source
+    if not settings.strength:
+        return
     what = f"optim.ewc.strength is {settings.strength}, but"
     if source.name is None or LEARN not in {*source.split_sizes, *source.split_paths}:
         raise InputError(
@@ -65,11 +43,6 @@ def _check_ewc(config: Config) -> None:
         raise InputError(
             f'{what} optim.ewc.targets is "model", and targets of the task '
             f'{task.name!r} cannot be drawn from it; set optim.ewc.targets to "data".'
-        )
-    if jax.process_count() > 1:
-        raise InputError(
-            f"{what} the Fisher information is computed in one process only, and there "
-            f"are {jax.process_count()}. Run one, with all its devices."
         )
 
 

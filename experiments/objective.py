@@ -165,16 +165,11 @@ def add_teacher(
     """Place a batch and add ``teacher_logits``, where the config names a teacher.
 
     Raises:
-      InputError: if the teacher is of another task, or there are several processes.
+      InputError: if the teacher is of another task.
     """
     name = config.train.teacher.model
     if name is None:
         return place
-    if jax.process_count() > 1:  # it runs beside the steps, in no fixed order
-        raise InputError(
-            f"train.teacher.model is {name!r}, but a teacher runs in one process only, "
-            f"and there are {jax.process_count()}. Run one, with all its devices."
-        )
     task = get_task(config.data.task)
     teacher = jft.load(
         name, task=task.head, dtype=jnp.dtype(config.train.compute_dtype)

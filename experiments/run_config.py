@@ -3,8 +3,11 @@
 
 import dataclasses
 from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from configs import common
 from experiments import anchors, dataset, feed, objective, source_task, two_heads
@@ -14,6 +17,26 @@ from jft import export
 from jft.config import Config, apply_overrides, load_config_file, resolve
 from jft.tasks import choose_metrics, get_task, mode_of
 from jft.types import InputError
+
+NOTHING_TO_RETURN_TO = "a model from scratch has nothing to return to"
+NEED_A_CHECKPOINT = {
+    "adapter.method": "what a model from scratch has drawn would stay random",
+    "model.quantize": "what has been drawn must train, and codes cannot",
+    "model.reinit_layers": "all of a model from scratch is drawn new",
+    "source.name": "a model from scratch has nothing to forget",
+    "train.lwf.weight": "a model from scratch has no old task",
+    "train.replay.share": "a model from scratch has no old task",
+    "train.mixout": NOTHING_TO_RETURN_TO,
+    "optim.l2_sp": NOTHING_TO_RETURN_TO,
+    "optim.l2_sp_rules": NOTHING_TO_RETURN_TO,
+    "optim.ewc.strength": NOTHING_TO_RETURN_TO,
+}
+NEED_ONE_PROCESS = {
+    "train.teacher.model": "a teacher runs",
+    "train.replay.share": "examples are replayed",
+    "train.lwf.weight": "old answers are asked for",
+    "optim.ewc.strength": "the Fisher information is computed",
+}
 
 
 def load(spec: str, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -60,7 +83,9 @@ def usual(task: str, *, max_length: int) -> Config:
 
 def check(config: Config) -> None:
     """Refuse what the settings alone show to be wrong, before a workdir is claimed."""
+    make_adapter(config.adapter)  # refuses options of other methods
     _check_scratch(config)
+    _check_processes(config)
     feed.check_augment(config.data)
     _check_metric(config)
     source_task.check(config)
@@ -75,18 +100,26 @@ def check(config: Config) -> None:
 
 def _check_scratch(config: Config) -> None:
     """Refuse what needs a checkpoint where there is none."""
-    if make_adapter(config.adapter) is not None and config.model.pretrained is None:
-        raise InputError(
-            f"adapter.method is {config.adapter.method!r}, but model.pretrained is "
-            "None: what a model from scratch has drawn would stay random. Name a "
-            "checkpoint, or set adapter.method to None."
-        )
-    if config.model.quantize is not None and config.model.pretrained is None:
-        raise InputError(
-            f"model.quantize is {config.model.quantize!r}, but model.pretrained is "
-            "None: what has been drawn must train, and what is quantised cannot. Name "
-            "a checkpoint, or set model.quantize to None."
-        )
+    if config.model.pretrained is not None:
+        return
+    for key, why in NEED_A_CHECKPOINT.items():
+        if value := attrgetter(key)(config):
+            raise InputError(
+                f"{key} is {value!r}, but model.pretrained is None: {why}. Name a "
+                f"checkpoint, or leave {key} out."
+            )
+
+
+def _check_processes(config: Config) -> None:
+    """Refuse what runs beside the steps, in no fixed order, where several take them."""
+    if (count := jax.process_count()) == 1:
+        return
+    for key, what in NEED_ONE_PROCESS.items():
+        if value := attrgetter(key)(config):
+            raise InputError(
+                f"{key} is {value!r}, but {what} in one process only, and there are "
+                f"{count}. Run one, with all its devices."
+            )
 
 
 def _check_metric(config: Config) -> None:

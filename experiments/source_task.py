@@ -61,11 +61,6 @@ def check(config: Config) -> None:
     source = config.source
     if source.name is None:
         return
-    if config.model.pretrained is None:
-        raise InputError(
-            f"source.name is {source.name!r}, but model.pretrained is None: a model "
-            "from scratch has nothing to forget. Set source.name to None."
-        )
     named = {*source.split_sizes, *source.split_paths}
     if MEASURE not in named or named - {LEARN, MEASURE}:
         raise InputError(

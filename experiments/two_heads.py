@@ -34,11 +34,6 @@ def check(config: Config) -> None:
     if not asks_old_head(config):
         return
     name = _setting(config)
-    if config.model.pretrained is None:
-        raise InputError(
-            f"{name} is set, but model.pretrained is None: a model from scratch has "
-            "no old task. Set it to 0, or name a checkpoint."
-        )
     if config.model.reinit_layers:
         raise InputError(
             f"{name} is set, but model.reinit_layers is {config.model.reinit_layers}: "
@@ -78,11 +73,6 @@ def _check_replay(config: Config, source: SourceConfig) -> None:
             f"train.replay.share is {share} and train.grad_accum_steps "
             f"{config.train.grad_accum_steps}, but the replayed examples' mean is one "
             "of its own, which no part of a batch knows; set grad_accum_steps to 1."
-        )
-    if jax.process_count() > 1:
-        raise InputError(
-            f"train.replay.share is {share}, but examples are replayed in one process "
-            f"only, and there are {jax.process_count()}. Run one, with all its devices."
         )
 
 
@@ -170,20 +160,10 @@ def add_replay(
 def add_old_answers(
     config: Config, old: OldModel | None, place: Callable[[Batch], Batch]
 ) -> Callable[[Batch], Batch]:
-    """Place a batch and add ``old_logits``, where the config keeps the old answers.
-
-    Raises:
-      InputError: if there are several processes.
-    """
+    """Place a batch and add ``old_logits``, where the config keeps the old answers."""
     if not config.train.lwf.weight:
         return place
     assert old is not None
-    if jax.process_count() > 1:  # it runs beside the steps, in no fixed order
-        raise InputError(
-            f"train.lwf.weight is {config.train.lwf.weight}, but old answers are asked "
-            f"for in one process only, and there are {jax.process_count()}. Run one, "
-            "with all its devices."
-        )
     dtype = jnp.dtype(config.train.compute_dtype)
     before = train.cast_floating(old.model.params, dtype)
     apply_fn = get_task(config.data.task).make_apply(old.model.apply_fn)
