@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from jft.data.batches.reading import (
     Augment,
     FieldsFn,
     Indexed,
+    Share,
     check_fields_fn,
     read_batches,
     share_of,
@@ -153,54 +154,91 @@ def make_train_loader(
       InputError: if the source is empty, the seed out of range, the batch size does
         not divide over the processes, or an option is not one of such a source.
     """
-    import grain
-
     share = share_of(
         source, global_batch_size, process_index=process_index, count=process_count
     )
     if not 0 <= seed < 2**32:
         raise InputError(f"the data seed must be from 0 to 2**32 - 1; got {seed}.")
     check_fields_fn(source, fields_fn)
-    places, plan = grain.MapDataset.range(sys.maxsize), None
+    options = {"seed": seed, "augment": augment, "share": share}
     if isinstance(source, TokenTable | PackedTable):
-        layout = make_layout(source, shapes, share)
-        arranged = group_by_length or layout.mixes_lengths
-        order = RowOrder(
-            len(source),
-            seed=seed,
-            batch_size=global_batch_size,
-            lengths=total_lengths(source.lengths) if arranged else None,
-            mixed=layout.mixes_lengths,
+        stream = _stream_of_tokens(
+            source, group_by_length=group_by_length, shapes=shapes, **options
         )
-        plan = TrainPlan(order=order, layout=layout, row_lengths=source.lengths)
-        batch_fn = TrainBatch(
-            table=source, plan=plan, seed=seed, augment=augment, share=share
-        )
-        pipeline = places.map(batch_fn)
-        settings = {"group_by_length": group_by_length, "shapes": layout.facts}
-        settings |= source.settings
     else:
         _check_examples(group_by_length, shapes)
         assert fields_fn is not None  # as checked
-        prepare = _Prepare(Indexed(source), seed, fields_fn, augment)
-        examples = places.seed(seed).random_map(prepare)
-        batched = examples.batch(
-            share.block_size, drop_remainder=True, batch_fn=_collate
-        )
-        pipeline = batched[share.process_index :: share.process_count]
-        settings = dict(getattr(fields_fn, "settings", {}))
-    settings |= {
+        stream = _stream_of_examples(source, fields_fn, **options)
+    settings = {
+        **stream.settings,
         "source": repr(source),
         "seed": seed,
         "global_batch_size": global_batch_size,
         **getattr(augment, "settings", {}),
     }
     return TrainLoader(
-        pipeline=pipeline,
+        pipeline=stream.pipeline,
         settings=json.loads(json.dumps(settings)),  # as a checkpoint gives it back
         steps_per_epoch=len(source) / global_batch_size,
         num_workers=num_workers,
-        plan=plan,
+        plan=stream.plan,
+    )
+
+
+class _Stream(NamedTuple):
+    pipeline: Any  # a grain.MapDataset of this process's batches
+    settings: dict[str, Any]  # of what it is made by
+    plan: TrainPlan | None = None  # of the batches of tokens
+
+
+def _stream_of_tokens(
+    table: TokenTable | PackedTable,
+    *,
+    group_by_length: bool,
+    shapes: Sequence[Mapping[str, int]] | None,
+    seed: int,
+    augment: Augment | None,
+    share: Share,
+) -> _Stream:
+    import grain
+
+    layout = make_layout(table, shapes, share)
+    arranged = group_by_length or layout.mixes_lengths
+    order = RowOrder(
+        len(table),
+        seed=seed,
+        batch_size=share.global_batch_size,
+        lengths=total_lengths(table.lengths) if arranged else None,
+        mixed=layout.mixes_lengths,
+    )
+    plan = TrainPlan(order=order, layout=layout, row_lengths=table.lengths)
+    batch_fn = TrainBatch(
+        table=table, plan=plan, seed=seed, augment=augment, share=share
+    )
+    settings = {"group_by_length": group_by_length, "shapes": layout.facts}
+    return _Stream(
+        grain.MapDataset.range(sys.maxsize).map(batch_fn),
+        settings | table.settings,
+        plan,
+    )
+
+
+def _stream_of_examples(
+    source: Readable,
+    fields_fn: FieldsFn,
+    *,
+    seed: int,
+    augment: Augment | None,
+    share: Share,
+) -> _Stream:
+    import grain
+
+    prepare = _Prepare(Indexed(source), seed, fields_fn, augment)
+    examples = grain.MapDataset.range(sys.maxsize).seed(seed).random_map(prepare)
+    batched = examples.batch(share.block_size, drop_remainder=True, batch_fn=_collate)
+    return _Stream(
+        batched[share.process_index :: share.process_count],
+        dict(getattr(fields_fn, "settings", {})),
     )
 
 
