@@ -160,7 +160,7 @@ def make_train_loader(
     if not 0 <= seed < 2**32:
         raise InputError(f"the data seed must be from 0 to 2**32 - 1; got {seed}.")
     check_fields_fn(source, fields_fn)
-    options = {"seed": seed, "augment": augment, "share": share}
+    options: dict[str, Any] = {"seed": seed, "augment": augment, "share": share}
     if isinstance(source, TokenTable | PackedTable):
         stream = _stream_of_tokens(
             source, group_by_length=group_by_length, shapes=shapes, **options
