@@ -50,6 +50,16 @@ ENCODER_ONLY: Mapping[str, tuple[Any, ...]] = {
 }
 
 
+# what checkpoints call it that were converted from TensorFlow -> what it is called now
+OLD_KEYS = (
+    (r"(.*LayerNorm)\.gamma", r"\1.weight"),
+    (r"(.*LayerNorm)\.beta", r"\1.bias"),
+)
+# what transformers once saved
+BUFFERS = (r"(?:.*\.)?embeddings\.(?:position_ids|token_type_ids)",)
+WORDS = r"embeddings\.word_embeddings\.weight"
+
+
 def config_from_dict(config: Mapping[str, Any]) -> BertConfig:
     """Read config.json.
 
