@@ -20,11 +20,10 @@ from flax import linen as nn
 from jft.models import heads
 from jft.models.attention import padding_mask, self_attention
 from jft.models.bert import Embeddings
-from jft.models.bert_config import BUFFERS, ENCODER_ONLY, OLD_KEYS, WORDS, BertConfig
+from jft.models.bert_config import BUFFERS, OLD_KEYS, WORDS, BertConfig, read_config
 from jft.models.depth import Place
 from jft.models.dropout import dropout
 from jft.models.family import Family, limit_of_table
-from jft.models.fields import check_heads, check_token_id, read_fields
 from jft.models.layers import Blocks, LayerNorm, activate, dense
 from jft.models.masks import Mask
 from jft.models.model import TextModel
@@ -75,10 +74,7 @@ def config_from_dict(config: Mapping[str, Any]) -> AlbertConfig:
     Raises:
       InputError: names the field whose value this model cannot honour.
     """
-    result = read_fields(AlbertConfig, config, only=ENCODER_ONLY)
-    width, num_heads = result.hidden_size, result.num_attention_heads
-    check_heads("hidden_size", width, "num_attention_heads", num_heads)
-    check_token_id("pad_token_id", result.pad_token_id, result.vocab_size)
+    result = read_config(AlbertConfig, config)
     if result.num_hidden_groups > result.num_hidden_layers:
         raise InputError(
             f"config.json: num_hidden_groups is {result.num_hidden_groups}; it must "
@@ -283,13 +279,7 @@ FAMILY = Family(
         (r"albert/encoder/albert_layer_groups/(\d+)/.+", Place.BLOCK),
         (r"albert/pooler/.+", Place.HEAD),
     ),
-    head_rules={
-        "base": (),
-        "masked_lm": (r"predictions/.*",),
-        "sequence_classification": (r"classifier/.*",),
-        "token_classification": (r"classifier/.*",),
-        "question_answering": (r"qa_outputs/.*",),
-    },
+    head_rules={**heads.HEAD_RULES, "masked_lm": (r"predictions/.*",)},
     optional_rules=dict.fromkeys(POOLED, (r"albert/pooler/.*",)),
     shared_rules=(r"albert/embeddings/word_embeddings/.*",),
     embedding_rules=(

@@ -23,7 +23,7 @@ from jft.models.bert_config import (
     VARIANTS,
     WORDS,
     BertConfig,
-    config_from_dict,
+    read_config,
 )
 from jft.models.depth import Place
 from jft.models.dropout import Dropout, dropout
@@ -359,20 +359,14 @@ FAMILY = Family(
         "question_answering": "BertForQuestionAnswering",
     },
     base_prefix="bert",
-    config_from_dict=config_from_dict,
+    config_from_dict=lambda config: read_config(BertConfig, config),
     make_module=Bert,
     depths=(
         (r"bert/embeddings/.+", Place.EMBEDDINGS),
         (r"bert/encoder/layer/(\d+)/.+", Place.BLOCK),
         (r"bert/pooler/.+", Place.HEAD),
     ),
-    head_rules={
-        "base": (),
-        "masked_lm": (r"cls/.*",),
-        "sequence_classification": (r"classifier/.*",),
-        "token_classification": (r"classifier/.*",),
-        "question_answering": (r"qa_outputs/.*",),
-    },
+    head_rules={**heads.HEAD_RULES, "masked_lm": (r"cls/.*",)},
     optional_rules=dict.fromkeys(POOLED, (r"bert/pooler/.*",)),
     shared_rules=(r"bert/embeddings/word_embeddings/.*",),
     embedding_rules=(

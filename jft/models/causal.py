@@ -24,11 +24,10 @@ class CausalModel(TextModel):
     def head_rules(cls) -> dict[str, tuple[str, ...]]:
         """Task -> regexes of the parameters of its head."""
         return {
-            "base": (),
+            **heads.HEAD_RULES,
             "causal_lm": (rf"{cls.output_layer}/.*",),
             "sequence_classification": (r"score/.*",),
             "token_classification": (rf"{cls.token_classifier}/.*",),
-            "question_answering": (r"qa_outputs/.*",),
         }
 
     def score_words(self, x: jax.Array, backbone: Any) -> jax.Array:

@@ -345,13 +345,7 @@ FAMILY = Family(
         (r"deberta/encoder/layer/(\d+)/.+", Place.BLOCK),
         (r"pooler/.+", Place.HEAD),
     ),
-    head_rules={
-        "base": (),
-        "masked_lm": (r"(?:cls|lm_predictions)/.*",),
-        "token_classification": (r"classifier/.*",),
-        "question_answering": (r"qa_outputs/.*",),
-        "sequence_classification": (r"classifier/.*",),
-    },
+    head_rules={**heads.HEAD_RULES, "masked_lm": (r"(?:cls|lm_predictions)/.*",)},
     # kept with another classifier, and drawn where a checkpoint has no classifier
     optional_rules={"sequence_classification": (r"pooler/.*",)},
     shared_rules=(

@@ -257,11 +257,9 @@ FAMILY = Family(
         (r"distilbert/transformer/layer/(\d+)/.+", Place.BLOCK),
     ),
     head_rules={
-        "base": (),
+        **heads.HEAD_RULES,
         "masked_lm": (r"vocab_(?:transform|layer_norm|projector)/.*",),
         "sequence_classification": (r"(?:pre_)?classifier/.*",),
-        "token_classification": (r"classifier/.*",),
-        "question_answering": (r"qa_outputs/.*",),
     },
     shared_rules=(r"distilbert/embeddings/word_embeddings/.*",),
     embedding_rules=(

@@ -8,7 +8,6 @@ Clark et al. 2020, "ELECTRA: Pre-training Text Encoders as Discriminators Rather
 Generators", arXiv 2003.10555.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,10 +16,9 @@ from flax import linen as nn
 
 from jft.models import bert, heads
 from jft.models.bert import Embeddings, Encoder
-from jft.models.bert_config import BUFFERS, ENCODER_ONLY, OLD_KEYS, WORDS, BertConfig
+from jft.models.bert_config import BUFFERS, OLD_KEYS, WORDS, BertConfig, read_config
 from jft.models.depth import Place
 from jft.models.family import Family, limit_of_table
-from jft.models.fields import check_heads, check_token_id, read_fields
 from jft.models.layers import LayerNorm, activate, dense
 from jft.models.model import TextModel
 from jft.models.packing import heads_of_encoders
@@ -36,19 +34,6 @@ class ElectraConfig(BertConfig):
     hidden_size: int = 256
     num_attention_heads: int = 4
     intermediate_size: int = 1024
-
-
-def config_from_dict(config: Mapping[str, Any]) -> ElectraConfig:
-    """Read config.json.
-
-    Raises:
-      InputError: names the field whose value this model cannot honour.
-    """
-    result = read_fields(ElectraConfig, config, only=ENCODER_ONLY)
-    width, num_heads = result.hidden_size, result.num_attention_heads
-    check_heads("hidden_size", width, "num_attention_heads", num_heads)
-    check_token_id("pad_token_id", result.pad_token_id, result.vocab_size)
-    return result
 
 
 class Backbone(bert.Backbone):
@@ -144,18 +129,15 @@ FAMILY = Family(
         "question_answering": "ElectraForQuestionAnswering",
     },
     base_prefix="electra",
-    config_from_dict=config_from_dict,
+    config_from_dict=lambda config: read_config(ElectraConfig, config),
     make_module=Electra,
     depths=(
         (r"electra/(?:embeddings|embeddings_project)/.+", Place.EMBEDDINGS),
         (r"electra/encoder/layer/(\d+)/.+", Place.BLOCK),
     ),
     head_rules={
-        "base": (),
+        **heads.HEAD_RULES,
         "masked_lm": (r"generator_(?:predictions|lm_head)/.*",),
-        "sequence_classification": (r"classifier/.*",),
-        "token_classification": (r"classifier/.*",),
-        "question_answering": (r"qa_outputs/.*",),
     },
     shared_rules=(r"electra/embeddings/word_embeddings/.*",),
     embedding_rules=(

@@ -19,6 +19,14 @@ from jft.models.arrays import along_last
 from jft.models.dropout import dropout
 from jft.models.layers import Bias, Init, dense
 
+# task -> regexes of the parameters of these heads, by their usual names
+HEAD_RULES: Mapping[str, tuple[str, ...]] = {
+    "base": (),
+    "sequence_classification": (r"classifier/.*",),
+    "token_classification": (r"classifier/.*",),
+    "question_answering": (r"qa_outputs/.*",),
+}
+
 
 def token_dropout(*rates: float | None) -> float:
     """The first rate that is given: before a decoder's classifier of tokens.

@@ -261,10 +261,8 @@ FAMILY = Family(
     ),
     final_norm=r"model/final_norm/.*",
     head_rules={
-        "base": (),
+        **heads.HEAD_RULES,
         "masked_lm": (r"(?:head|decoder)/.*",),
-        "sequence_classification": (r"classifier/.*",),
-        "token_classification": (r"classifier/.*",),
         "question_answering": (r"classifier/.*",),
     },
     # kept with another classifier; checkpoints of masked language models have it

@@ -21,11 +21,11 @@ from flax import linen as nn
 from jft.models import bert, heads
 from jft.models.attention import token_positions
 from jft.models.bert import Backbone
-from jft.models.bert_config import BUFFERS, ENCODER_ONLY, OLD_KEYS, WORDS, BertConfig
+from jft.models.bert_config import BUFFERS, OLD_KEYS, WORDS, BertConfig, read_config
 from jft.models.depth import Place
 from jft.models.dropout import dropout
 from jft.models.family import Family
-from jft.models.fields import check_heads, check_token_id, read_fields
+from jft.models.fields import check_token_id
 from jft.models.layers import Init, LayerNorm, activate, dense
 from jft.models.model import TextModel
 from jft.models.packing import heads_of_encoders, is_packed
@@ -57,11 +57,9 @@ def config_from_dict(
     Raises:
       InputError: names the field whose value this model cannot honour.
     """
-    result = read_fields(cls, config, only=ENCODER_ONLY)
-    width, num_heads = result.hidden_size, result.num_attention_heads
-    check_heads("hidden_size", width, "num_attention_heads", num_heads)
-    for rows in (result.vocab_size, result.max_position_embeddings):
-        check_token_id("pad_token_id", result.pad_token_id, rows)
+    result = read_config(cls, config)
+    num_rows = result.max_position_embeddings
+    check_token_id("pad_token_id", result.pad_token_id, num_rows)
     return result
 
 
@@ -204,13 +202,7 @@ FAMILY = Family(
         (r"roberta/encoder/layer/(\d+)/.+", Place.BLOCK),
         (r"roberta/pooler/.+", Place.HEAD),
     ),
-    head_rules={
-        "base": (),
-        "masked_lm": (r"lm_head/.*",),
-        "sequence_classification": (r"classifier/.*",),
-        "token_classification": (r"classifier/.*",),
-        "question_answering": (r"qa_outputs/.*",),
-    },
+    head_rules={**heads.HEAD_RULES, "masked_lm": (r"lm_head/.*",)},
     optional_rules={"base": (r"roberta/pooler/.*",)},
     shared_rules=(r"roberta/embeddings/word_embeddings/.*",),
     embedding_rules=(
