@@ -114,7 +114,7 @@ def base_config() -> Any:
                 # bottleneck: after attention and the MLP; or "pfeiffer", the MLP alone
                 "placement": "houlsby",
                 "reduction_factor": 16,  # bottleneck: the width over the narrow one
-                "nonlinearity": "relu",  # bottleneck: in jft.models.activations
+                "nonlinearity": "relu",  # bottleneck: in jft.models.nonlinearities
                 "num_virtual_tokens": 20,  # prompt, prefix: learned, before the text
                 # prompt: they start as words drawn from the vocabulary ("vocab", and
                 # None but for images), as those of prompt_text ("text"), or "normal"

@@ -174,11 +174,8 @@ def products_of(model: Pretrained) -> dict[str, adapters.Product]:
 
 def _head(model: Pretrained) -> set[str]:
     """The modules of the head."""
-    rules = model.family.head_rules(model.task)
-    paths = (
-        p for p in flatten_whole(model.params) if any(re.fullmatch(r, p) for r in rules)
-    )
-    return adapters.modules_of(paths)
+    paths = flatten_whole(model.params)
+    return adapters.modules_of(p for p in paths if model.family.is_head(p, model.task))
 
 
 def _dtype_of(params: Params) -> Any:

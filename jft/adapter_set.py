@@ -20,7 +20,6 @@ import numpy as np
 from jft.adapted import products_of, with_adapter, without_adapter
 from jft.adapter_folder import read_over
 from jft.params import ADAPTER_FILES, adapters, find_folder
-from jft.params.init import matches_any
 from jft.params.quantised import flatten_whole, kind_of
 from jft.paths import flatten, unflatten
 from jft.pretrained import Pretrained
@@ -231,9 +230,9 @@ def _over(base: Pretrained, name: str, model: Pretrained) -> Pretrained:
             f"{base.task!r}; parameters that only one has are "
             f"{sorted(set(flat) ^ set(theirs))[:3]}. Give a model over this base."
         )
-    own, heads = _member(model).own, base.family.head_rules(base.task)
+    own = _member(model).own
     for path, leaf in flat.items():
-        resizes = path in own and matches_any(heads, path)
+        resizes = path in own and base.family.is_head(path, base.task)
         if theirs[path].shape != leaf.shape and not resizes:
             raise InputError(
                 f"the model {name!r} has another base: {path} is "

@@ -143,7 +143,7 @@ def load(
         class_names=class_names,
         problem_type=problem_type,
     )
-    reinit = () if is_kept else family.head_rules(task)
+    reinit = () if is_kept else family.head_rules[task]
     grow: tuple[str, ...] = ()
     if vocab_size is not None:
         config = _with_vocabulary(config, vocab_size)
@@ -153,7 +153,7 @@ def load(
     template = abstract_params(family, model_config, task=task, dtype=dtype)
     reinit += _top_rules(family, model_config, template, reinit_layers)
     stored = load_pretrained(folder, family, template, task=task)
-    optional = family.head_rules(task) + family.optional_rules(task)
+    optional = family.head_rules[task] + family.optional_rules.get(task, ())
     absent = flatten(template).keys() - flatten(stored).keys()
     new = [path for path in sorted(absent) if matches_any(optional, path)]
     if reinit or new or grow:

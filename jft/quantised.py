@@ -11,7 +11,6 @@ from jax.sharding import Mesh
 from jft import train
 from jft.models import Family
 from jft.params import adapters
-from jft.params.init import matches_any
 from jft.params.quantised import quantize_known
 
 Place = Callable[[str, np.ndarray | jax.Array], Any]  # (path, leaf) -> on a device
@@ -33,8 +32,7 @@ def choose_products(
       new: those of them that were drawn new.
     """
     products = adapters.find_products(family, config, task)
-    rules = family.head_rules(task)
-    head = (path for path in paths if matches_any(rules, path))
+    head = (path for path in paths if family.is_head(path, task))
     moving = adapters.modules_of(head) | adapters.modules_of(new)
     return {
         path

@@ -47,7 +47,7 @@ def test_new_head_is_the_keys_and_the_rest_the_checkpoints(names):
     assert new.class_names == tuple(names)
     assert new.config["label2id"] == {name: i for i, name in enumerate(names)}
     assert new.report.new == ("classifier/bias", "classifier/kernel")
-    head = new.family.head_rules(new.task)
+    head = new.family.head_rules[new.task]
     drawn = init_params(
         new.family, new.module.config, task=new.task, key=key, only=head
     )

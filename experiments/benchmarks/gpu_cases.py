@@ -127,7 +127,7 @@ def make_job(case: Case, variant: Variant, overrides: Mapping[str, Any]) -> buil
 
 def label_params(model: jft.Pretrained, moves: str) -> ParamLabels:
     """What moves of the model."""
-    head = [(rule, "head") for rule in model.family.head_rules(model.task)]
+    head = [(rule, "head") for rule in model.family.head_rules[model.task]]
     rules = [(".*", "all")] if moves == "all" else [*head, (".*", FROZEN)]
     base = adapters.without_adapters(model.params)
     labels = partition.label_params(base, rules)

@@ -138,7 +138,7 @@ class AdapterConfig:
     d_initial: float  # vera: where the factors of A's columns start
     placement: Literal["houlsby", "pfeiffer"]  # bottleneck: see Bottleneck
     reduction_factor: Count  # bottleneck: the block's width over the narrow layer's
-    nonlinearity: str  # bottleneck: a name in jft.models.activations.ACTIVATIONS
+    nonlinearity: str  # bottleneck: a name in jft.models.nonlinearities.ACTIVATIONS
     num_virtual_tokens: Count  # prompt, prefix: how many
     # prompt: what they start as; None: words, or of images random
     prompt_init: Literal["vocab", "text", "normal"] | None

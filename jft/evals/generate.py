@@ -33,7 +33,7 @@ from jft.evals.decoding import (
     read_decoding,
 )
 from jft.evals.scores import Written, adjust_scores
-from jft.models import MODELS, Family
+from jft.models import Family
 from jft.params.adapters import Mixed
 from jft.types import Batch, InputError, Params
 
@@ -81,8 +81,7 @@ def generate(
     tokens, both padded to a power of two, at least 16.
 
     Args:
-      model: what ``jft.load`` returned, or a pair ``(module, params)``, which brings no
-        settings. ``model._replace(params=…)`` is a model in training.
+      model: what ``jft.load`` returned; in training ``model._replace(params=…)``.
       batch: ``input_ids [B, L]`` and ``attention_mask [B, L]``, padded on either side
         (without a mask no token is padding); for an encoder-decoder optionally
         ``decoder_input_ids [B, M]``, what its answers start with; and for the model
@@ -232,31 +231,20 @@ def _write(
 # --- what is given --------------------------------------------------------------------
 def _read_model(model: Any) -> tuple[CachedModel, Params, Family, Mapping[str, Any]]:
     """Return the module's record, its numbers, its family and its settings."""
-    if isinstance(model, tuple) and len(model) == 2:
-        module, params = model
-        made = [f for f in MODELS.values() if f.make_module is type(module)]
-        if not made:
-            raise InputError(
-                f"{type(module).__name__} is no module of a known family; pass what "
-                "jft.load returned."
-            )
-        family, defaults = made[0], {}
-    else:
-        module, params, family = model.module, model.params, model.family
-        config = model.config
-        defaults = model.generation_config
-        if defaults is None:
-            defaults = {name: config[name] for name in SETTINGS if name in config}
+    module, family, defaults = model.module, model.family, model.generation_config
+    if defaults is None:
+        known = model.config
+        defaults = {name: known[name] for name in SETTINGS if name in known}
     if module.task not in GENERATING:
         raise InputError(
             f"the model's head is for {module.task!r}; texts are written by the heads "
             "'causal_lm' and 'seq2seq_lm'."
         )
-    num_encoder_layers = 0
-    if module.task == "seq2seq_lm":
-        num_encoder_layers = family.num_encoder_layers(module.config)
-    decoder = CachedModel(module, family.num_layers(module.config), num_encoder_layers)
-    return decoder, params, family, defaults
+    config = module.config
+    decoder = CachedModel(
+        module, family.num_layers(config), family.num_encoder_layers(config)
+    )
+    return decoder, model.params, family, defaults
 
 
 def _make_prompt(

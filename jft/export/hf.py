@@ -77,7 +77,9 @@ def save_pretrained(
     host = {path: np.asarray(x) for path, x in flatten(jax.device_get(params)).items()}
     _check(host, config, family=family, task=task)
     keys = checkpoint_keys(family, task, host)
-    tensors = {keys[path]: to_tensor(path, x) for path, x in sorted(host.items())}
+    tensors = {
+        keys[path]: to_tensor(path, x, family) for path, x in sorted(host.items())
+    }
     shards = _shard(tensors, parse_size(max_shard_size))
     texts = {}
     if len(shards) > 1:

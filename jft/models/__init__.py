@@ -27,7 +27,8 @@ from jft.models import (
     t5,
     vit,
 )
-from jft.models.family import Family, make_apply_fn, make_prefix_fn
+from jft.models.family import Family
+from jft.models.forward import make_apply_fn, make_prefix_fn
 from jft.types import InputError
 
 MODELS: dict[str, Family] = {

@@ -18,19 +18,18 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jft.models import heads
-from jft.models.arrays import along_last
 from jft.models.attention import padding_mask, self_attention
 from jft.models.bert import Embeddings
-from jft.models.bert_config import ENCODER_ONLY, BertConfig
+from jft.models.bert_config import BUFFERS, OLD_KEYS, WORDS, BertConfig, read_config
+from jft.models.depth import Place
 from jft.models.dropout import dropout
-from jft.models.family import Family, make_layer_index
-from jft.models.fields import check_heads, check_token_id, read_fields
+from jft.models.family import Family, limit_of_table
 from jft.models.layers import Blocks, LayerNorm, activate, dense
 from jft.models.masks import Mask
 from jft.models.model import TextModel
 from jft.models.packing import heads_of_tokens
 from jft.models.stages import Stages
-from jft.types import Batch, InputError, LayerIndex
+from jft.types import Batch, InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +74,7 @@ def config_from_dict(config: Mapping[str, Any]) -> AlbertConfig:
     Raises:
       InputError: names the field whose value this model cannot honour.
     """
-    result = read_fields(AlbertConfig, config, only=ENCODER_ONLY)
-    width, num_heads = result.hidden_size, result.num_attention_heads
-    check_heads("hidden_size", width, "num_attention_heads", num_heads)
-    check_token_id("pad_token_id", result.pad_token_id, result.vocab_size)
+    result = read_config(AlbertConfig, config)
     if result.num_hidden_groups > result.num_hidden_layers:
         raise InputError(
             f"config.json: num_hidden_groups is {result.num_hidden_groups}; it must "
@@ -203,11 +199,7 @@ class Backbone(nn.Module):
 
 
 class Predictions(nn.Module):
-    """The masked-word head, back at the width of the embeddings.
-
-    Where it is not tied to the words, ``decoder`` has a bias of its own, and
-    transformers keeps ``bias`` without using it.
-    """
+    """The masked-word head, back at the width of the embeddings."""
 
     config: AlbertConfig
 
@@ -218,11 +210,8 @@ class Predictions(nn.Module):
         x = dense(x, cfg.embedding_size, name="dense", init=cfg.init)
         x = activate(x, cfg.hidden_act)
         x = LayerNorm(cfg.layer_norm_eps, name="LayerNorm")(x)
-        bias = self.param("bias", nn.initializers.zeros, (cfg.vocab_size,))
-        if not cfg.tie_word_embeddings:
-            return dense(x, cfg.vocab_size, name="decoder", init=cfg.init)
-        logits = backbone.score_words(x)
-        return logits + along_last(bias, logits)
+        tied = backbone.score_words if cfg.tie_word_embeddings else None
+        return heads.score_masked_words(self, x, tied, cfg.vocab_size, init=cfg.init)
 
 
 class Albert(TextModel):
@@ -262,34 +251,6 @@ class Albert(TextModel):
 
 POOLED = ("base", "sequence_classification")
 
-HEAD_RULES = {
-    "base": (),
-    "masked_lm": (r"predictions/.*",),
-    "sequence_classification": (r"classifier/.*",),
-    "token_classification": (r"classifier/.*",),
-    "question_answering": (r"qa_outputs/.*",),
-}
-
-
-def layer_index(config: AlbertConfig) -> LayerIndex:
-    """Map each parameter path to its depth: of the groups, which share by layers.
-
-    >>> path = "albert/encoder/albert_layer_groups/0/albert_layers/0/ffn/bias"
-    >>> layer_index(AlbertConfig())(path)
-    1
-    """
-    num_groups = config.num_hidden_groups
-    return make_layer_index(
-        "ALBERT",
-        num_layers=num_groups,
-        rules=[
-            (r"albert/embeddings/.+", 0),
-            (r"albert/encoder/embedding_hidden_mapping_in/.+", 0),
-            (r"albert/encoder/albert_layer_groups/(\d+)/.+", 1),
-            (r"(?:albert/pooler|predictions|classifier|qa_outputs)/.+", num_groups + 1),
-        ],
-    )
-
 
 def _variant(width: int, layers: int, heads: int) -> AlbertConfig:
     return AlbertConfig(
@@ -312,12 +273,14 @@ FAMILY = Family(
     base_prefix="albert",
     config_from_dict=config_from_dict,
     make_module=Albert,
-    layer_index=layer_index,
-    num_layers=lambda config: config.num_hidden_groups,
-    # the norm of the last block belongs to that block; there is none behind it
-    final_norm=r"(?!)",
-    head_rules=HEAD_RULES.__getitem__,
-    optional_rules=lambda task: (r"albert/pooler/.*",) if task in POOLED else (),
+    depths=(  # those of groups, whose layers share
+        (r"albert/embeddings/.+", Place.EMBEDDINGS),
+        (r"albert/encoder/embedding_hidden_mapping_in/.+", Place.EMBEDDINGS),
+        (r"albert/encoder/albert_layer_groups/(\d+)/.+", Place.BLOCK),
+        (r"albert/pooler/.+", Place.HEAD),
+    ),
+    head_rules={**heads.HEAD_RULES, "masked_lm": (r"predictions/.*",)},
+    optional_rules=dict.fromkeys(POOLED, (r"albert/pooler/.*",)),
     shared_rules=(r"albert/embeddings/word_embeddings/.*",),
     embedding_rules=(
         r"albert/embeddings/word_embeddings/.*",
@@ -325,8 +288,14 @@ FAMILY = Family(
     ),
     column_parallel=r"query|key|value|ffn",
     row_parallel=r"attention/dense|ffn_output",
-    max_positions=lambda config: config.max_position_embeddings,
+    max_positions=limit_of_table,
     packed_heads=heads_of_tokens,
+    old_keys=OLD_KEYS,
+    tied_outputs=(
+        (r"predictions\.decoder\.weight", WORDS),
+        (r"predictions\.decoder\.bias", r"predictions\.bias"),
+    ),
+    buffers=BUFFERS,
     variants={
         "albert-base-v2": _variant(768, 12, 12),
         "albert-large-v2": _variant(1024, 24, 16),

@@ -31,7 +31,6 @@ import numpy as np
 from flax import linen as nn
 
 from jft.models.arrays import at_least_float32
-from jft.models.before import Seen, Sight, num_before
 from jft.models.cudnn import attend_fused, choose_cudnn
 from jft.models.dropout import Dropout
 from jft.models.layers import Init, dense
@@ -44,6 +43,7 @@ from jft.models.packing import (
     same_text,
     tokens_read,
 )
+from jft.models.virtual_tokens import Seen, Sight, num_before
 from jft.types import InputError
 
 
@@ -69,7 +69,7 @@ def causal_mask(
 ) -> Mask:
     """Each token looks at itself and those before it.
 
-    The keys are also those that stand before the text, see `jft.models.before`.
+    The keys are also those that stand before the text, see `jft.models.virtual_tokens`.
 
     Args:
       batch: the field ``ids [B, L]``; optionally ``padding [B, L]``, the fields of
@@ -105,17 +105,16 @@ def causal_mask(
     )
 
 
-def token_positions(
-    batch: Mapping[str, Any], ids: str = "input_ids", name: str = "position_ids"
-) -> jax.Array:
+def token_positions(batch: Mapping[str, Any]) -> jax.Array:
     """The batch's positions, or counted from the cache's slot: ``[B or 1, L]``.
 
-    Both count from what stands before the text, see `jft.models.before`.
+    Both count from what stands before the text, see `jft.models.virtual_tokens`.
     """
     before = num_before(batch)
-    if name in batch:
-        return jnp.asarray(batch[name], jnp.int32) + before
-    return (first_position(batch) + jnp.arange(batch[ids].shape[1]) + before)[None]
+    if "position_ids" in batch:
+        return jnp.asarray(batch["position_ids"], jnp.int32) + before
+    slots = jnp.arange(batch["input_ids"].shape[1])
+    return (first_position(batch) + slots + before)[None]
 
 
 def split_heads(x: jax.Array, num_heads: int) -> jax.Array:
@@ -150,7 +149,7 @@ def attend(
       mask: who may look at whom; None lets all look at all.
       scale: factor of the scores.
       bias: added to the scaled scores, ``[B or 1, H or 1, L, S]``; it may have columns
-        for what stands before, see `jft.models.before`.
+        for what stands before, see `jft.models.virtual_tokens`.
       softcap: bounds the scaled scores softly, ``c tanh(s / c)``; before bias and mask.
       cross: the keys are another text's.
       dropout_rate: of the probabilities.

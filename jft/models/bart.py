@@ -27,24 +27,20 @@ from jft.models.attention import (
     with_cache,
 )
 from jft.models.bart_config import BartConfig, read_config
-from jft.models.before import num_before
+from jft.models.depth import Place
 from jft.models.dropout import Dropout, dropout
-from jft.models.encoder_decoder import (
-    Hidden,
-    answer,
-    numbers_below,
-    run_stages,
-)
-from jft.models.family import Family, make_layer_index
-from jft.models.layers import Blocks, Embed, LayerNorm, activate, dense
+from jft.models.encoder_decoder import TIED_WORDS, EncoderDecoder, Hidden, Stacks
+from jft.models.family import Family, limit_of_table
+from jft.models.layers import Blocks, Embed, Init, LayerNorm, activate, dense
 from jft.models.masks import Mask
 from jft.models.positions import (
     LearnedPositions,
     SinusoidalPositions,
     check_length,
 )
-from jft.models.stages import Stages, make_stages
-from jft.types import Batch, LayerIndex
+from jft.models.stages import Stages
+from jft.models.virtual_tokens import num_before
+from jft.types import Batch
 
 EPS = 1e-5  # of every norm
 
@@ -237,77 +233,43 @@ class Backbone(nn.Module):
         self, batch: Batch, hidden: Any, stages: Stages, *, deterministic: bool
     ) -> Hidden:
         """Run the stages below the head."""
-        return run_stages(
-            self.encoder,
-            self.decoder,
-            batch,
-            hidden,
-            stages,
-            num_layers=(self.config.encoder_layers, self.config.decoder_layers),
-            tables=self.tables,
-            deterministic=deterministic,
-        )
+        cfg = self.config
+        num_layers = cfg.encoder_layers, cfg.decoder_layers
+        stacks = Stacks(self.encoder, self.decoder, self.tables, num_layers)
+        return stacks(batch, hidden, stages, deterministic=deterministic)
 
     def score_words(self, x: jax.Array) -> jax.Array:
         """Score ``[B, M, D]`` against the decoder's words: the tied output layer."""
         return self.tables[1].attend(x)
 
 
-class Bart(nn.Module):
+class Bart(EncoderDecoder):
     """BART, mBART or Marian with the head of a task; paths are the checkpoint's keys.
 
     ``final_logits_bias`` is a buffer of the checkpoint: added, and never trained.
     """
 
     config: BartConfig
-    task: str
 
-    @nn.compact
-    def __call__(
-        self,
-        batch: Batch,
-        *,
-        hidden: Mapping[str, jax.Array] | None = None,
-        start: int = 0,
-        stop: int | None = None,
-        deterministic: bool = True,
-    ) -> Any:
-        """Run the stages from boundary ``start`` to boundary ``stop``.
+    def num_layers_of_sides(self) -> tuple[int, int]:
+        """The blocks of the encoder and of the decoder."""
+        return self.config.encoder_layers, self.config.decoder_layers
 
-        Args:
-          batch: ``input_ids [B, L]``; optionally ``attention_mask``,
-            ``decoder_input_ids [B, M]`` and ``decoder_attention_mask`` (1 real, 0
-            padding). Without text of its own, BART's and mBART's decoder reads
-            ``input_ids``, shifted. While decoding see `jft.models.attention`.
-          hidden: for ``start`` above 0, what a call with ``stop=start`` returned.
-          start: the first stage to run.
-          stop: the stage to stop before; None runs the head.
-          deterministic: False drops out, with the key ``rngs={"dropout": key}``.
+    def prepare(self, batch: Batch) -> Batch:
+        """Let the decoder read ``input_ids``, shifted, but in Marian."""
+        return self.config.with_decoder_input(batch)
 
-        Returns:
-          ``{"encoder": [B, L, D], "decoder": [B, M, D]}`` at boundary ``stop``, or what
-          the head answers, see `jft.models.heads`.
-        """
-        cfg, task = self.config, self.task
-        num_layers = cfg.encoder_layers + cfg.decoder_layers
-        stages = make_stages(start, stop, num_layers=num_layers)
-        backbone = Backbone(cfg, task, name="model")
-        batch = cfg.with_decoder_input(batch)
-        states = backbone(batch, hidden, stages, deterministic=deterministic)
-        if not stages.head:
-            return states
-        if task != "seq2seq_lm":
-            return answer(
-                task,
-                states,
-                batch,
-                num_labels=cfg.num_labels,
-                eos_id=cfg.eos_token_id,
-                rate=cfg.classifier_dropout,
-                init=cfg.init,
-                deterministic=deterministic,
-            )
-        x, num_words = states["decoder"], cfg.target_vocab_size
+    def make_backbone(self) -> Backbone:
+        """Everything but the head, under the checkpoint's name."""
+        return Backbone(self.config, self.task, name="model")
+
+    def classifier_init(self) -> Init:
+        """As all matrices are drawn."""
+        return self.config.init
+
+    def score_words(self, x: jax.Array, backbone: Backbone) -> jax.Array:
+        """Score every word: ``[B, M, D] -> [B, M, V]``."""
+        cfg, num_words = self.config, self.config.target_vocab_size
         shape = (1, num_words)
         bias = self.param("final_logits_bias", nn.initializers.zeros, shape)
         if cfg.tie_word_embeddings:
@@ -317,36 +279,8 @@ class Bart(nn.Module):
         return logits + along_last(jax.lax.stop_gradient(bias), logits)
 
 
-HEAD_RULES = {
-    "base": (),
-    "seq2seq_lm": (r"lm_head/.*", r"final_logits_bias"),
-    "sequence_classification": (r"classification_head/.*",),
-    "question_answering": (r"qa_outputs/.*",),
-}
-
-
-def layer_index(config: BartConfig) -> LayerIndex:
-    """Map each parameter path to its depth.
-
-    >>> layer_index(BartConfig())("model/decoder/layers/0/fc1/kernel")
-    13
-    """
-    encoder, decoder = config.encoder_layers, config.decoder_layers
-    last = encoder + decoder
-    return make_layer_index(
-        "BART",
-        num_layers=last,
-        rules=[
-            (r"model/shared/.+", 0),
-            (r"model/(?:encoder|decoder)/(?:embed_|layernorm_embedding).+", 0),
-            (rf"model/encoder/layers/{numbers_below(encoder)}/.+", 1),
-            (r"model/encoder/layer_norm/.+", encoder),
-            (rf"model/decoder/layers/{numbers_below(decoder)}/.+", encoder + 1),
-            (r"model/decoder/layer_norm/.+", last),
-            (r"final_logits_bias", last + 1),
-            (r"(?:lm_head|classification_head|qa_outputs)/.+", last + 1),
-        ],
-    )
+# as fairseq saved it
+BUFFERS = (r"(?:model\.)?(?:encoder|decoder)\.version",)
 
 
 def make_family(model_type: str, prefix: str, **options: Any) -> Family:
@@ -361,12 +295,30 @@ def make_family(model_type: str, prefix: str, **options: Any) -> Family:
         "heads": heads,
         "base_prefix": "model",
         "make_module": Bart,
-        "layer_index": layer_index,
-        "num_layers": lambda config: config.encoder_layers + config.decoder_layers,
-        "num_encoder_layers": lambda config: config.encoder_layers,
-        "max_positions": lambda config: config.max_position_embeddings,
+        "depths": (
+            (r"model/shared/.+", Place.EMBEDDINGS),
+            (
+                r"model/(?:encoder|decoder)/(?:embed_|layernorm_embedding).+",
+                Place.EMBEDDINGS,
+            ),
+            (r"model/encoder/layers/(\d+)/.+", Place.BLOCK),
+            (r"model/encoder/layer_norm/.+", Place.ENCODER_END),
+            (r"model/decoder/layers/(\d+)/.+", Place.DECODER_BLOCK),
+        ),
         "final_norm": r"model/decoder/layer_norm/.*",
-        "head_rules": HEAD_RULES.__getitem__,
+        "head_rules": {
+            "base": (),
+            "seq2seq_lm": (r"lm_head/.*", r"final_logits_bias"),
+            "sequence_classification": (r"classification_head/.*",),
+            "question_answering": (r"qa_outputs/.*",),
+        },
+        "max_positions": limit_of_table,
+        "tied_outputs": (
+            (r"lm_head\.weight", r"shared\.weight"),
+            (r"lm_head\.weight", r"decoder\.embed_tokens\.weight"),  # two tables
+        ),
+        "tied_words": TIED_WORDS,
+        "buffers": BUFFERS,
         "shared_rules": (r"model/shared/.*", r"model/decoder/embed_tokens/.*"),
         "embedding_rules": (
             r"model/(?:shared|(?:encoder|decoder)/embed_tokens)/.*",

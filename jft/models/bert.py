@@ -16,15 +16,22 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jft.models import heads
-from jft.models.arrays import along_last
 from jft.models.attention import padding_mask, self_attention, token_positions
-from jft.models.before import num_before
-from jft.models.bert_config import VARIANTS, BertConfig, config_from_dict
+from jft.models.bert_config import (
+    BUFFERS,
+    OLD_KEYS,
+    VARIANTS,
+    WORDS,
+    BertConfig,
+    read_config,
+)
+from jft.models.depth import Place
 from jft.models.dropout import Dropout, dropout
-from jft.models.family import Family, make_layer_index
+from jft.models.family import Family, limit_of_table
 from jft.models.layers import (
     Blocks,
     Embed,
+    Init,
     LayerNorm,
     activate,
     dense,
@@ -35,32 +42,52 @@ from jft.models.model import TextModel
 from jft.models.packing import first_tokens, heads_of_encoders, tokens_read
 from jft.models.positions import check_length
 from jft.models.stages import Stages
-from jft.types import Batch, LayerIndex
+from jft.models.virtual_tokens import num_before
+from jft.types import Batch
 
 
 class Embeddings(nn.Module):
-    """Words, positions and token types, summed and normed."""
+    """Words, positions and, where the config has any, token types; summed, normed."""
 
     config: BertConfig
+    init_positions: Init | None = None  # as all matrices
 
     def setup(self) -> None:
         """Make the tables; the words' is also the tied output layer."""
         cfg = self.config
         width, init = cfg.hidden_size, cfg.init
         self.word_embeddings = Embed(cfg.vocab_size, width, init, cfg.pad_token_id)
-        self.position_embeddings = Embed(cfg.max_position_embeddings, width, init)
-        self.token_type_embeddings = Embed(cfg.type_vocab_size, width, init)
+        self.position_embeddings = Embed(
+            cfg.max_position_embeddings,
+            width,
+            self.init_positions or init,
+            self.row_of_padding(),
+        )
+        if cfg.type_vocab_size:
+            self.token_type_embeddings = Embed(cfg.type_vocab_size, width, init)
         self.LayerNorm = LayerNorm(cfg.layer_norm_eps)
         self.dropout = Dropout(cfg.hidden_dropout_prob)
 
+    def row_of_padding(self) -> int | None:
+        """The row of the table of positions that padding has; None: as any token."""
+        return None
+
+    def rows_of_positions(self, batch: Batch) -> jax.Array:
+        """The rows of the table of positions: ``[B or 1, L]``.
+
+        Raises:
+          InputError: for a text of more tokens than there are.
+        """
+        length = batch["input_ids"].shape[1] + num_before(batch)
+        check_length(length, self.config.max_position_embeddings)
+        return token_positions(batch)
+
     def __call__(self, batch: Batch, *, deterministic: bool) -> jax.Array:
         """Map ids ``[B, L]`` to ``[B, L, D]``."""
-        length = batch["input_ids"].shape[1]
-        most = self.config.max_position_embeddings
-        check_length(length + num_before(batch), most)
         x = self.word_embeddings(jnp.asarray(batch["input_ids"]))
-        x = x + self.token_type_embeddings(ids_or(batch, "token_type_ids", 0))
-        x = x + self.position_embeddings(token_positions(batch))
+        if self.config.type_vocab_size:
+            x = x + self.token_type_embeddings(ids_or(batch, "token_type_ids", 0))
+        x = x + self.position_embeddings(self.rows_of_positions(batch))
         return self.dropout(self.LayerNorm(x), deterministic)
 
 
@@ -171,7 +198,8 @@ class Block(nn.Module):
 class Encoder(nn.Module):
     """The blocks, under the checkpoint's names."""
 
-    config: BertConfig
+    config: Any
+    make_block: Callable[..., nn.Module] = Block
 
     @nn.compact
     def __call__(
@@ -184,9 +212,11 @@ class Encoder(nn.Module):
         deterministic: bool,
     ) -> jax.Array:
         """Run the blocks of the stages."""
-        layers = Blocks(
-            lambda i: Block(self.config, stages.read_of(i), name=str(i)), name="layer"
-        )
+
+        def make(i: int) -> nn.Module:
+            return self.make_block(self.config, stages.read_of(i), name=str(i))
+
+        layers = Blocks(make, name="layer")
         return layers(x, stages.blocks, mask, first, deterministic=deterministic)
 
 
@@ -222,11 +252,15 @@ class Backbone(nn.Module):
     ) -> jax.Array:
         """Run the stages below the head: ``[B, L, D]``."""
         if stages.embed:
-            hidden = self.embeddings(batch, deterministic=deterministic)
+            hidden = self.embed(batch, deterministic=deterministic)
         mask = padding_mask(batch)
         return self.encoder(
             hidden, mask, first_tokens(batch), stages, deterministic=deterministic
         )
+
+    def embed(self, batch: Batch, *, deterministic: bool) -> jax.Array:
+        """Map ids ``[B, L]`` to ``[B, L, D]``."""
+        return self.embeddings(batch, deterministic=deterministic)
 
     def pool(self, hidden: jax.Array) -> jax.Array:
         """Map ``[B, L, D] -> [B, D]``."""
@@ -252,11 +286,7 @@ class Transform(nn.Module):
 
 
 class Predictions(nn.Module):
-    """The masked-word head.
-
-    Where it is not tied to the words, ``decoder`` has a bias of its own, and
-    transformers keeps ``bias`` without using it.
-    """
+    """The masked-word head."""
 
     config: BertConfig
 
@@ -265,11 +295,8 @@ class Predictions(nn.Module):
         """Map ``[B, L, D] -> [B, L, V]``."""
         cfg = self.config
         x = Transform(cfg, name="transform")(x)
-        bias = self.param("bias", nn.initializers.zeros, (cfg.vocab_size,))
-        if not cfg.tie_word_embeddings:
-            return dense(x, cfg.vocab_size, name="decoder", init=cfg.init)
-        logits = backbone.score_words(x)
-        return logits + along_last(bias, logits)
+        tied = backbone.score_words if cfg.tie_word_embeddings else None
+        return heads.score_masked_words(self, x, tied, cfg.vocab_size, init=cfg.init)
 
 
 class MaskedLMHead(nn.Module):
@@ -288,13 +315,7 @@ class Bert(TextModel):
 
     config: BertConfig
 
-    def num_layers(self) -> int:
-        """The blocks."""
-        return self.config.num_hidden_layers
-
-    def num_read(self) -> int | None:
-        """The pooler reads the first token."""
-        return 1 if self.task == "sequence_classification" else None
+    heads_of_first_token = ("sequence_classification",)  # by the pooler
 
     def make_backbone(self) -> Backbone:
         """Everything but the head, under the checkpoint's name."""
@@ -323,33 +344,10 @@ class Bert(TextModel):
 
 
 POOLED = ("base", "sequence_classification")
-
-HEAD_RULES = {
-    "base": (),
-    "masked_lm": (r"cls/.*",),
-    "sequence_classification": (r"classifier/.*",),
-    "token_classification": (r"classifier/.*",),
-    "question_answering": (r"qa_outputs/.*",),
-}
-
-
-def layer_index(config: BertConfig) -> LayerIndex:
-    """Map each parameter path to its depth.
-
-    >>> layer_index(BertConfig())("bert/encoder/layer/3/output/dense/bias")
-    4
-    """
-    num_layers = config.num_hidden_layers
-    return make_layer_index(
-        "BERT",
-        num_layers=num_layers,
-        rules=[
-            (r"bert/embeddings/.+", 0),
-            (r"bert/encoder/layer/(\d+)/.+", 1),
-            (r"(?:bert/pooler|cls|classifier|qa_outputs)/.+", num_layers + 1),
-        ],
-    )
-
+TIED_OUTPUTS = (
+    (r"cls\.predictions\.decoder\.weight", WORDS),
+    (r"cls\.predictions\.decoder\.bias", r"cls\.predictions\.bias"),
+)
 
 FAMILY = Family(
     model_type="bert",
@@ -361,14 +359,15 @@ FAMILY = Family(
         "question_answering": "BertForQuestionAnswering",
     },
     base_prefix="bert",
-    config_from_dict=config_from_dict,
+    config_from_dict=lambda config: read_config(BertConfig, config),
     make_module=Bert,
-    layer_index=layer_index,
-    num_layers=lambda config: config.num_hidden_layers,
-    # the norm of the last block belongs to that block; there is none behind it
-    final_norm=r"(?!)",
-    head_rules=HEAD_RULES.__getitem__,
-    optional_rules=lambda task: (r"bert/pooler/.*",) if task in POOLED else (),
+    depths=(
+        (r"bert/embeddings/.+", Place.EMBEDDINGS),
+        (r"bert/encoder/layer/(\d+)/.+", Place.BLOCK),
+        (r"bert/pooler/.+", Place.HEAD),
+    ),
+    head_rules={**heads.HEAD_RULES, "masked_lm": (r"cls/.*",)},
+    optional_rules=dict.fromkeys(POOLED, (r"bert/pooler/.*",)),
     shared_rules=(r"bert/embeddings/word_embeddings/.*",),
     embedding_rules=(
         r"bert/embeddings/word_embeddings/.*",
@@ -376,7 +375,10 @@ FAMILY = Family(
     ),
     column_parallel=r"query|key|value|intermediate/dense",
     row_parallel=r"output/dense",
-    max_positions=lambda config: config.max_position_embeddings,
+    max_positions=limit_of_table,
     packed_heads=heads_of_encoders,
+    old_keys=OLD_KEYS,
+    tied_outputs=TIED_OUTPUTS,
+    buffers=BUFFERS,
     variants=VARIANTS,
 )

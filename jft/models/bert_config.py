@@ -3,7 +3,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from jft.models.fields import check_heads, check_token_id, read_fields
 from jft.models.layers import Init, normal
@@ -42,6 +42,8 @@ class BertConfig:
         return self.hidden_dropout_prob if rate is None else rate
 
 
+T = TypeVar("T", bound=BertConfig)
+
 # fields that would make another model of it -> the values that do not
 ENCODER_ONLY: Mapping[str, tuple[Any, ...]] = {
     "is_decoder": (False,),
@@ -50,19 +52,25 @@ ENCODER_ONLY: Mapping[str, tuple[Any, ...]] = {
 }
 
 
-def config_from_dict(config: Mapping[str, Any]) -> BertConfig:
-    """Read config.json.
+# what checkpoints call it that were converted from TensorFlow -> what it is called now
+OLD_KEYS = (
+    (r"(.*LayerNorm)\.gamma", r"\1.weight"),
+    (r"(.*LayerNorm)\.beta", r"\1.bias"),
+)
+# what transformers once saved
+BUFFERS = (r"(?:.*\.)?embeddings\.(?:position_ids|token_type_ids)",)
+WORDS = r"embeddings\.word_embeddings\.weight"
+
+
+def read_config(cls: type[T], config: Mapping[str, Any]) -> T:
+    """Read config.json into BERT's dataclass or one of its kin's.
 
     Raises:
       InputError: names the field whose value this model cannot honour.
     """
-    result = read_fields(BertConfig, config, only=ENCODER_ONLY)
-    check_heads(
-        "hidden_size",
-        result.hidden_size,
-        "num_attention_heads",
-        result.num_attention_heads,
-    )
+    result = read_fields(cls, config, only=ENCODER_ONLY)
+    width, num_heads = result.hidden_size, result.num_attention_heads
+    check_heads("hidden_size", width, "num_attention_heads", num_heads)
     check_token_id("pad_token_id", result.pad_token_id, result.vocab_size)
     return result
 

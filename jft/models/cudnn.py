@@ -31,9 +31,9 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jft.models.before import Seen
 from jft.models.masks import Mask
 from jft.models.remat import Forward
+from jft.models.virtual_tokens import Seen
 from jft.types import Batch, InputError, Params
 
 Kind = Literal["auto", "xla", "cudnn"]

@@ -17,13 +17,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jft.models import bert, heads
-from jft.models.arrays import along_last
 from jft.models.attention import token_positions
-from jft.models.before import num_before
+from jft.models.bert_config import BUFFERS, OLD_KEYS
 from jft.models.deberta_v2_config import DebertaV2Config, config_from_dict
+from jft.models.depth import Place
 from jft.models.disentangled import SelfAttention
 from jft.models.dropout import Dropout, dropout
-from jft.models.family import Family, make_layer_index
+from jft.models.family import Family
 from jft.models.layers import (
     Blocks,
     Embed,
@@ -42,7 +42,8 @@ from jft.models.packing import (
 )
 from jft.models.positions import check_length
 from jft.models.stages import Stages
-from jft.types import Batch, LayerIndex
+from jft.models.virtual_tokens import num_before
+from jft.types import Batch
 
 
 class Embeddings(nn.Module):
@@ -259,11 +260,8 @@ class Predictions(nn.Module):
         """Map ``[B, L, D] -> [B, L, V]``."""
         cfg = self.config
         x = Transform(cfg, name="transform")(x) if cfg.legacy else transform(x, cfg)
-        bias = self.param("bias", nn.initializers.zeros, (cfg.vocab_size,))
-        if cfg.legacy and not cfg.tie_word_embeddings:
-            return dense(x, cfg.vocab_size, name="decoder", init=cfg.init)
-        logits = score_words(x)
-        return logits + along_last(bias, logits)
+        tied = None if cfg.legacy and not cfg.tie_word_embeddings else score_words
+        return heads.score_masked_words(self, x, tied, cfg.vocab_size, init=cfg.init)
 
 
 class MaskedLMHead(nn.Module):
@@ -284,10 +282,6 @@ class DebertaV2(TextModel):
     """DeBERTa with the head of a task; parameter paths are the checkpoint's keys."""
 
     config: DebertaV2Config
-
-    def num_layers(self) -> int:
-        """The blocks."""
-        return self.config.num_hidden_layers
 
     def make_backbone(self) -> Backbone:
         """Everything but the head, under the checkpoint's name."""
@@ -312,35 +306,6 @@ class DebertaV2(TextModel):
         return heads.classify_tokens(
             x, cfg.num_labels, rate=rate, deterministic=deterministic, init=cfg.init
         )
-
-
-def layer_index(config: DebertaV2Config) -> LayerIndex:
-    """Map each parameter path to its depth.
-
-    >>> layer_index(DebertaV2Config())("deberta/encoder/layer/3/output/dense/bias")
-    4
-    """
-    num_layers = config.num_hidden_layers
-    head = "pooler|cls|lm_predictions|classifier|qa_outputs"
-    return make_layer_index(
-        "DeBERTa",
-        num_layers=num_layers,
-        rules=[
-            (r"deberta/(?:embeddings|encoder/(?:rel_embeddings|LayerNorm))/.+", 0),
-            (r"deberta/encoder/conv/.+", 1),
-            (r"deberta/encoder/layer/(\d+)/.+", 1),
-            (rf"(?:{head})/.+", num_layers + 1),
-        ],
-    )
-
-
-HEAD_RULES = {
-    "base": (),
-    "masked_lm": (r"(?:cls|lm_predictions)/.*",),
-    "token_classification": (r"classifier/.*",),
-    "question_answering": (r"qa_outputs/.*",),
-    "sequence_classification": (r"classifier/.*",),
-}
 
 
 def _variant(width: int, layers: int, **changes: Any) -> DebertaV2Config:
@@ -371,15 +336,18 @@ FAMILY = Family(
     base_prefix="deberta",
     config_from_dict=config_from_dict,
     make_module=DebertaV2,
-    layer_index=layer_index,
-    num_layers=lambda config: config.num_hidden_layers,
-    # the norm of the last block belongs to that block; there is none behind it
-    final_norm=r"(?!)",
-    head_rules=HEAD_RULES.__getitem__,
-    # kept with another classifier, and drawn where a checkpoint has no classifier
-    optional_rules=lambda task: (
-        (r"pooler/.*",) if task == "sequence_classification" else ()
+    depths=(
+        (
+            r"deberta/(?:embeddings|encoder/(?:rel_embeddings|LayerNorm))/.+",
+            Place.EMBEDDINGS,
+        ),
+        (r"deberta/encoder/conv/.+", Place.BLOCK),  # of the first
+        (r"deberta/encoder/layer/(\d+)/.+", Place.BLOCK),
+        (r"pooler/.+", Place.HEAD),
     ),
+    head_rules={**heads.HEAD_RULES, "masked_lm": (r"(?:cls|lm_predictions)/.*",)},
+    # kept with another classifier, and drawn where a checkpoint has no classifier
+    optional_rules={"sequence_classification": (r"pooler/.*",)},
     shared_rules=(
         r"deberta/embeddings/word_embeddings/.*",
         r"deberta/encoder/(?:rel_embeddings|LayerNorm)/.*",
@@ -391,6 +359,9 @@ FAMILY = Family(
     ),
     column_parallel=r"(?:query|key|value)_proj|intermediate/dense",
     row_parallel=r"output/dense",
+    old_keys=OLD_KEYS,
+    tied_outputs=bert.TIED_OUTPUTS,
+    buffers=BUFFERS,
     # its convolution would mix the last token of a text with the next text's first
     packed_heads=lambda config: () if config.conv_kernel_size else HEADS_OF_TOKENS,
     max_positions=lambda config: (

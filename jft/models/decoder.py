@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jft.models import heads
 from jft.models.attention import (
     attend,
     causal_mask,
@@ -21,16 +20,17 @@ from jft.models.attention import (
     token_positions,
     with_cache,
 )
+from jft.models.causal import CausalModel
 from jft.models.decoder_config import DecoderConfig
+from jft.models.depth import Place
 from jft.models.dropout import dropout
-from jft.models.family import Family, make_layer_index
+from jft.models.family import Family
 from jft.models.layers import Blocks, Embed, RMSNorm, activate, dense
 from jft.models.masks import Mask
-from jft.models.model import TextModel
 from jft.models.packing import heads_of_tokens
 from jft.models.rotary import Rope, rotary_tables, rotate
 from jft.models.stages import Stages
-from jft.types import Batch, InputError, LayerIndex
+from jft.types import Batch, InputError
 
 
 class Context(NamedTuple):
@@ -203,109 +203,57 @@ class Backbone(nn.Module):
         return self.embed_tokens.attend(x)
 
 
-class Decoder(TextModel):
+class Decoder(CausalModel):
     """The decoder with a task's head; its parameter paths are the checkpoint's keys."""
 
     config: DecoderConfig
 
-    def num_layers(self) -> int:
-        """The blocks."""
-        return self.config.num_hidden_layers
+    token_classifier = "score"
 
     def make_backbone(self) -> Backbone:
         """Everything but the head, under the checkpoint's name."""
         return Backbone(self.config, name="model")
 
-    def answer(
-        self, x: jax.Array, batch: Batch, backbone: Backbone, *, deterministic: bool
-    ) -> Any:
-        """What the head makes of ``[B, L, D]``, see `jft.models.heads`."""
-        cfg, task = self.config, self.task
-        if task == "base":
-            return {"last_hidden_state": x}
-        if task == "causal_lm":
-            return self._score_words(x, backbone)
-        if task == "question_answering":
-            return heads.mark_span(x, init=cfg.init)
-        if task == "sequence_classification":
-            return heads.score_last_token(x, batch, cfg.num_labels, init=cfg.init)
-        return heads.classify_tokens(
-            x,
-            cfg.num_labels,
-            rate=cfg.head_dropout,
-            deterministic=deterministic,
-            init=cfg.init,
-            name="score",
-        )
-
-    def _score_words(self, x: jax.Array, backbone: Backbone) -> jax.Array:
+    def score_words(self, x: jax.Array, backbone: Backbone) -> jax.Array:
         """Map ``[B, L, D] -> [B, L, V]``."""
-        cfg = self.config
-        if cfg.tie_word_embeddings:
-            logits = backbone.score_words(x)
-        else:
-            logits = dense(x, cfg.vocab_size, name="lm_head", init=cfg.init, bias=False)
-        if cfg.logit_softcap is not None:
-            logits = jnp.tanh(logits / cfg.logit_softcap) * cfg.logit_softcap
-        return logits
-
-
-HEAD_RULES = {
-    "base": (),
-    "causal_lm": (r"lm_head/.*",),
-    "sequence_classification": (r"score/.*",),
-    "token_classification": (r"score/.*",),
-    "question_answering": (r"qa_outputs/.*",),
-}
-
-
-def layer_index(config: DecoderConfig) -> LayerIndex:
-    """Map each parameter path to its depth."""
-    num_layers = config.num_hidden_layers
-    return make_layer_index(
-        "decoder",
-        num_layers=num_layers,
-        rules=[
-            (r"model/embed_tokens/.+", 0),
-            (r"model/layers/(\d+)/.+", 1),
-            (r"model/norm/.+", num_layers),
-            (r"(?:lm_head|score|qa_outputs)/.+", num_layers + 1),
-        ],
-    )
+        logits, cap = super().score_words(x, backbone), self.config.logit_softcap
+        return logits if cap is None else jnp.tanh(logits / cap) * cap
 
 
 def make_family(
     *,
-    model_type: str,
-    heads: Mapping[str, str],
     config_from_dict: Callable[[Mapping[str, Any]], DecoderConfig],
     variants: Mapping[str, Mapping[str, Any]],
-    prefix_exceptions: Mapping[str, str] | None = None,
+    **options: Any,
 ) -> Family:
     """Make the record of a family that this decoder computes.
 
     Args:
-      model_type: of its config.json.
-      heads: task -> class of transformers.
       config_from_dict: config.json -> fields and traits.
       variants: published name -> config.json, as far as it differs from the defaults.
-      prefix_exceptions: task -> the backbone's prefix, where it is not ``model``.
+      options: the family's ``model_type`` and ``heads``, and what else of `Family` is
+        other than here.
     """
+    defaults = {
+        "base_prefix": "model",
+        "make_module": Decoder,
+        "depths": (
+            (r"model/embed_tokens/.+", Place.EMBEDDINGS),
+            (r"model/layers/(\d+)/.+", Place.BLOCK),
+        ),
+        "final_norm": r"model/norm/.+",
+        "head_rules": Decoder.head_rules(),
+        "packed_heads": heads_of_tokens,
+        "shared_rules": (r"model/embed_tokens/.*",),
+        "embedding_rules": (r"model/embed_tokens/.*", r"lm_head/.*"),
+        "column_parallel": r"(?:[qkv]|qkv|gate|up|gate_up)_proj",
+        "row_parallel": r"(?:o|down)_proj",
+        "tied_outputs": ((r"lm_head\.weight", r"embed_tokens\.weight"),),
+        # Llama 2 and kin, once a layer
+        "buffers": (r"(?:.*\.)?self_attn\.rotary_emb\.inv_freq",),
+    }
     return Family(
-        model_type=model_type,
-        heads=heads,
-        base_prefix="model",
-        prefix_exceptions=prefix_exceptions or {},
         config_from_dict=config_from_dict,
-        make_module=Decoder,
-        layer_index=layer_index,
-        num_layers=lambda config: config.num_hidden_layers,
-        packed_heads=heads_of_tokens,
-        final_norm=r"model/norm/.+",
-        head_rules=HEAD_RULES.__getitem__,
-        shared_rules=(r"model/embed_tokens/.*",),
-        embedding_rules=(r"model/embed_tokens/.*", r"lm_head/.*"),
-        column_parallel=r"(?:[qkv]|qkv|gate|up|gate_up)_proj",
-        row_parallel=r"(?:o|down)_proj",
         variants={name: config_from_dict(config) for name, config in variants.items()},
+        **{**defaults, **options},
     )

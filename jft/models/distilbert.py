@@ -15,26 +15,19 @@ import numpy as np
 from flax import linen as nn
 
 from jft.models import heads
-from jft.models.attention import padding_mask, self_attention, token_positions
-from jft.models.before import num_before
-from jft.models.dropout import Dropout, dropout
-from jft.models.family import Family, make_layer_index
+from jft.models.attention import padding_mask, self_attention
+from jft.models.bert import Embeddings, Encoder
+from jft.models.bert_config import BUFFERS, OLD_KEYS, WORDS, BertConfig
+from jft.models.depth import Place
+from jft.models.dropout import dropout
+from jft.models.family import Family, limit_of_table
 from jft.models.fields import check_heads, check_token_id, read_fields, resolve_names
-from jft.models.layers import (
-    Blocks,
-    Embed,
-    Init,
-    LayerNorm,
-    activate,
-    dense,
-    normal,
-)
+from jft.models.layers import Init, LayerNorm, activate, dense, normal
 from jft.models.masks import Mask
 from jft.models.model import TextModel
 from jft.models.packing import first_tokens, heads_of_encoders, tokens_read
-from jft.models.positions import check_length
 from jft.models.stages import Stages
-from jft.types import Batch, LayerIndex
+from jft.types import Batch
 
 EPS = 1e-12  # of every norm; no field says it
 
@@ -59,6 +52,11 @@ class DistilBertConfig:
     pad_token_id: int | None = 0
     tie_word_embeddings: bool = True
     num_labels: int = 2
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """The blocks."""
+        return self.n_layers
 
     @property
     def init(self) -> Init:
@@ -94,32 +92,6 @@ def draw_sinusoids(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
     )
     table = np.where(places[None] % 2, np.cos(angles), np.sin(angles))
     return jnp.asarray(table, jnp.float32)
-
-
-class Embeddings(nn.Module):
-    """Words and positions, summed and normed."""
-
-    config: DistilBertConfig
-
-    def setup(self) -> None:
-        """Make the tables; the words' is also the tied output layer."""
-        cfg = self.config
-        places = draw_sinusoids if cfg.sinusoidal_pos_embds else cfg.init
-        self.word_embeddings = Embed(
-            cfg.vocab_size, cfg.dim, cfg.init, cfg.pad_token_id
-        )
-        self.position_embeddings = Embed(cfg.max_position_embeddings, cfg.dim, places)
-        self.LayerNorm = LayerNorm(EPS)
-        self.dropout = Dropout(cfg.dropout)
-
-    def __call__(self, batch: Batch, *, deterministic: bool) -> jax.Array:
-        """Map ids ``[B, L]`` to ``[B, L, D]``."""
-        length = batch["input_ids"].shape[1]
-        most = self.config.max_position_embeddings
-        check_length(length + num_before(batch), most)
-        x = self.word_embeddings(jnp.asarray(batch["input_ids"]))
-        x = x + self.position_embeddings(token_positions(batch))
-        return self.dropout(self.LayerNorm(x), deterministic)
 
 
 class SelfAttention(nn.Module):
@@ -193,28 +165,6 @@ class Block(nn.Module):
         return LayerNorm(EPS, name="output_layer_norm")(wide + x)
 
 
-class Transformer(nn.Module):
-    """The blocks, under the checkpoint's names."""
-
-    config: DistilBertConfig
-
-    @nn.compact
-    def __call__(
-        self,
-        x: jax.Array,
-        mask: Mask | None,
-        first: jax.Array | None,
-        stages: Stages,
-        *,
-        deterministic: bool,
-    ) -> jax.Array:
-        """Run the blocks of the stages."""
-        layers = Blocks(
-            lambda i: Block(self.config, stages.read_of(i), name=str(i)), name="layer"
-        )
-        return layers(x, stages.blocks, mask, first, deterministic=deterministic)
-
-
 class Backbone(nn.Module):
     """Everything but the head."""
 
@@ -222,8 +172,20 @@ class Backbone(nn.Module):
 
     def setup(self) -> None:
         """Name the parts as the checkpoint does."""
-        self.embeddings = Embeddings(self.config)
-        self.transformer = Transformer(self.config)
+        cfg = self.config
+        as_berts = BertConfig(
+            vocab_size=cfg.vocab_size,
+            hidden_size=cfg.dim,
+            max_position_embeddings=cfg.max_position_embeddings,
+            type_vocab_size=0,
+            hidden_dropout_prob=cfg.dropout,
+            initializer_range=cfg.initializer_range,
+            layer_norm_eps=EPS,
+            pad_token_id=cfg.pad_token_id,
+        )
+        places = draw_sinusoids if cfg.sinusoidal_pos_embds else None
+        self.embeddings = Embeddings(as_berts, places)
+        self.transformer = Encoder(cfg, Block)
 
     def __call__(
         self, batch: Batch, hidden: Any, stages: Stages, *, deterministic: bool
@@ -246,13 +208,7 @@ class DistilBert(TextModel):
 
     config: DistilBertConfig
 
-    def num_layers(self) -> int:
-        """The blocks."""
-        return self.config.n_layers
-
-    def num_read(self) -> int | None:
-        """The classifier reads the first token."""
-        return 1 if self.task == "sequence_classification" else None
+    heads_of_first_token = ("sequence_classification",)
 
     def make_backbone(self) -> Backbone:
         """Everything but the head, under the checkpoint's name."""
@@ -284,33 +240,6 @@ class DistilBert(TextModel):
         )
 
 
-HEAD_RULES = {
-    "base": (),
-    "masked_lm": (r"vocab_(?:transform|layer_norm|projector)/.*",),
-    "sequence_classification": (r"(?:pre_)?classifier/.*",),
-    "token_classification": (r"classifier/.*",),
-    "question_answering": (r"qa_outputs/.*",),
-}
-
-
-def layer_index(config: DistilBertConfig) -> LayerIndex:
-    """Map each parameter path to its depth.
-
-    >>> layer_index(DistilBertConfig())("distilbert/transformer/layer/3/ffn/lin1/bias")
-    4
-    """
-    head = r"vocab_(?:transform|layer_norm|projector)|(?:pre_)?classifier|qa_outputs"
-    return make_layer_index(
-        "DistilBERT",
-        num_layers=config.n_layers,
-        rules=[
-            (r"distilbert/embeddings/.+", 0),
-            (r"distilbert/transformer/layer/(\d+)/.+", 1),
-            (rf"(?:{head})/.+", config.n_layers + 1),
-        ],
-    )
-
-
 FAMILY = Family(
     model_type="distilbert",
     heads={
@@ -323,11 +252,15 @@ FAMILY = Family(
     base_prefix="distilbert",
     config_from_dict=config_from_dict,
     make_module=DistilBert,
-    layer_index=layer_index,
-    num_layers=lambda config: config.n_layers,
-    # the norm of the last block belongs to that block; there is none behind it
-    final_norm=r"(?!)",
-    head_rules=HEAD_RULES.__getitem__,
+    depths=(
+        (r"distilbert/embeddings/.+", Place.EMBEDDINGS),
+        (r"distilbert/transformer/layer/(\d+)/.+", Place.BLOCK),
+    ),
+    head_rules={
+        **heads.HEAD_RULES,
+        "masked_lm": (r"vocab_(?:transform|layer_norm|projector)/.*",),
+        "sequence_classification": (r"(?:pre_)?classifier/.*",),
+    },
     shared_rules=(r"distilbert/embeddings/word_embeddings/.*",),
     embedding_rules=(
         r"distilbert/embeddings/word_embeddings/.*",
@@ -335,8 +268,11 @@ FAMILY = Family(
     ),
     column_parallel=r"[qkv]_lin|lin1",
     row_parallel=r"out_lin|lin2",
-    max_positions=lambda config: config.max_position_embeddings,
+    max_positions=limit_of_table,
     packed_heads=heads_of_encoders,
+    old_keys=OLD_KEYS,
+    tied_outputs=((r"vocab_projector\.weight", WORDS),),
+    buffers=BUFFERS,
     variants={
         "distilbert-base-uncased": DistilBertConfig(),
         "distilbert-base-cased": DistilBertConfig(vocab_size=28996),

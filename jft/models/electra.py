@@ -8,25 +8,22 @@ Clark et al. 2020, "ELECTRA: Pre-training Text Encoders as Discriminators Rather
 Generators", arXiv 2003.10555.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 from flax import linen as nn
 
-from jft.models import heads
-from jft.models.attention import padding_mask
+from jft.models import bert, heads
 from jft.models.bert import Embeddings, Encoder
-from jft.models.bert_config import ENCODER_ONLY, BertConfig
-from jft.models.family import Family, make_layer_index
-from jft.models.fields import check_heads, check_token_id, read_fields
+from jft.models.bert_config import BUFFERS, OLD_KEYS, WORDS, BertConfig, read_config
+from jft.models.depth import Place
+from jft.models.family import Family, limit_of_table
 from jft.models.layers import LayerNorm, activate, dense
 from jft.models.model import TextModel
-from jft.models.packing import first_tokens, heads_of_encoders
+from jft.models.packing import heads_of_encoders
 from jft.models.roberta import ClassificationHead
-from jft.models.stages import Stages
-from jft.types import Batch, LayerIndex
+from jft.types import Batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,23 +36,11 @@ class ElectraConfig(BertConfig):
     intermediate_size: int = 1024
 
 
-def config_from_dict(config: Mapping[str, Any]) -> ElectraConfig:
-    """Read config.json.
-
-    Raises:
-      InputError: names the field whose value this model cannot honour.
-    """
-    result = read_fields(ElectraConfig, config, only=ENCODER_ONLY)
-    width, num_heads = result.hidden_size, result.num_attention_heads
-    check_heads("hidden_size", width, "num_attention_heads", num_heads)
-    check_token_id("pad_token_id", result.pad_token_id, result.vocab_size)
-    return result
-
-
-class Backbone(nn.Module):
-    """Everything but the head."""
+class Backbone(bert.Backbone):
+    """BERT's, whose embeddings have a width of their own."""
 
     config: ElectraConfig
+    pooled: bool = False
 
     def setup(self) -> None:
         """Name the parts as the checkpoint does."""
@@ -65,23 +50,12 @@ class Backbone(nn.Module):
             self.embeddings_project = nn.Dense(cfg.hidden_size, kernel_init=cfg.init)
         self.encoder = Encoder(cfg)
 
-    def __call__(
-        self, batch: Batch, hidden: Any, stages: Stages, *, deterministic: bool
-    ) -> jax.Array:
-        """Run the stages below the head: ``[B, L, D]``."""
+    def embed(self, batch: Batch, *, deterministic: bool) -> jax.Array:
+        """Map ids ``[B, L]`` to ``[B, L, D]``."""
         cfg = self.config
-        if stages.embed:
-            hidden = self.embeddings(batch, deterministic=deterministic)
-            if cfg.embedding_size != cfg.hidden_size:
-                hidden = self.embeddings_project(hidden)
-        mask = padding_mask(batch)
-        return self.encoder(
-            hidden, mask, first_tokens(batch), stages, deterministic=deterministic
-        )
-
-    def score_words(self, x: jax.Array) -> jax.Array:
-        """Score ``[B, L, E]`` against every word: the tied output layer."""
-        return self.embeddings.word_embeddings.attend(x)
+        x: jax.Array = self.embeddings(batch, deterministic=deterministic)
+        wide = cfg.embedding_size == cfg.hidden_size
+        return x if wide else self.embeddings_project(x)
 
 
 class GeneratorPredictions(nn.Module):
@@ -103,13 +77,7 @@ class Electra(TextModel):
 
     config: ElectraConfig
 
-    def num_layers(self) -> int:
-        """The blocks."""
-        return self.config.num_hidden_layers
-
-    def num_read(self) -> int | None:
-        """The classifier reads the first token."""
-        return 1 if self.task == "sequence_classification" else None
+    heads_of_first_token = ("sequence_classification",)
 
     def make_backbone(self) -> Backbone:
         """Everything but the head, under the checkpoint's name."""
@@ -141,34 +109,6 @@ class Electra(TextModel):
         )
 
 
-HEAD_RULES = {
-    "base": (),
-    "masked_lm": (r"generator_(?:predictions|lm_head)/.*",),
-    "sequence_classification": (r"classifier/.*",),
-    "token_classification": (r"classifier/.*",),
-    "question_answering": (r"qa_outputs/.*",),
-}
-
-
-def layer_index(config: ElectraConfig) -> LayerIndex:
-    """Map each parameter path to its depth.
-
-    >>> layer_index(ElectraConfig())("electra/embeddings_project/kernel")
-    0
-    """
-    num_layers = config.num_hidden_layers
-    head = r"generator_predictions|generator_lm_head|classifier|qa_outputs"
-    return make_layer_index(
-        "ELECTRA",
-        num_layers=num_layers,
-        rules=[
-            (r"electra/(?:embeddings|embeddings_project)/.+", 0),
-            (r"electra/encoder/layer/(\d+)/.+", 1),
-            (rf"(?:{head})/.+", num_layers + 1),
-        ],
-    )
-
-
 def _variant(embedding_size: int, width: int, layers: int = 12) -> ElectraConfig:
     return ElectraConfig(
         embedding_size=embedding_size,
@@ -189,13 +129,16 @@ FAMILY = Family(
         "question_answering": "ElectraForQuestionAnswering",
     },
     base_prefix="electra",
-    config_from_dict=config_from_dict,
+    config_from_dict=lambda config: read_config(ElectraConfig, config),
     make_module=Electra,
-    layer_index=layer_index,
-    num_layers=lambda config: config.num_hidden_layers,
-    # the norm of the last block belongs to that block; there is none behind it
-    final_norm=r"(?!)",
-    head_rules=HEAD_RULES.__getitem__,
+    depths=(
+        (r"electra/(?:embeddings|embeddings_project)/.+", Place.EMBEDDINGS),
+        (r"electra/encoder/layer/(\d+)/.+", Place.BLOCK),
+    ),
+    head_rules={
+        **heads.HEAD_RULES,
+        "masked_lm": (r"generator_(?:predictions|lm_head)/.*",),
+    },
     shared_rules=(r"electra/embeddings/word_embeddings/.*",),
     embedding_rules=(
         r"electra/embeddings/word_embeddings/.*",
@@ -203,8 +146,11 @@ FAMILY = Family(
     ),
     column_parallel=r"query|key|value|intermediate/dense",
     row_parallel=r"output/dense",
-    max_positions=lambda config: config.max_position_embeddings,
+    max_positions=limit_of_table,
     packed_heads=heads_of_encoders,
+    old_keys=OLD_KEYS,
+    tied_outputs=((r"generator_lm_head\.weight", WORDS),),
+    buffers=BUFFERS,
     variants={
         "electra-small-discriminator": _variant(128, 256),
         "electra-base-discriminator": _variant(768, 768),

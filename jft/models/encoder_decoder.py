@@ -8,23 +8,28 @@ side belongs to that block. Decoding with a cache is described in
 `jft.models.attention`.
 """
 
+import abc
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jft.models import heads
-from jft.models.before import text_ids
 from jft.models.dropout import dropout
 from jft.models.family import Shapes
 from jft.models.layers import Embed, Init, dense
+from jft.models.model import StagedModel
 from jft.models.packing import refuse_packed
 from jft.models.stages import Stages
+from jft.models.virtual_tokens import text_ids
 from jft.types import Batch, InputError
 
 Hidden = dict[str, jax.Array]
+
+# with one table of words, torch saved every name of it
+TIED_WORDS = ((r"(?:encoder|decoder)\.embed_tokens\.weight", r"shared\.weight"),)
 
 
 def two_texts_example(config: Any, task: str) -> Shapes:
@@ -33,76 +38,129 @@ def two_texts_example(config: Any, task: str) -> Shapes:
     return {"input_ids": ids, "decoder_input_ids": ids}
 
 
-def numbers_below(count: int) -> str:
-    """A regex of one group that matches the numbers of that many blocks.
+class Stacks(NamedTuple):
+    """Both sides of a model, run stage after stage.
 
-    >>> numbers_below(3)
-    '(0|1|2)'
+    A side is a module with ``embed(table, ids, batch, deterministic=…)`` and
+    ``__call__(x, batch, blocks, deterministic=…)``, which ends with the norm behind the
+    last block where that block runs; the decoder's call takes ``encoder=`` too.
     """
-    return f"({'|'.join(map(str, range(count)))})"
 
+    encoder: Any
+    decoder: Any  # None, and its stages do nothing, where the head reads the encoder
+    tables: tuple[Embed, Embed]  # the words of the encoder and of the decoder
+    num_layers: tuple[int, int]  # blocks of both
 
-def run_stages(
-    encoder: Any,
-    decoder: Any,
-    batch: Batch,
-    hidden: Mapping[str, jax.Array] | None,
-    stages: Stages,
-    *,
-    num_layers: tuple[int, int],
-    tables: tuple[Embed, Embed],
-    deterministic: bool,
-) -> Hidden:
-    """Run the stages below the head.
+    def __call__(
+        self,
+        batch: Batch,
+        hidden: Mapping[str, jax.Array] | None,
+        stages: Stages,
+        *,
+        deterministic: bool,
+    ) -> Hidden:
+        """Run the stages below the head.
 
-    Args:
-      encoder: a module with ``embed(table, ids, batch, deterministic=…)`` and
-        ``__call__(x, batch, blocks, deterministic=…)``, which ends with the norm
-        behind the last block where that block runs.
-      decoder: the same, whose call takes ``encoder=`` too; None for the heads that
-        read the encoder alone, for which the decoder's stages do nothing.
-      batch: ``input_ids``, ``decoder_input_ids`` (may be absent while only the encoder
-        runs), masks, and while decoding the cache's fields.
-      hidden: what an earlier call returned; while decoding the finished encoder.
-      stages: which run.
-      num_layers: blocks of the encoder and of the decoder.
-      tables: the words of the encoder and of the decoder.
-      deterministic: False drops out.
+        Args:
+          batch: ``input_ids``, ``decoder_input_ids`` (may be absent while only the
+            encoder runs), masks, and while decoding the cache's fields.
+          hidden: what an earlier call returned; while decoding the finished encoder.
+          stages: which run.
+          deterministic: False drops out.
 
-    Raises:
-      InputError: if the decoder is to run and there are no tokens for it, or the rows
-        are packed.
-    """
-    refuse_packed(batch, "an encoder-decoder reads one text a row")
-    encoder_blocks = stages.part(0, num_layers[0])
-    decoder_blocks = stages.part(*num_layers)
-    options = {"deterministic": deterministic}
-    hidden = dict(hidden or {})
-    if "cache_mask" not in batch:
-        if stages.embed:
-            ids = jnp.asarray(batch["input_ids"])
-            hidden["encoder"] = encoder.embed(tables[0], ids, batch, **options)
-        x = hidden["encoder"]
-        hidden["encoder"] = encoder(x, batch, encoder_blocks, **options)
-    if decoder is None:
-        return hidden
-    if stages.embed and "decoder_input_ids" in batch:
-        ids = jnp.asarray(batch["decoder_input_ids"])
-        hidden["decoder"] = decoder.embed(tables[1], ids, batch, **options)
-    if decoder_blocks:
-        if "decoder" not in hidden:
-            raise InputError(
-                "the batch has no decoder_input_ids, and this model does not make "
-                f"them; its fields are {sorted(batch)}."
+        Raises:
+          InputError: if the decoder is to run and there are no tokens for it, or the
+            rows are packed.
+        """
+        refuse_packed(batch, "an encoder-decoder reads one text a row")
+        encoder_blocks = stages.part(0, self.num_layers[0])
+        options = {"deterministic": deterministic}
+        hidden = dict(hidden or {})
+        if "cache_mask" not in batch:
+            if stages.embed:
+                ids = jnp.asarray(batch["input_ids"])
+                hidden["encoder"] = self.encoder.embed(
+                    self.tables[0], ids, batch, **options
+                )
+            x = hidden["encoder"]
+            hidden["encoder"] = self.encoder(x, batch, encoder_blocks, **options)
+        if self.decoder is None:
+            return hidden
+        if stages.embed and "decoder_input_ids" in batch:
+            ids = jnp.asarray(batch["decoder_input_ids"])
+            hidden["decoder"] = self.decoder.embed(
+                self.tables[1], ids, batch, **options
             )
-        hidden["decoder"] = decoder(
-            hidden["decoder"],
-            batch,
-            decoder_blocks,
-            encoder=hidden.get("encoder"),
-            **options,
-        )
-    return hidden
+        decoder_blocks = stages.part(*self.num_layers)
+        if decoder_blocks:
+            if "decoder" not in hidden:
+                raise InputError(
+                    "the batch has no decoder_input_ids, and this model does not make "
+                    f"them; its fields are {sorted(batch)}."
+                )
+            hidden["decoder"] = self.decoder(
+                hidden["decoder"],
+                batch,
+                decoder_blocks,
+                encoder=hidden.get("encoder"),
+                **options,
+            )
+        return hidden
+
+    def score_words(self, x: jax.Array) -> jax.Array:
+        """Score ``[B, M, D]`` against the decoder's words: the tied output layer."""
+        return self.tables[1].attend(x)
+
+
+class EncoderDecoder(StagedModel):
+    """A model of two texts.
+
+    A batch has ``input_ids [B, L]`` and ``decoder_input_ids [B, M]``; optionally
+    ``attention_mask`` and ``decoder_attention_mask`` (1 real, 0 padding). Where the
+    second text is not there, `prepare` may make it of the first. Hidden states are
+    ``{"encoder": [B, L, D], "decoder": [B, M, D]}``.
+    """
+
+    @abc.abstractmethod
+    def num_layers_of_sides(self) -> tuple[int, int]:
+        """The blocks of the encoder and of the decoder."""
+
+    @abc.abstractmethod
+    def score_words(self, x: jax.Array, backbone: Any) -> jax.Array:
+        """Score every word: ``[B, M, D] -> [B, M, V]``."""
+
+    @abc.abstractmethod
+    def classifier_init(self) -> Init:
+        """How the matrices of classifiers of the decoder's states are drawn."""
+
+    def num_layers(self) -> int:
+        """The blocks of both sides."""
+        return sum(self.num_layers_of_sides())
+
+    def num_encoder_layers(self) -> int:
+        """The blocks of the encoder."""
+        return self.num_layers_of_sides()[0]
+
+    def answer(
+        self, x: Hidden, batch: Batch, backbone: Any, *, deterministic: bool
+    ) -> Any:
+        """What the head makes of the decoder's states, see `jft.models.heads`."""
+        cfg, task, init = self.config, self.task, self.classifier_init()
+        states = x["decoder"]
+        if task == "seq2seq_lm":
+            return self.score_words(states, backbone)
+        if task == "question_answering":
+            return heads.mark_span(states, init=init)
+        if task == "sequence_classification":
+            head = ClassificationHead(
+                cfg.num_labels, cfg.classifier_dropout, init, name="classification_head"
+            )
+            last = at_last_eos(states, batch, cfg.eos_token_id)
+            return head(last, deterministic=deterministic)
+        return {
+            "last_hidden_state": states,
+            "encoder_last_hidden_state": x["encoder"],
+        }
 
 
 def shift_right(ids: jax.Array, first: Any) -> jax.Array:
@@ -154,27 +212,6 @@ def at_last_eos(x: jax.Array, batch: Batch, eos_id: int | None) -> jax.Array:
     positions = jnp.arange(ids.shape[1])[None]
     last = jnp.max(jnp.where(ids == eos_id, positions, 0), axis=-1)
     return x[jnp.arange(ids.shape[0]), last]
-
-
-def answer(
-    task: str,
-    hidden: Hidden,
-    batch: Batch,
-    *,
-    num_labels: int,
-    eos_id: int | None,
-    rate: float,
-    init: Init,
-    deterministic: bool,
-) -> Any:
-    """What the heads that read the decoder's states answer, see `jft.models.heads`."""
-    x = hidden["decoder"]
-    if task == "question_answering":
-        return heads.mark_span(x, init=init)
-    if task == "sequence_classification":
-        head = ClassificationHead(num_labels, rate, init, name="classification_head")
-        return head(at_last_eos(x, batch, eos_id), deterministic=deterministic)
-    return {"last_hidden_state": x, "encoder_last_hidden_state": hidden["encoder"]}
 
 
 class ClassificationHead(nn.Module):

@@ -2,24 +2,15 @@
 """What the rest of the package needs to know about a family of models."""
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jft.models.dropout import hashed_key
-from jft.types import (
-    HIDDEN,
-    ApplyFn,
-    Batch,
-    InputError,
-    LayerIndex,
-    Params,
-    PrefixFn,
-    TensorRules,
-)
+from jft.models.depth import Depths, Place, make_layer_index
+from jft.types import InputError, LayerIndex, TensorRules
 
 # What a head answers; the keys of every family's ``heads``.
 TASKS_OF_HEADS = (
@@ -34,12 +25,9 @@ TASKS_OF_HEADS = (
 )
 
 Shapes = dict[str, jax.ShapeDtypeStruct]
+RulesByTask = Mapping[str, tuple[str, ...]]  # task -> regexes of parameters
+Renames = tuple[tuple[str, str], ...]  # (regex, what it becomes or stands for)
 NOTHING = r"(?!)"  # a regex that matches nothing
-
-
-def no_rules(task: str) -> tuple[str, ...]:
-    """A family whose checkpoints never lack a parameter of the backbone."""
-    return ()
 
 
 def as_it_is(config: Mapping[str, Any], keys: Collection[str]) -> Mapping[str, Any]:
@@ -47,14 +35,15 @@ def as_it_is(config: Mapping[str, Any], keys: Collection[str]) -> Mapping[str, A
     return config
 
 
-def no_encoder(config: Any) -> int:
-    """A family of one stack of blocks."""
-    return 0
-
-
 def no_limit(config: Any) -> int | None:
     """A family whose positions are computed, so that no text is too long."""
     return None
+
+
+def limit_of_table(config: Any) -> int | None:
+    """A family with a row for each of ``max_position_embeddings`` positions."""
+    most: int = config.max_position_embeddings
+    return most
 
 
 def no_packing(config: Any) -> tuple[str, ...]:
@@ -86,10 +75,9 @@ class Family:
       config_from_dict: config.json as a dict -> the family's frozen config.
       make_module: (config, task) -> linen module.
       example_batch: (config, task) -> shapes and dtypes of a batch of one.
-      layer_index: config -> (path -> depth); embeddings 0, block i is i + 1, the
-        head is ``num_layers(config) + 1``.
-      num_layers: config -> number of blocks.
-      final_norm: regex of the norm after the last block.
+      depths: which parameters are how deep, but for those of ``final_norm`` and of the
+        heads, whose depths these rules tell, see `jft.models.depth`.
+      final_norm: regex of the norm behind the last block, where one is no block's.
       head_rules: task -> regexes of the parameters that a new head draws.
       optional_rules: task -> regexes of backbone parameters that some checkpoints
         lack, such as BERT's pooler; they are drawn new where absent.
@@ -100,8 +88,6 @@ class Family:
       variants: published name -> config.
       settle_config: (config.json, the checkpoint's keys) -> config.json, with what
         only the keys tell, such as whether T5's output layer is tied.
-      num_encoder_layers: config -> how many of the blocks, the first ones, are the
-        encoder's of an encoder-decoder; 0 for all other models.
       max_positions: config -> the most tokens of a text where positions are rows of a
         table; else None.
       packed_heads: config -> the tasks whose heads read packed rows exactly, see
@@ -111,6 +97,18 @@ class Family:
       row_parallel: the same of those that read them: both outputs of a block.
       special_ids: further fields of config.json that hold the id of a special token ->
         its role, as in ``tokenizer.eos_token``; set in models from scratch.
+      tokenizer_class: as which class of its own transformers reads any tokenizer
+        beside such a config.json, cutting texts in its own way; None: as what it is.
+      old_keys: regex of a key in older checkpoints -> what it is called now.
+      tied_outputs: regex of the key of an output layer that holds the same numbers once
+        more -> of the key where they are first. Both are without the backbone's
+        prefix. The copy is read only where the first is absent.
+      tied_words: the same of other layers.
+      buffers: regexes of keys that transformers once saved and the forward makes anew.
+      conv1d: regex of the kernels that the checkpoint keeps as torch keeps none: the
+        axis of the inputs first, as here.
+      torch_names: what of a checkpoint's key becomes what in the name of the module in
+        torch's memory, by which PEFT calls it, each replaced in turn.
     """
 
     model_type: str
@@ -118,25 +116,65 @@ class Family:
     base_prefix: str
     config_from_dict: Callable[[Mapping[str, Any]], Any]
     make_module: Callable[[Any, str], Any]
-    layer_index: Callable[[Any], LayerIndex]
-    num_layers: Callable[[Any], int]
-    final_norm: str
-    head_rules: Callable[[str], tuple[str, ...]]
+    depths: Depths
+    head_rules: RulesByTask
+    final_norm: str = NOTHING
     example_batch: Callable[[Any, str], Shapes] = text_example
     prefix_exceptions: Mapping[str, str] = field(default_factory=dict)
-    optional_rules: Callable[[str], tuple[str, ...]] = no_rules
+    optional_rules: RulesByTask = field(default_factory=dict)
     shared_rules: tuple[str, ...] = ()
     embedding_rules: tuple[str, ...] = ()
     variants: Mapping[str, Any] = field(default_factory=dict)
     settle_config: Callable[[Mapping[str, Any], Collection[str]], Mapping[str, Any]] = (
         as_it_is
     )
-    num_encoder_layers: Callable[[Any], int] = no_encoder
     max_positions: Callable[[Any], int | None] = no_limit
     packed_heads: Callable[[Any], tuple[str, ...]] = no_packing
     column_parallel: str = NOTHING
     row_parallel: str = NOTHING
     special_ids: Mapping[str, str] = field(default_factory=dict)
+    tokenizer_class: str | None = None
+    old_keys: Renames = ()
+    tied_outputs: Renames = ()
+    tied_words: Renames = ()
+    buffers: tuple[str, ...] = ()
+    conv1d: str = NOTHING
+    torch_names: Renames = ()
+
+    def num_layers(self, config: Any) -> int:
+        """Return the number of blocks, or of what else is a stage."""
+        num_layers: int = self._any_module(config).num_layers()
+        return num_layers
+
+    def num_encoder_layers(self, config: Any) -> int:
+        """Return how many of the blocks, the first ones, are an encoder's.
+
+        That is of an encoder-decoder; it is 0 for all other models.
+        """
+        num_layers: int = self._any_module(config).num_encoder_layers()
+        return num_layers
+
+    def _any_module(self, config: Any) -> Any:
+        """A module of no parameters yet; all heads have the same blocks below them."""
+        return self.make_module(config, next(iter(self.heads)))
+
+    def layer_index(self, config: Any) -> LayerIndex:
+        """Make the function ``path -> depth``, the stage that uses the parameter.
+
+        Embeddings are 0, block i is i + 1, the head is ``num_layers(config) + 1``.
+        """
+        rules = dict.fromkeys(r for rules in self.head_rules.values() for r in rules)
+        ends = [] if self.final_norm == NOTHING else [(self.final_norm, Place.END)]
+        return make_layer_index(
+            self.model_type,
+            [*self.depths, *ends, *((rule, Place.HEAD) for rule in rules)],
+            num_layers=self.num_layers(config),
+            num_encoder_layers=self.num_encoder_layers(config),
+        )
+
+    def is_head(self, path: str, task: str) -> bool:
+        """Say whether a parameter is of what a new head of that task draws."""
+        return any(re.fullmatch(rule, path) for rule in self.head_rules[task])
 
     @property
     def tensor_rules(self) -> TensorRules:
@@ -183,101 +221,3 @@ class Family:
                 f"with task=…, one of {sorted(self.heads)}."
             )
         return by_class[named]
-
-
-def make_apply_fn(module: Any) -> ApplyFn:
-    """Make the forward of a family's module a function of params, batch and key.
-
-    Returns:
-      An ``ApplyFn``: dropout is active exactly when it is given a key. A batch with
-      activations is taken up at their boundary.
-    """
-
-    def apply_fn(params: Params, batch: Batch, *, key: jax.Array | None) -> Any:
-        start, hidden = _reached(batch)
-        return _run(module, params, batch, key, hidden=hidden, start=start)
-
-    return apply_fn
-
-
-def make_prefix_fn(module: Any) -> PrefixFn:
-    """Make the stages below a boundary a function of params and batch.
-
-    Returns:
-      A ``PrefixFn``; of a batch with activations it runs what is missing. With a key
-      it drops out what the whole forward would with that key.
-    """
-
-    def prefix_fn(
-        params: Params, batch: Batch, *, stop: int, key: jax.Array | None = None
-    ) -> Batch:
-        start, hidden = _reached(batch)
-        if start > stop:
-            raise InputError(
-                f"the batch was computed up to the boundary {start}, but the layer "
-                f"{stop} is open; give batches that were computed no further."
-            )
-        if start < stop:
-            hidden = _run(
-                module, params, batch, key, hidden=hidden, start=start, stop=stop
-            )
-        rest = {k: x for k, x in batch.items() if not k.startswith(HIDDEN)}
-        return {**rest, f"{HIDDEN}{stop}": hidden} if stop else batch
-
-    return prefix_fn
-
-
-def _run(
-    module: Any, params: Params, batch: Batch, key: jax.Array | None, **stages: Any
-) -> Any:
-    return module.apply(
-        {"params": params},
-        batch,
-        deterministic=key is None,
-        rngs=None if key is None else {"dropout": hashed_key(key)},
-        **stages,
-    )
-
-
-def _reached(batch: Batch) -> tuple[int, Any]:
-    """The boundary up to which a batch has been computed, and what came out there."""
-    for name, hidden in batch.items():
-        if name.startswith(HIDDEN):
-            boundary = int(name.removeprefix(HIDDEN))
-            return boundary, jax.tree.map(jnp.asarray, hidden)
-    return 0, None
-
-
-def make_layer_index(
-    model: str, *, num_layers: int, rules: Sequence[tuple[str, int]]
-) -> LayerIndex:
-    r"""Make ``path -> depth`` from ordered rules; a path that none matches raises.
-
-    Args:
-      model: what to call the model in errors.
-      num_layers: number of blocks.
-      rules: ``(regex of a whole path, depth)``. A regex with a group takes the block
-        from it: the depth is that of block 0, to which the number is added.
-
-    Returns:
-      The function. Blocks from ``num_layers`` on belong to no layer.
-
-    >>> rules = [(r"embed/.+", 0), (r"layers/(\d+)/.+", 1), (r"head/.+", 3)]
-    >>> make_layer_index("toy", num_layers=2, rules=rules)("layers/1/kernel")
-    2
-    """
-    compiled = [(re.compile(pattern), depth) for pattern, depth in rules]
-
-    def layer_index(path: str) -> int:
-        for pattern, depth in compiled:
-            if match := pattern.fullmatch(path):
-                index = depth + (int(match[1]) if pattern.groups else 0)
-                if pattern.groups and index > num_layers:
-                    break
-                return index
-        raise InputError(
-            f"parameter {path!r} belongs to no layer of a {model} of {num_layers} "
-            f"blocks; known are {[pattern for pattern, _ in rules]}."
-        )
-
-    return layer_index

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any, TypeVar
 
-from jft.models.activations import ACTIVATIONS
+from jft.models.nonlinearities import ACTIVATIONS
 from jft.types import InputError
 
 T = TypeVar("T")

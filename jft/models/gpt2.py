@@ -26,9 +26,10 @@ from jft.models.attention import (
     token_positions,
     with_cache,
 )
-from jft.models.before import num_before
+from jft.models.causal import CausalModel
+from jft.models.depth import Place
 from jft.models.dropout import Dropout, dropout
-from jft.models.family import Family, make_layer_index
+from jft.models.family import Family
 from jft.models.fields import check_heads, read_fields, resolve_names
 from jft.models.layers import (
     Blocks,
@@ -40,11 +41,11 @@ from jft.models.layers import (
     normal,
 )
 from jft.models.masks import Mask
-from jft.models.model import TextModel
 from jft.models.packing import heads_of_tokens
 from jft.models.positions import check_length
 from jft.models.stages import Stages
-from jft.types import Batch, LayerIndex
+from jft.models.virtual_tokens import num_before
+from jft.types import Batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,11 @@ class GPT2Config:
     reorder_and_upcast_attn: bool = False
     tie_word_embeddings: bool = True
     num_labels: int = 2
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """The blocks."""
+        return self.n_layer
 
     @property
     def init(self) -> Init:
@@ -229,68 +235,14 @@ class Backbone(nn.Module):
         return self.wte.attend(x)
 
 
-class GPT2(TextModel):
+class GPT2(CausalModel):
     """GPT-2 with the head of a task; its parameter paths are the checkpoint's keys."""
 
     config: GPT2Config
 
-    def num_layers(self) -> int:
-        """The blocks."""
-        return self.config.n_layer
-
     def make_backbone(self) -> Backbone:
         """Everything but the head, under the checkpoint's name."""
         return Backbone(self.config, name="transformer")
-
-    def answer(
-        self, x: jax.Array, batch: Batch, backbone: Backbone, *, deterministic: bool
-    ) -> Any:
-        """What the head makes of ``[B, L, D]``, see `jft.models.heads`."""
-        cfg, task = self.config, self.task
-        if task == "base":
-            return {"last_hidden_state": x}
-        if task == "causal_lm" and cfg.tie_word_embeddings:
-            return backbone.score_words(x)
-        if task == "causal_lm":
-            return dense(x, cfg.vocab_size, name="lm_head", init=cfg.init, bias=False)
-        if task == "sequence_classification":
-            return heads.score_last_token(x, batch, cfg.num_labels, init=cfg.init)
-        if task == "question_answering":
-            return heads.mark_span(x, init=cfg.init)
-        return heads.classify_tokens(
-            x,
-            cfg.num_labels,
-            rate=cfg.head_dropout,
-            deterministic=deterministic,
-            init=cfg.init,
-        )
-
-
-HEAD_RULES = {
-    "base": (),
-    "causal_lm": (r"lm_head/.*",),
-    "sequence_classification": (r"score/.*",),
-    "token_classification": (r"classifier/.*",),
-    "question_answering": (r"qa_outputs/.*",),
-}
-
-
-def layer_index(config: GPT2Config) -> LayerIndex:
-    """Map each parameter path to its depth.
-
-    >>> layer_index(GPT2Config())("transformer/h/3/attn/c_attn/bias")
-    4
-    """
-    return make_layer_index(
-        "GPT-2",
-        num_layers=config.n_layer,
-        rules=[
-            (r"transformer/w[tp]e/.+", 0),
-            (r"transformer/h/(\d+)/.+", 1),
-            (r"transformer/ln_f/.+", config.n_layer),
-            (r"(?:lm_head|score|classifier|qa_outputs)/.+", config.n_layer + 1),
-        ],
-    )
 
 
 FAMILY = Family(
@@ -305,16 +257,21 @@ FAMILY = Family(
     base_prefix="transformer",
     config_from_dict=config_from_dict,
     make_module=GPT2,
-    layer_index=layer_index,
-    num_layers=lambda config: config.n_layer,
+    depths=(
+        (r"transformer/w[tp]e/.+", Place.EMBEDDINGS),
+        (r"transformer/h/(\d+)/.+", Place.BLOCK),
+    ),
+    final_norm=r"transformer/ln_f/.+",
+    head_rules=GPT2.head_rules(),
     max_positions=lambda config: config.n_positions,
     packed_heads=heads_of_tokens,
-    final_norm=r"transformer/ln_f/.+",
-    head_rules=HEAD_RULES.__getitem__,
     shared_rules=(r"transformer/wte/.*",),
     embedding_rules=(r"transformer/wte/.*", r"lm_head/.*"),
     column_parallel=r"c_attn|c_fc",
     row_parallel=r"c_proj",
+    tied_outputs=((r"lm_head\.weight", r"wte\.weight"),),
+    buffers=(r"(?:.*\.)?attn\.(?:masked_)?bias",),  # the causal mask and its filler
+    conv1d=r"(?:.*/)?h/\d+/(?:attn|mlp)/(?:c_attn|c_proj|c_fc)/kernel",
     variants={
         "distilgpt2": GPT2Config(n_layer=6),
         "gpt2": GPT2Config(),

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jft.models import heads
 from jft.models.attention import (
     attend,
     causal_mask,
@@ -25,15 +24,16 @@ from jft.models.attention import (
     token_positions,
     with_cache,
 )
+from jft.models.causal import CausalModel
+from jft.models.depth import Place
 from jft.models.dropout import Dropout, dropout
-from jft.models.family import Family, make_layer_index
+from jft.models.family import Family
 from jft.models.fields import check_heads, read_fields
 from jft.models.layers import Blocks, Embed, Init, LayerNorm, activate, dense, normal
-from jft.models.model import TextModel
 from jft.models.packing import heads_of_tokens
 from jft.models.rotary import Rope, read_rope, rotary_tables, rotate
 from jft.models.stages import Stages
-from jft.types import Batch, LayerIndex
+from jft.types import Batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +62,11 @@ class GPTNeoXConfig:
     def init(self) -> Init:
         """How matrices are drawn."""
         return normal(self.initializer_range)
+
+    @property
+    def head_dropout(self) -> float:
+        """The rate before the classifier of tokens."""
+        return self.classifier_dropout
 
 
 # fields that would make another model of it -> the values that do not
@@ -192,69 +197,16 @@ class Backbone(nn.Module):
         return self.embed_in.attend(x)
 
 
-class GPTNeoX(TextModel):
+class GPTNeoX(CausalModel):
     """GPT-NeoX with the head of a task; its paths are the checkpoint's keys."""
 
     config: GPTNeoXConfig
 
-    def num_layers(self) -> int:
-        """The blocks."""
-        return self.config.num_hidden_layers
+    output_layer = "embed_out"
 
     def make_backbone(self) -> Backbone:
         """Everything but the head, under the checkpoint's name."""
         return Backbone(self.config, name="gpt_neox")
-
-    def answer(
-        self, x: jax.Array, batch: Batch, backbone: Backbone, *, deterministic: bool
-    ) -> Any:
-        """What the head makes of ``[B, L, D]``, see `jft.models.heads`."""
-        cfg, task = self.config, self.task
-        if task == "base":
-            return {"last_hidden_state": x}
-        if task == "causal_lm" and cfg.tie_word_embeddings:
-            return backbone.score_words(x)
-        if task == "causal_lm":
-            return dense(x, cfg.vocab_size, name="embed_out", init=cfg.init, bias=False)
-        if task == "sequence_classification":
-            return heads.score_last_token(x, batch, cfg.num_labels, init=cfg.init)
-        if task == "question_answering":
-            return heads.mark_span(x, init=cfg.init)
-        return heads.classify_tokens(
-            x,
-            cfg.num_labels,
-            rate=cfg.classifier_dropout,
-            deterministic=deterministic,
-            init=cfg.init,
-        )
-
-
-HEAD_RULES = {
-    "base": (),
-    "causal_lm": (r"embed_out/.*",),
-    "sequence_classification": (r"score/.*",),
-    "token_classification": (r"classifier/.*",),
-    "question_answering": (r"qa_outputs/.*",),
-}
-
-
-def layer_index(config: GPTNeoXConfig) -> LayerIndex:
-    """Map each parameter path to its depth.
-
-    >>> layer_index(GPTNeoXConfig())("gpt_neox/layers/3/attention/dense/bias")
-    4
-    """
-    num_layers = config.num_hidden_layers
-    return make_layer_index(
-        "GPT-NeoX",
-        num_layers=num_layers,
-        rules=[
-            (r"gpt_neox/embed_in/.+", 0),
-            (r"gpt_neox/layers/(\d+)/.+", 1),
-            (r"gpt_neox/final_layer_norm/.+", num_layers),
-            (r"(?:embed_out|score|classifier|qa_outputs)/.+", num_layers + 1),
-        ],
-    )
 
 
 def _pythia(width: int, layers: int, num_heads: int, words: int) -> GPTNeoXConfig:
@@ -281,15 +233,20 @@ FAMILY = Family(
     base_prefix="gpt_neox",
     config_from_dict=config_from_dict,
     make_module=GPTNeoX,
-    layer_index=layer_index,
-    num_layers=lambda config: config.num_hidden_layers,
-    packed_heads=heads_of_tokens,
+    depths=(
+        (r"gpt_neox/embed_in/.+", Place.EMBEDDINGS),
+        (r"gpt_neox/layers/(\d+)/.+", Place.BLOCK),
+    ),
     final_norm=r"gpt_neox/final_layer_norm/.+",
-    head_rules=HEAD_RULES.__getitem__,
+    head_rules=GPTNeoX.head_rules(),
+    packed_heads=heads_of_tokens,
     shared_rules=(r"gpt_neox/embed_in/.*",),  # where they are tied
     embedding_rules=(r"gpt_neox/embed_in/.*", r"embed_out/.*"),
     column_parallel=r"query_key_value|dense_h_to_4h",
     row_parallel=r"attention/dense|dense_4h_to_h",
+    tied_outputs=((r"(?:embed_out|lm_head)\.weight", r"embed_in\.weight"),),
+    # the causal mask, its filler and the frequencies, such as Pythia's
+    buffers=(r"(?:.*\.)?attention\.(?:(?:masked_)?bias|rotary_emb\.inv_freq)",),
     variants={
         "pythia-70m": _pythia(512, 6, 8, 50304),
         "pythia-160m": _pythia(768, 12, 12, 50304),

@@ -13,9 +13,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
+from jft.models.arrays import along_last
 from jft.models.dropout import dropout
 from jft.models.layers import Bias, Init, dense
+
+# task -> regexes of the parameters of these heads, by their usual names
+HEAD_RULES: Mapping[str, tuple[str, ...]] = {
+    "base": (),
+    "sequence_classification": (r"classifier/.*",),
+    "token_classification": (r"classifier/.*",),
+    "question_answering": (r"qa_outputs/.*",),
+}
 
 
 def token_dropout(*rates: float | None) -> float:
@@ -41,9 +51,9 @@ def classify_tokens(
     return dense(hidden, num_labels, name=name, init=init)
 
 
-def mark_span(hidden: jax.Array, *, init: Init, name: str = "qa_outputs") -> jax.Array:
+def mark_span(hidden: jax.Array, *, init: Init) -> jax.Array:
     """Scores of every token as start and as end: ``[B, L, D] -> [B, L, 2]``."""
-    return dense(hidden, 2, name=name, init=init)
+    return dense(hidden, 2, name="qa_outputs", init=init)
 
 
 def score_words(
@@ -61,6 +71,26 @@ def score_words(
     if tied is None:
         return dense(x, vocab_size, name=name, init=init)
     return Bias(name=name)(tied(x))
+
+
+def score_masked_words(
+    module: nn.Module,
+    x: jax.Array,
+    tied: Callable[[jax.Array], jax.Array] | None,
+    vocab_size: int,
+    *,
+    init: Init,
+) -> jax.Array:
+    """The same as BERT's kin name it: the bias is the calling module's own.
+
+    Where it is not tied to the words, ``decoder`` has a bias of its own, and
+    transformers keeps ``bias`` without using it.
+    """
+    bias = module.param("bias", nn.initializers.zeros, (vocab_size,))
+    if tied is None:
+        return dense(x, vocab_size, name="decoder", init=init)
+    logits = tied(x)
+    return logits + along_last(bias, logits)
 
 
 def last_token(batch: Mapping[str, Any]) -> jax.Array:

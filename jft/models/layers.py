@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jft.models.activations import ACTIVATIONS
 from jft.models.arrays import along_last, at_least_float32
+from jft.models.nonlinearities import ACTIVATIONS
 from jft.models.remat import policy_of
 
 Init = Callable[..., jax.Array]

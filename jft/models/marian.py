@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from jft.models.bart import make_family
+from jft.models.bart import BUFFERS, make_family
 from jft.models.bart_config import BartConfig, read_config
 from jft.models.encoder_decoder import two_texts_example
 from jft.types import Batch, InputError
@@ -76,9 +76,9 @@ FAMILY = make_family(
     config_from_dict=config_from_dict,
     example_batch=two_texts_example,
     special_ids={"decoder_start_token_id": "pad", "forced_eos_token_id": "eos"},
-    optional_rules=lambda task: (
-        (r"model/(?:encoder|decoder)/embed_positions/.*",) if task == "base" else ()
-    ),
+    optional_rules={"base": (r"model/(?:encoder|decoder)/embed_positions/.*",)},
+    # sinusoids
+    buffers=(*BUFFERS, r"(?:model\.)?(?:encoder|decoder)\.embed_positions\.weight"),
     variants={
         "opus-mt-en-de": MarianConfig(
             max_position_embeddings=512,

@@ -10,7 +10,7 @@ Warner et al. 2024, "Smarter, Better, Faster, Longer: A Modern Bidirectional Enc
 arXiv 2412.13663.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -18,7 +18,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jft.models import heads
-from jft.models.arrays import along_last
 from jft.models.attention import (
     attend,
     merge_heads,
@@ -26,9 +25,11 @@ from jft.models.attention import (
     split_heads,
     token_positions,
 )
+from jft.models.depth import Place
 from jft.models.dropout import Dropout, dropout
-from jft.models.family import Family, make_layer_index
+from jft.models.family import Family
 from jft.models.layers import (
+    Bias,
     Blocks,
     Embed,
     LayerNorm,
@@ -47,7 +48,7 @@ from jft.models.packing import heads_of_tokens
 from jft.models.pooling import mean_pool
 from jft.models.rotary import rotary_tables, rotate
 from jft.models.stages import Stages
-from jft.types import Batch, LayerIndex
+from jft.types import Batch
 
 
 def norm(cfg: ModernBertConfig, name: str) -> LayerNorm:
@@ -201,23 +202,6 @@ class Head(nn.Module):
         return norm(cfg, "norm")(x)
 
 
-class TiedDecoder(nn.Module):
-    """What is left of the output layer where its matrix is the words'."""
-
-    config: ModernBertConfig
-
-    @nn.compact
-    def __call__(
-        self, x: jax.Array, score_words: Callable[[jax.Array], jax.Array]
-    ) -> jax.Array:
-        """Map ``[B, L, D] -> [B, L, V]``."""
-        logits = score_words(x)
-        if not self.config.decoder_bias:
-            return logits
-        bias = self.param("bias", nn.initializers.zeros, (self.config.vocab_size,))
-        return logits + along_last(bias, logits)
-
-
 def pool(x: jax.Array, batch: Batch, how: str) -> jax.Array:
     """Take the first token, or the mean of the real ones: ``[B, L, D] -> [B, D]``."""
     if how == "cls":
@@ -229,10 +213,6 @@ class ModernBert(TextModel):
     """ModernBERT with the head of a task; parameter paths are the checkpoint's keys."""
 
     config: ModernBertConfig
-
-    def num_layers(self) -> int:
-        """The blocks."""
-        return self.config.num_hidden_layers
 
     def make_backbone(self) -> Backbone:
         """Everything but the head, under the checkpoint's name."""
@@ -249,7 +229,8 @@ class ModernBert(TextModel):
             x = pool(x, batch, cfg.classifier_pooling)
         x = Head(cfg, name="head")(x)
         if task == "masked_lm" and cfg.tie_word_embeddings:
-            return TiedDecoder(cfg, name="decoder")(x, backbone.score_words)
+            logits = backbone.score_words(x)
+            return Bias(name="decoder")(logits) if cfg.decoder_bias else logits
         if task == "masked_lm":
             init, bias = cfg.out_init, cfg.decoder_bias
             return dense(x, cfg.vocab_size, name="decoder", init=init, bias=bias)
@@ -261,33 +242,6 @@ class ModernBert(TextModel):
             init=cfg.classifier_init,
         )
 
-
-def layer_index(config: ModernBertConfig) -> LayerIndex:
-    """Map each parameter path to its depth.
-
-    >>> layer_index(ModernBertConfig())("model/layers/3/attn/Wqkv/kernel")
-    4
-    """
-    num_layers = config.num_hidden_layers
-    return make_layer_index(
-        "ModernBERT",
-        num_layers=num_layers,
-        rules=[
-            (r"model/embeddings/.+", 0),
-            (r"model/layers/(\d+)/.+", 1),
-            (r"model/final_norm/.+", num_layers),
-            (r"(?:head|decoder|classifier)/.+", num_layers + 1),
-        ],
-    )
-
-
-HEAD_RULES = {
-    "base": (),
-    "masked_lm": (r"(?:head|decoder)/.*",),
-    "sequence_classification": (r"classifier/.*",),
-    "token_classification": (r"classifier/.*",),
-    "question_answering": (r"classifier/.*",),
-}
 
 FAMILY = Family(
     model_type="modernbert",
@@ -301,19 +255,27 @@ FAMILY = Family(
     base_prefix="model",
     config_from_dict=config_from_dict,
     make_module=ModernBert,
-    layer_index=layer_index,
-    num_layers=lambda config: config.num_hidden_layers,
-    packed_heads=heads_of_tokens,
-    final_norm=r"model/final_norm/.*",
-    head_rules=HEAD_RULES.__getitem__,
-    # kept with another classifier; checkpoints of masked language models have it
-    optional_rules=lambda task: (
-        (r"head/.*",) if task not in ("base", "masked_lm") else ()
+    depths=(
+        (r"model/embeddings/.+", Place.EMBEDDINGS),
+        (r"model/layers/(\d+)/.+", Place.BLOCK),
     ),
+    final_norm=r"model/final_norm/.*",
+    head_rules={
+        **heads.HEAD_RULES,
+        "masked_lm": (r"(?:head|decoder)/.*",),
+        "question_answering": (r"classifier/.*",),
+    },
+    # kept with another classifier; checkpoints of masked language models have it
+    optional_rules=dict.fromkeys(
+        ("sequence_classification", "token_classification", "question_answering"),
+        (r"head/.*",),
+    ),
+    packed_heads=heads_of_tokens,
     shared_rules=(r"model/embeddings/tok_embeddings/.*",),
     embedding_rules=(r"model/embeddings/tok_embeddings/.*", r"decoder/.*"),
     column_parallel=r"Wqkv|Wi",
     row_parallel=r"Wo",
+    tied_outputs=((r"decoder\.weight", r"embeddings\.tok_embeddings\.weight"),),
     special_ids={"cls_token_id": "cls", "sep_token_id": "sep"},
     variants=VARIANTS,
 )

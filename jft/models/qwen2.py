@@ -78,6 +78,7 @@ FAMILY = make_family(
     config_from_dict=config_from_dict,
     # older than the other heads' prefix, and kept
     prefix_exceptions={"question_answering": "transformer"},
+    tokenizer_class="Qwen2Tokenizer",
     variants={
         "Qwen2.5-0.5B": {
             "hidden_size": 896,

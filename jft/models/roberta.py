@@ -18,27 +18,20 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jft.models import heads
-from jft.models.arrays import along_last
+from jft.models import bert, heads
 from jft.models.attention import token_positions
-from jft.models.before import num_before
 from jft.models.bert import Backbone
-from jft.models.bert_config import ENCODER_ONLY, BertConfig
-from jft.models.dropout import Dropout, dropout
-from jft.models.family import Family, make_layer_index
-from jft.models.fields import check_heads, check_token_id, read_fields
-from jft.models.layers import (
-    Embed,
-    Init,
-    LayerNorm,
-    activate,
-    dense,
-    ids_or,
-)
+from jft.models.bert_config import BUFFERS, OLD_KEYS, WORDS, BertConfig, read_config
+from jft.models.depth import Place
+from jft.models.dropout import dropout
+from jft.models.family import Family
+from jft.models.fields import check_token_id
+from jft.models.layers import Init, LayerNorm, activate, dense
 from jft.models.model import TextModel
 from jft.models.packing import heads_of_encoders, is_packed
 from jft.models.positions import check_length
-from jft.types import Batch, LayerIndex
+from jft.models.virtual_tokens import num_before
+from jft.types import Batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,38 +57,37 @@ def config_from_dict(
     Raises:
       InputError: names the field whose value this model cannot honour.
     """
-    result = read_fields(cls, config, only=ENCODER_ONLY)
-    width, num_heads = result.hidden_size, result.num_attention_heads
-    check_heads("hidden_size", width, "num_attention_heads", num_heads)
-    for rows in (result.vocab_size, result.max_position_embeddings):
-        check_token_id("pad_token_id", result.pad_token_id, rows)
+    result = read_config(cls, config)
+    num_rows = result.max_position_embeddings
+    check_token_id("pad_token_id", result.pad_token_id, num_rows)
     return result
 
 
-class Embeddings(nn.Module):
-    """Words, positions and token types, summed and normed."""
+class Embeddings(bert.Embeddings):
+    """BERT's, but for the rows of the positions."""
 
     config: RobertaConfig
 
-    def setup(self) -> None:
-        """Make the tables; the words' is also the tied output layer."""
-        cfg = self.config
-        width, init, pad = cfg.hidden_size, cfg.init, cfg.pad_token_id
-        self.word_embeddings = Embed(cfg.vocab_size, width, init, pad)
-        self.position_embeddings = Embed(cfg.max_position_embeddings, width, init, pad)
-        self.token_type_embeddings = Embed(cfg.type_vocab_size, width, init)
-        self.LayerNorm = LayerNorm(cfg.layer_norm_eps)
-        self.dropout = Dropout(cfg.hidden_dropout_prob)
+    def row_of_padding(self) -> int:
+        """The row of the padding id."""
+        return self.config.pad_token_id
 
-    def __call__(self, batch: Batch, *, deterministic: bool) -> jax.Array:
-        """Map ids ``[B, L]`` to ``[B, L, D]``."""
+    def rows_of_positions(self, batch: Batch) -> jax.Array:
+        """Count the tokens that are no padding: ``[B, L]``.
+
+        ``position_ids`` are rows already, as in transformers; those of packed rows
+        count from 0.
+
+        Raises:
+          InputError: for a text of more tokens than there are.
+        """
+        cfg, before = self.config, num_before(batch)
         ids = jnp.asarray(batch["input_ids"], jnp.int32)
-        length = ids.shape[1] + num_before(batch)
-        check_length(length, num_positions(self.config))
-        x = self.word_embeddings(ids)
-        x = x + self.token_type_embeddings(ids_or(batch, "token_type_ids", 0))
-        x = x + self.position_embeddings(rows_of_positions(batch, self.config))
-        return self.dropout(self.LayerNorm(x), deterministic)
+        check_length(ids.shape[1] + before, num_positions(cfg))
+        if "position_ids" in batch:
+            first = cfg.pad_token_id + 1 if is_packed(batch) else 0
+            return token_positions(batch) + first
+        return count_tokens(ids, cfg.pad_token_id, before=before)
 
 
 def num_positions(config: RobertaConfig) -> int:
@@ -103,23 +95,10 @@ def num_positions(config: RobertaConfig) -> int:
     return config.max_position_embeddings - config.pad_token_id - 1
 
 
-def rows_of_positions(batch: Batch, config: RobertaConfig) -> jax.Array:
-    """The rows of the table of positions: ``[B, L]``.
-
-    ``position_ids`` are such rows already, as in transformers; those of packed rows
-    count from 0.
-    """
-    first = config.pad_token_id + 1 if is_packed(batch) else 0
-    if "position_ids" in batch:
-        return token_positions(batch) + first
-    ids = jnp.asarray(batch["input_ids"], jnp.int32)
-    return count_tokens(ids, config.pad_token_id, before=num_before(batch))
-
-
 def count_tokens(ids: jax.Array, padding_id: int, *, before: int = 0) -> jax.Array:
     """Number the tokens from ``padding_id + 1`` on; padding is at ``padding_id``.
 
-    ``before`` numbers are left out, see `jft.models.before`.
+    ``before`` numbers are left out, see `jft.models.virtual_tokens`.
 
     >>> count_tokens(jnp.asarray([[1, 7, 8, 1, 9]]), 1).tolist()
     [[1, 2, 3, 1, 4]]
@@ -147,11 +126,7 @@ class ClassificationHead(nn.Module):
 
 
 class LMHead(nn.Module):
-    """The masked-word head; its activation is gelu whatever the blocks' is.
-
-    Where it is not tied to the words, ``decoder`` has a bias of its own, and
-    transformers keeps ``bias`` without using it.
-    """
+    """The masked-word head; its activation is gelu whatever the blocks' is."""
 
     config: RobertaConfig
 
@@ -161,11 +136,8 @@ class LMHead(nn.Module):
         cfg = self.config
         x = dense(x, cfg.hidden_size, name="dense", init=cfg.init)
         x = LayerNorm(cfg.layer_norm_eps, name="layer_norm")(activate(x, "gelu"))
-        bias = self.param("bias", nn.initializers.zeros, (cfg.vocab_size,))
-        if not cfg.tie_word_embeddings:
-            return dense(x, cfg.vocab_size, name="decoder", init=cfg.init)
-        logits = backbone.score_words(x)
-        return logits + along_last(bias, logits)
+        tied = backbone.score_words if cfg.tie_word_embeddings else None
+        return heads.score_masked_words(self, x, tied, cfg.vocab_size, init=cfg.init)
 
 
 class Roberta(TextModel):
@@ -173,13 +145,7 @@ class Roberta(TextModel):
 
     config: RobertaConfig
 
-    def num_layers(self) -> int:
-        """The blocks."""
-        return self.config.num_hidden_layers
-
-    def num_read(self) -> int | None:
-        """The classifier reads the first token."""
-        return 1 if self.task == "sequence_classification" else None
+    heads_of_first_token = ("sequence_classification",)
 
     def make_backbone(self) -> Backbone:
         """Everything but the head, under the checkpoint's name."""
@@ -207,33 +173,6 @@ class Roberta(TextModel):
         )
 
 
-HEAD_RULES = {
-    "base": (),
-    "masked_lm": (r"lm_head/.*",),
-    "sequence_classification": (r"classifier/.*",),
-    "token_classification": (r"classifier/.*",),
-    "question_answering": (r"qa_outputs/.*",),
-}
-
-
-def layer_index(config: RobertaConfig) -> LayerIndex:
-    """Map each parameter path to its depth.
-
-    >>> layer_index(RobertaConfig())("roberta/encoder/layer/3/output/dense/bias")
-    4
-    """
-    num_layers = config.num_hidden_layers
-    return make_layer_index(
-        "RoBERTa",
-        num_layers=num_layers,
-        rules=[
-            (r"roberta/embeddings/.+", 0),
-            (r"roberta/encoder/layer/(\d+)/.+", 1),
-            (r"(?:roberta/pooler|lm_head|classifier|qa_outputs)/.+", num_layers + 1),
-        ],
-    )
-
-
 def _variant(cls: type[RobertaConfig], width: int, **changes: Any) -> RobertaConfig:
     return cls(
         hidden_size=width,
@@ -258,14 +197,13 @@ FAMILY = Family(
     base_prefix="roberta",
     config_from_dict=config_from_dict,
     make_module=Roberta,
-    layer_index=layer_index,
-    num_layers=lambda config: config.num_hidden_layers,
-    # the norm of the last block belongs to that block; there is none behind it
-    max_positions=num_positions,
-    packed_heads=heads_of_encoders,
-    final_norm=r"(?!)",
-    head_rules=HEAD_RULES.__getitem__,
-    optional_rules=lambda task: (r"roberta/pooler/.*",) if task == "base" else (),
+    depths=(
+        (r"roberta/embeddings/.+", Place.EMBEDDINGS),
+        (r"roberta/encoder/layer/(\d+)/.+", Place.BLOCK),
+        (r"roberta/pooler/.+", Place.HEAD),
+    ),
+    head_rules={**heads.HEAD_RULES, "masked_lm": (r"lm_head/.*",)},
+    optional_rules={"base": (r"roberta/pooler/.*",)},
     shared_rules=(r"roberta/embeddings/word_embeddings/.*",),
     embedding_rules=(
         r"roberta/embeddings/word_embeddings/.*",
@@ -273,6 +211,14 @@ FAMILY = Family(
     ),
     column_parallel=r"query|key|value|intermediate/dense",
     row_parallel=r"output/dense",
+    max_positions=num_positions,
+    packed_heads=heads_of_encoders,
+    old_keys=OLD_KEYS,
+    tied_outputs=(
+        (r"lm_head\.decoder\.weight", WORDS),
+        (r"lm_head\.decoder\.bias", r"lm_head\.bias"),
+    ),
+    buffers=BUFFERS,
     variants={
         "roberta-base": _variant(RobertaConfig, 768),
         "roberta-large": _variant(RobertaConfig, 1024, num_hidden_layers=24),

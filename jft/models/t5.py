@@ -9,7 +9,7 @@ Raffel et al. 2020, "Exploring the Limits of Transfer Learning with a Unified
 Text-to-Text Transformer", arXiv 1910.10683. FLAN: Chung et al. 2022, arXiv 2210.11416.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,22 +18,23 @@ from flax import linen as nn
 
 from jft.models import heads
 from jft.models.attention import causal_mask, first_position, padding_mask
-from jft.models.before import num_before
+from jft.models.depth import Place
 from jft.models.dropout import Dropout, dropout
 from jft.models.encoder_decoder import (
-    answer,
-    numbers_below,
-    run_stages,
+    TIED_WORDS,
+    EncoderDecoder,
+    Hidden,
+    Stacks,
     two_texts_example,
     with_shifted_input,
 )
-from jft.models.family import Family, make_layer_index
-from jft.models.layers import Blocks, Embed, RMSNorm, activate, dense, normal
+from jft.models.family import Family
+from jft.models.layers import Blocks, Embed, Init, RMSNorm, activate, dense, normal
 from jft.models.masks import Mask
-from jft.models.stages import make_stages
 from jft.models.t5_attention import Attention
 from jft.models.t5_config import T5Config, config_from_dict, settle_config
-from jft.types import Batch, LayerIndex
+from jft.models.virtual_tokens import num_before
+from jft.types import Batch
 
 
 class DenseReluDense(nn.Module):
@@ -202,122 +203,60 @@ class Stack(nn.Module):
         return x
 
 
-class T5(nn.Module):
-    """T5 with the head of a task; its parameter paths are the checkpoint's keys."""
+class T5(EncoderDecoder):
+    """T5 with the head of a task; its parameter paths are the checkpoint's keys.
+
+    It classifies tokens by the encoder alone.
+    """
 
     config: T5Config
-    task: str
 
-    @nn.compact
-    def __call__(
-        self,
-        batch: Batch,
-        *,
-        hidden: Mapping[str, jax.Array] | None = None,
-        start: int = 0,
-        stop: int | None = None,
-        deterministic: bool = True,
-    ) -> Any:
-        """Run the stages from boundary ``start`` to boundary ``stop``.
+    def num_layers_of_sides(self) -> tuple[int, int]:
+        """The blocks of the encoder and of the decoder."""
+        return self.config.num_layers, self.config.decoder_layers
 
-        Args:
-          batch: ``input_ids [B, L]`` and ``decoder_input_ids [B, M]``; optionally
-            ``attention_mask`` and ``decoder_attention_mask`` (1 real, 0 padding). The
-            classifiers and question answering let the decoder read ``input_ids`` where
-            it has no text of its own, and classify tokens by the encoder alone. While
-            decoding see `jft.models.attention`.
-          hidden: for ``start`` above 0, what a call with ``stop=start`` returned.
-          start: the first stage to run.
-          stop: the stage to stop before; None runs the head.
-          deterministic: False drops out, with the key ``rngs={"dropout": key}``.
+    def prepare(self, batch: Batch) -> Batch:
+        """Let the decoder read ``input_ids`` for heads that answer about them."""
+        if self.task in ("sequence_classification", "question_answering"):
+            return with_shifted_input(batch, self.config.decoder_start_token_id)
+        return batch
 
-        Returns:
-          ``{"encoder": [B, L, D], "decoder": [B, M, D]}`` at boundary ``stop``, or what
-          the head answers, see `jft.models.heads`.
-        """
-        cfg, task = self.config, self.task
-        num_layers = cfg.num_layers, cfg.decoder_layers
-        stages = make_stages(start, stop, num_layers=sum(num_layers))
-        shared = Embed(
-            cfg.vocab_size, cfg.d_model, normal(cfg.initializer_factor), name="shared"
-        )
-        encoder = Stack(cfg, False, name="encoder")
-        decoder = None
-        if task != "token_classification":
+    def make_backbone(self) -> Stacks:
+        """Everything but the head, under the checkpoint's names."""
+        cfg, init = self.config, normal(self.config.initializer_factor)
+        shared = Embed(cfg.vocab_size, cfg.d_model, init, name="shared")
+        encoder, decoder = Stack(cfg, False, name="encoder"), None
+        if self.task != "token_classification":
             decoder = Stack(cfg, True, name="decoder")
-        if task in ("sequence_classification", "question_answering"):
-            batch = with_shifted_input(batch, cfg.decoder_start_token_id)
-        hidden = run_stages(
-            encoder,
-            decoder,
-            batch,
-            hidden,
-            stages,
-            num_layers=num_layers,
-            tables=(shared, shared),
-            deterministic=deterministic,
-        )
-        if not stages.head:
-            return hidden
-        if task == "token_classification":
+        return Stacks(encoder, decoder, (shared, shared), self.num_layers_of_sides())
+
+    def classifier_init(self) -> Init:
+        """As a product of the model's width is drawn."""
+        return self.config.init(self.config.d_model)
+
+    def answer(
+        self, x: Hidden, batch: Batch, backbone: Stacks, *, deterministic: bool
+    ) -> Any:
+        """What the head makes of the hidden states, see `jft.models.heads`."""
+        cfg = self.config
+        if self.task == "token_classification":
             return heads.classify_tokens(
-                hidden["encoder"],
+                x["encoder"],
                 cfg.num_labels,
                 rate=cfg.classifier_dropout,
                 deterministic=deterministic,
                 init=cfg.init(),
             )
-        if task != "seq2seq_lm":
-            return answer(
-                task,
-                hidden,
-                batch,
-                num_labels=cfg.num_labels,
-                eos_id=cfg.eos_token_id,
-                rate=cfg.classifier_dropout,
-                init=cfg.init(cfg.d_model),
-                deterministic=deterministic,
-            )
-        x = hidden["decoder"]
+        return super().answer(x, batch, backbone, deterministic=deterministic)
+
+    def score_words(self, x: jax.Array, backbone: Stacks) -> jax.Array:
+        """Score every word: ``[B, M, D] -> [B, M, V]``."""
+        cfg = self.config
         if cfg.scaled:
             x = x * cfg.d_model**-0.5
         if cfg.tie_word_embeddings:
-            return shared.attend(x)
+            return backbone.score_words(x)
         return dense(x, cfg.vocab_size, name="lm_head", init=cfg.init(), bias=False)
-
-
-HEAD_RULES = {
-    "base": (),
-    "seq2seq_lm": (r"lm_head/.*",),
-    "sequence_classification": (r"classification_head/.*",),
-    "token_classification": (r"classifier/.*",),
-    "question_answering": (r"qa_outputs/.*",),
-}
-
-
-def layer_index(config: T5Config) -> LayerIndex:
-    """Map each parameter path to its depth.
-
-    >>> layer_index(T5Config())("decoder/block/0/layer/1/EncDecAttention/q/kernel")
-    7
-    """
-    encoder, decoder = config.num_layers, config.decoder_layers
-    return make_layer_index(
-        "T5",
-        num_layers=encoder + decoder,
-        rules=[
-            (r"shared/.+", 0),
-            (r".+/relative_attention_bias/.+", 0),
-            (rf"encoder/block/{numbers_below(encoder)}/.+", 1),
-            (r"encoder/final_layer_norm/.+", encoder),
-            (rf"decoder/block/{numbers_below(decoder)}/.+", encoder + 1),
-            (r"decoder/final_layer_norm/.+", encoder + decoder),
-            (
-                r"(?:lm_head|classification_head|classifier|qa_outputs)/.+",
-                encoder + decoder + 1,
-            ),
-        ],
-    )
 
 
 def _v1_1(d_model: int, **changes: Any) -> T5Config:
@@ -347,15 +286,31 @@ FAMILY = Family(
     settle_config=settle_config,
     make_module=T5,
     example_batch=two_texts_example,
-    layer_index=layer_index,
-    num_layers=lambda config: config.num_layers + config.decoder_layers,
-    num_encoder_layers=lambda config: config.num_layers,
+    depths=(
+        (r"shared/.+", Place.EMBEDDINGS),
+        (r".+/relative_attention_bias/.+", Place.EMBEDDINGS),
+        (r"encoder/block/(\d+)/.+", Place.BLOCK),
+        (r"encoder/final_layer_norm/.+", Place.ENCODER_END),
+        (r"decoder/block/(\d+)/.+", Place.DECODER_BLOCK),
+    ),
     final_norm=r"decoder/final_layer_norm/.*",
-    head_rules=HEAD_RULES.__getitem__,
+    head_rules={
+        "base": (),
+        "seq2seq_lm": (r"lm_head/.*",),
+        "sequence_classification": (r"classification_head/.*",),
+        "token_classification": (r"classifier/.*",),
+        "question_answering": (r"qa_outputs/.*",),
+    },
     shared_rules=(r"shared/.*", r".*/relative_attention_bias/.*"),
     embedding_rules=(r"shared/.*", r"lm_head/.*"),
     column_parallel=r"[qkv]|wi(?:_\d)?",
     row_parallel=r"o|wo",
+    tied_outputs=((r"lm_head\.weight", r"shared\.weight"),),
+    tied_words=TIED_WORDS,
+    # t5-small and its size-mates: cross-attention has no distances
+    buffers=(
+        r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",
+    ),
     special_ids={"decoder_start_token_id": "pad"},
     variants={
         "t5-small": T5Config(),

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from jft.models.activations import ACTIVATIONS
 from jft.models.fields import read_fields, resolve_names
 from jft.models.layers import Init, normal
+from jft.models.nonlinearities import ACTIVATIONS
 from jft.types import InputError
 
 

@@ -15,12 +15,14 @@ import numpy as np
 from flax import linen as nn
 
 from jft.models.attention import attend, merge_heads, split_heads
+from jft.models.depth import Place
 from jft.models.dropout import dropout
-from jft.models.family import Family, Shapes, make_layer_index
+from jft.models.family import Family, Shapes
 from jft.models.layers import Blocks, LayerNorm, PatchConv, activate, dense, normal
-from jft.models.stages import Stages, make_stages
+from jft.models.model import StagedModel
+from jft.models.stages import Stages
 from jft.models.vit_config import VARIANTS, ViTConfig, config_from_dict
-from jft.types import Batch, InputError, LayerIndex
+from jft.types import Batch, InputError
 
 AnyArray = jax.Array | np.ndarray
 
@@ -195,71 +197,31 @@ class Backbone(nn.Module):
         return y
 
 
-class ViT(nn.Module):
-    """The classifier; its parameter paths are the keys of the checkpoint."""
+class ViT(StagedModel):
+    """The classifier; its parameter paths are the keys of the checkpoint.
+
+    A batch has ``pixel_values [B, height, width, channels]`` for ``start=0``, in any
+    float dtype (the parameters' dtype rules).
+    """
 
     config: ViTConfig
     task: str = "image_classification"
 
-    @nn.compact
-    def __call__(
-        self,
-        batch: Batch,
-        *,
-        hidden: AnyArray | None = None,
-        start: int = 0,
-        stop: int | None = None,
-        deterministic: bool = True,
-    ) -> AnyArray:
-        """Run the stages from boundary ``start`` to boundary ``stop``.
+    def num_read(self) -> int:
+        """The classifier reads the first token."""
+        return 1
 
-        ``h = f(batch, stop=k)`` then ``f(batch, hidden=h, start=k)`` is ``f(batch)``
-        for every k, dropout included when both are given the same key.
+    def make_backbone(self) -> Backbone:
+        """Everything but the head, under the checkpoint's name."""
+        return Backbone(self.config, name="vit")
 
-        Args:
-          batch: ``pixel_values [B, height, width, channels]`` for ``start=0``, in any
-            float dtype (the parameters' dtype rules).
-          hidden: for ``start`` above 0, what a call with ``stop=start`` returned.
-          start: the first stage to run, from 0 to n + 1.
-          stop: the stage to stop before; None for all, which returns logits.
-          deterministic: False drops out, with the key ``rngs={"dropout": key}``.
-
-        Returns:
-          Logits ``[B, C]``, or hidden states ``[B, L, D]`` at boundary ``stop``, of
-          the first token alone, ``[B, 1, D]``, at the last one.
-        """
+    def answer(
+        self, x: AnyArray, batch: Batch, backbone: Backbone, *, deterministic: bool
+    ) -> jax.Array:
+        """Classify the first token: ``[B, 1, D] -> [B, C]``."""
         cfg = self.config
-        # the classifier reads the first token
-        stages = make_stages(start, stop, num_layers=cfg.num_hidden_layers, num_read=1)
-        backbone = Backbone(cfg, name="vit")
-        x: AnyArray = backbone(batch, hidden, stages, deterministic=deterministic)
-        if not stages.head:
-            return x
         init = normal(cfg.initializer_range)
-        first = jnp.asarray(x)[:, 0]
-        return dense(first, cfg.num_labels, name="classifier", init=init)
-
-
-def layer_index(config: ViTConfig) -> LayerIndex:
-    """Map each parameter path to its depth: the stage of the forward that uses it.
-
-    Embeddings 0, block i is i + 1, the final norm joins the last block (n), the
-    classifier n + 1.
-
-    >>> layer_index(ViTConfig())("vit/encoder/layer/3/output/dense/bias")
-    4
-    """
-    num_layers = config.num_hidden_layers
-    return make_layer_index(
-        "ViT",
-        num_layers=num_layers,
-        rules=[
-            (r"vit/embeddings/.+", 0),
-            (r"vit/encoder/layer/(\d+)/.+", 1),
-            (r"vit/layernorm/.+", num_layers),
-            (r"classifier/.+", num_layers + 1),
-        ],
-    )
+        return dense(jnp.asarray(x)[:, 0], cfg.num_labels, name="classifier", init=init)
 
 
 def example_batch(config: ViTConfig, task: str) -> Shapes:
@@ -275,11 +237,22 @@ FAMILY = Family(
     config_from_dict=config_from_dict,
     make_module=ViT,
     example_batch=example_batch,
-    layer_index=layer_index,
-    num_layers=lambda config: config.num_hidden_layers,
+    depths=(
+        (r"vit/embeddings/.+", Place.EMBEDDINGS),
+        (r"vit/encoder/layer/(\d+)/.+", Place.BLOCK),
+    ),
     final_norm=r"vit/layernorm/.*",
-    head_rules=lambda task: (r"classifier/.*",),
+    head_rules={"image_classification": (r"classifier/.*",)},
     column_parallel=r"query|key|value|intermediate/dense",
     row_parallel=r"output/dense",
+    torch_names=(
+        (r"encoder\.layer\.", "layers."),
+        (r"attention\.attention\.query\b", "attention.q_proj"),
+        (r"attention\.attention\.key\b", "attention.k_proj"),
+        (r"attention\.attention\.value\b", "attention.v_proj"),
+        (r"attention\.output\.dense\b", "attention.o_proj"),
+        (r"intermediate\.dense\b", "mlp.fc1"),
+        (r"output\.dense\b", "mlp.fc2"),
+    ),
     variants=VARIANTS,
 )

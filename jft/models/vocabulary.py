@@ -8,9 +8,6 @@ from jft.models.family import Family
 from jft.types import InputError
 
 ROLES = ("pad", "bos", "eos")
-# transformers reads any tokenizer beside such a config.json as the family's own class,
-# which cuts texts in its own way
-OWN_CLASS = {"qwen2": "Qwen2Tokenizer"}
 
 
 def settle_vocabulary(
@@ -35,7 +32,7 @@ def settle_vocabulary(
     Raises:
       InputError: names the field, both values, and the token.
     """
-    _check_class(config, tokenizer)
+    _check_class(family, tokenizer)
     settled = dict(config)
     if settled.get("vocab_size") is None:
         settled["vocab_size"] = len(tokenizer)
@@ -65,11 +62,11 @@ def _agrees(given: Any, token_id: int) -> bool:
     return token_id in given if isinstance(given, list) else given == token_id
 
 
-def _check_class(config: Mapping[str, Any], tokenizer: Any) -> None:
-    model_type, found = config["model_type"], type(tokenizer).__name__
-    if (own := OWN_CLASS.get(model_type, found)) != found:
+def _check_class(family: Family, tokenizer: Any) -> None:
+    own, found = family.tokenizer_class, type(tokenizer).__name__
+    if own is not None and own != found:
         raise InputError(
-            f"transformers reads every tokenizer of model_type {model_type!r} as a "
-            f"{own}; this {found} would cut texts otherwise once it is loaded again. "
-            "Take another model_type, such as 'qwen3' or 'llama'."
+            f"transformers reads every tokenizer of model_type {family.model_type!r} "
+            f"as a {own}; this {found} would cut texts otherwise once it is loaded "
+            "again. Take another model_type, such as 'qwen3' or 'llama'."
         )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one place that knows how checkpoints of one family name things differently.
+"""Which tensor of a checkpoint is which parameter.
 
-``checkpoint_keys`` says what an export calls its tensors; ``find_keys`` knows the
-other names under which published checkpoints keep the same tensor.
+``checkpoint_keys`` says what an export calls its tensors; ``find_keys`` also finds
+those that published checkpoints keep under other names, which the family tells.
 """
 
 import re
@@ -11,55 +11,6 @@ from typing import NamedTuple
 
 from jft.models import Family
 from jft.params.layout import to_key
-
-# What older checkpoints call it -> what it is called now.
-RENAMED = (
-    # bert-base-uncased and others that were converted from TensorFlow
-    (r"(.*LayerNorm)\.gamma", r"\1.weight"),
-    (r"(.*LayerNorm)\.beta", r"\1.bias"),
-)
-
-# An output layer with the same numbers once more -> where they are first. Both are
-# keys without the backbone's prefix. Not read, unless the first is absent.
-TIED_OUTPUTS = (
-    # BERT's masked-word head, and ALBERT's
-    (r"cls\.predictions\.decoder\.weight", r"embeddings\.word_embeddings\.weight"),
-    (r"cls\.predictions\.decoder\.bias", r"cls\.predictions\.bias"),
-    (r"predictions\.decoder\.weight", r"embeddings\.word_embeddings\.weight"),
-    (r"predictions\.decoder\.bias", r"predictions\.bias"),
-    # RoBERTa's masked-word head
-    (r"lm_head\.decoder\.weight", r"embeddings\.word_embeddings\.weight"),
-    (r"lm_head\.decoder\.bias", r"lm_head\.bias"),
-    # GPT-NeoX with tied words
-    (r"(?:embed_out|lm_head)\.weight", r"embed_in\.weight"),
-    # ModernBERT's masked-word head
-    (r"decoder\.weight", r"embeddings\.tok_embeddings\.weight"),
-    # DistilBERT's
-    (r"vocab_projector\.weight", r"embeddings\.word_embeddings\.weight"),
-    # ELECTRA's generator
-    (r"generator_lm_head\.weight", r"embeddings\.word_embeddings\.weight"),
-    # decoders whose output layer is the embedding: GPT-2, Llama 3.2, Gemma, Qwen
-    (r"lm_head\.weight", r"(?:wte|embed_tokens|shared)\.weight"),
-    (r"lm_head\.weight", r"decoder\.embed_tokens\.weight"),  # Marian with two tables
-)
-# likewise, for other layers
-TIED_WORDS = (
-    # encoder-decoders with one table of words, where torch saved every name of it
-    (r"(?:encoder|decoder)\.embed_tokens\.weight", r"shared\.weight"),
-)
-
-# Buffers that transformers once saved; the forward makes them anew.
-BUFFERS = (
-    r"(?:.*\.)?embeddings\.(?:position_ids|token_type_ids)",  # BERT, RoBERTa and kin
-    r"(?:.*\.)?attn\.(?:masked_)?bias",  # GPT-2's causal mask and its filler
-    # the same and the frequencies of GPT-NeoX, such as Pythia's
-    r"(?:.*\.)?attention\.(?:(?:masked_)?bias|rotary_emb\.inv_freq)",
-    r"(?:.*\.)?self_attn\.rotary_emb\.inv_freq",  # Llama 2 and kin, once a layer
-    # t5-small and its size-mates: cross-attention has no distances
-    r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",
-    r"(?:model\.)?(?:encoder|decoder)\.version",  # BART, as fairseq saved it
-    r"(?:model\.)?(?:encoder|decoder)\.embed_positions\.weight",  # Marian's sinusoids
-)
 
 
 class Found(NamedTuple):
@@ -101,13 +52,18 @@ def find_keys(
     """
     places = {_bare_key(family, task, path)[0]: path for path in paths}
     prefixes = {family.base_prefix, *map(family.checkpoint_prefix, family.heads)} - {""}
-    bare = {key: _without_prefix(_renamed(key), places, prefixes) for key in keys}
+    bare = {
+        key: _without_prefix(_renamed(family, key), places, prefixes) for key in keys
+    }
     found = {places[name]: key for key, name in bare.items() if name in places}
-    tied = (*TIED_OUTPUTS, *TIED_WORDS) if task.endswith("_lm") else TIED_WORDS
+    tied = family.tied_words
+    if task.endswith("_lm"):
+        tied = (*family.tied_outputs, *tied)
     copies: dict[str, str] = {}
     unused = []
     for key, name in bare.items():
-        if name in places or any(re.fullmatch(buffer, key) for buffer in BUFFERS):
+        is_buffer = any(re.fullmatch(buffer, key) for buffer in family.buffers)
+        if name in places or is_buffer:
             continue
         originals = [first for copy, first in tied if re.fullmatch(copy, name)]
         targets = [p for p in places if any(re.fullmatch(o, p) for o in originals)]
@@ -126,7 +82,7 @@ def _bare_key(family: Family, task: str, path: str) -> tuple[str, bool]:
     if family.base_prefix:
         bare = key.removeprefix(f"{family.base_prefix}.")
         return bare, bare != key
-    return key, not any(re.fullmatch(rule, path) for rule in family.head_rules(task))
+    return key, not family.is_head(path, task)
 
 
 def _without_prefix(
@@ -141,7 +97,7 @@ def _without_prefix(
     return key
 
 
-def _renamed(key: str) -> str:
-    for pattern, replacement in RENAMED:
+def _renamed(family: Family, key: str) -> str:
+    for pattern, replacement in family.old_keys:
         key = re.sub(rf"^(?:{pattern})$", replacement, key)
     return key

@@ -4,12 +4,13 @@
 Names: "." becomes "/", and ``weight`` becomes what flax calls it. Axes: torch keeps
 the output axis of a product first, flax last. Everything else is kept as it is:
 products that are fused in the checkpoint (queries, keys and values) are fused here.
-What differs between checkpoints of one family is in `jft.params.keys`.
 """
 
 import re
 
 import numpy as np
+
+from jft.models import Family
 
 # our leaf name -> the checkpoint's; a leaf named otherwise keeps its name
 NAMES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
@@ -22,10 +23,6 @@ KERNEL_AXES = {
 }
 
 
-# GPT-2's products are Conv1D modules, which keep the input axis first, as flax does
-CONV1D = re.compile(r"(?:.*/)?h/\d+/(?:attn|mlp)/(?:c_attn|c_proj|c_fc)/kernel")
-
-
 def to_key(path: str) -> str:
     """Return the checkpoint's key of a parameter.
 
@@ -36,29 +33,44 @@ def to_key(path: str) -> str:
     return ".".join([*modules, NAMES.get(leaf, leaf)])
 
 
-def from_tensor(path: str, tensor: np.ndarray) -> np.ndarray:
+def from_tensor(path: str, tensor: np.ndarray, family: Family) -> np.ndarray:
     """Return a view of the checkpoint's tensor with our axes.
 
     A kernel whose rank has no rule is returned as it is; its shape then tells.
 
-    >>> from_tensor("classifier/kernel", np.zeros((10, 64))).shape
+    >>> from jft.models import get_family
+    >>> from_tensor("classifier/kernel", np.zeros((10, 64)), get_family("vit")).shape
     (64, 10)
     """
-    axes = _axes(path, tensor)
+    return from_torch(tensor) if _is_turned(path, family) else tensor
+
+
+def to_tensor(path: str, array: np.ndarray, family: Family) -> np.ndarray:
+    """Return the array with the checkpoint's axes; undoes ``from_tensor``.
+
+    >>> from jft.models import get_family
+    >>> family = get_family("vit")
+    >>> to_tensor("projection/kernel", np.zeros((16, 16, 3, 768)), family).shape
+    (768, 3, 16, 16)
+    """
+    if _is_turned(path, family):
+        return to_torch(array)
+    return np.ascontiguousarray(array)
+
+
+def from_torch(tensor: np.ndarray) -> np.ndarray:
+    """Return a view of torch's matrix or kernel with our axes."""
+    axes = KERNEL_AXES.get(tensor.ndim)
     return tensor if axes is None else tensor.transpose(axes)
 
 
-def to_tensor(path: str, array: np.ndarray) -> np.ndarray:
-    """Return the array with the checkpoint's axes; undoes ``from_tensor``.
-
-    >>> to_tensor("projection/kernel", np.zeros((16, 16, 3, 768))).shape
-    (768, 3, 16, 16)
-    """
-    axes = _axes(path, array)
+def to_torch(array: np.ndarray) -> np.ndarray:
+    """Return the matrix or kernel with torch's axes; undoes ``from_torch``."""
+    axes = KERNEL_AXES.get(array.ndim)
     inverse = None if axes is None else np.argsort(axes)
     return np.ascontiguousarray(array if inverse is None else array.transpose(inverse))
 
 
-def _axes(path: str, array: np.ndarray) -> tuple[int, ...] | None:
-    is_kernel = path.rpartition("/")[2] == "kernel" and not CONV1D.fullmatch(path)
-    return KERNEL_AXES.get(array.ndim) if is_kernel else None
+def _is_turned(path: str, family: Family) -> bool:
+    """Whether the checkpoint keeps the parameter's axes in torch's order."""
+    return path.rpartition("/")[2] == "kernel" and not re.fullmatch(family.conv1d, path)

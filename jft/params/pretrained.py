@@ -36,13 +36,14 @@ class StoredTensor:
     file: Path
     key: str
     path: str  # of the parameter, which rules the axes
+    family: Family  # and so does this
     shape: tuple[int, ...]  # with our axes
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """Read it; the file is mapped only meanwhile, so its pages do not stay."""
         with _open(self.file) as tensors:
             tensor: np.ndarray = tensors.get_tensor(self.key)
-        array = from_tensor(self.path, tensor)
+        array = from_tensor(self.path, tensor, self.family)
         # in order, so that the copy to a device needs no buffer beside it
         return np.ascontiguousarray(array, dtype)
 
@@ -142,8 +143,8 @@ def load_pretrained(
     for path, key in found.keys.items():
         # a view without memory shows what the layout does to the axes
         view = np.broadcast_to(np.zeros((), np.int8), shapes[key])
-        shape = from_tensor(path, view).shape
-        tree[path] = StoredTensor(folder / files[key], key, path, shape)
+        shape = from_tensor(path, view, family).shape
+        tree[path] = StoredTensor(folder / files[key], key, path, family, shape)
     _check_finite(folder, {key: files[key] for key in found.keys.values()})
     _check_copies(folder, files, found.copies)
     return unflatten(dict(sorted(tree.items())))

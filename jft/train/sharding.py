@@ -148,7 +148,6 @@ def param_shardings(
     params: Params,
     mesh: Mesh,
     *,
-    rules: paths.Rules[P] | None = None,
     tensor_rules: TensorRules = (),
 ) -> Params:
     """Choose a sharding for every parameter, as `state_shardings` does.
@@ -156,13 +155,12 @@ def param_shardings(
     Args:
       params: arrays or ``ShapeDtypeStruct`` leaves.
       mesh: where to.
-      rules: as for `state_shardings`.
       tensor_rules: as for `state_shardings`.
 
     Returns:
       The same tree with a `NamedSharding` a leaf.
     """
-    specs = _specs(paths.flatten(params), mesh, rules, tensor_rules)
+    specs = _specs(paths.flatten(params), mesh, tensor_rules)
     return paths.map_with_path(lambda path, _: NamedSharding(mesh, specs[path]), params)
 
 
@@ -170,30 +168,26 @@ def state_shardings(
     state: TrainState,
     mesh: Mesh,
     *,
-    rules: paths.Rules[P] | None = None,
     tensor_rules: TensorRules = (),
 ) -> TrainState:
     """Choose a sharding for every leaf of a state.
 
+    Of leaves of at least `MIN_SHARDED_SIZE` elements an axis is spread over ``tensor``
+    where ``tensor_rules`` name one that divides, and the largest other axis that
+    divides over ``fsdp``.
+
     Args:
       state: arrays or ``ShapeDtypeStruct`` leaves.
       mesh: where to.
-      rules: ordered ``(regex over the parameter path, PartitionSpec)``; None spreads
-        an axis over ``tensor`` where ``tensor_rules`` name one that divides, and the
-        largest other axis that divides over ``fsdp``, for leaves of at least
-        `MIN_SHARDED_SIZE` elements.
       tensor_rules: ordered ``(regex over the parameter path, axis)``, the first whose
         axis divides wins; a family's are its ``tensor_rules``.
 
     Returns:
       The same tree with a `NamedSharding` a leaf; optimizer state follows the
       parameter whose path its own path ends with.
-
-    Raises:
-      InputError: if the rules do not cover the parameters exactly.
     """
     params = paths.flatten(state.params)
-    spec_of = _specs(params, mesh, rules, tensor_rules)
+    spec_of = _specs(params, mesh, tensor_rules)
 
     def sharding(path: str, leaf: Any) -> NamedSharding:
         owner = _owner(path, leaf, params)
@@ -260,11 +254,8 @@ def place(
 def _specs(
     params: dict[str, Params],
     mesh: Mesh,
-    rules: paths.Rules[P] | None,
     tensor_rules: TensorRules,
 ) -> dict[str, P]:
-    if rules is not None:
-        return paths.match_rules(rules, params)
     compiled = [(re.compile(pattern), axis) for pattern, axis in tensor_rules]
     return {
         path: _spec(leaf, mesh.shape, _tensor_axis(path, leaf, compiled, mesh.shape))

@@ -2,6 +2,7 @@
 """Prompts, settings, and what transformers writes with them."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -57,6 +58,18 @@ RECORDED = {
 }
 # prompt width, most new tokens
 SIZES = ((1, 8), (3, 5), (7, 8))
+
+
+def make_model(model_type, config, task, scales=()):
+    """What `generate` reads of a model, with drawn weights and no settings."""
+    module, params = peer.make_jft(model_type, config, task, scales)
+    return SimpleNamespace(
+        module=module,
+        params=params,
+        family=MODELS[model_type],
+        config={},
+        generation_config={},
+    )
 
 
 def language_models():

@@ -17,6 +17,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import jft
+from jft.models import get_family
 from jft.params import adapters
 from jft.params.adapters import PrefixTuning, PromptTuning
 from jft.paths import map_with_path
@@ -297,7 +298,7 @@ def test_layers_are_in_the_order_of_their_numbers():
         for i, place in enumerate(sorted(places))
         for i in [int(place.split("/")[1])]
     }
-    names = adapters.Names({}, {}, {}, {})
+    names = adapters.Names(get_family("bert"), {}, {}, {}, {})
     options = {"saved": (), "names": names, "task": "causal_lm", "base_model": None}
     config, tensors = adapters.to_peft_prompt(PREFIX, leaves_of, {}, **options)
     assert config["num_layers"] == 12

@@ -16,8 +16,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 import jft
 from jft.models import cudnn
 from jft.models.attention import attend, causal_mask, padding_mask
-from jft.models.before import Seen, put_before
 from jft.models.remat import with_remat
+from jft.models.virtual_tokens import Seen, put_before
 from jft.types import InputError
 
 B, L, H, G, K = 3, 8, 4, 2, 8

@@ -57,7 +57,7 @@ def test_record_is_in_order(model_type):
     untied = family.config_from_dict({**tiny, "tie_word_embeddings": False})
     for task in family.heads:
         paths = flatten(abstract_params(family, config, task=task))
-        for rule in (*family.head_rules(task), *family.optional_rules(task)):
+        for rule in (*family.head_rules[task], *family.optional_rules.get(task, ())):
             known = [*paths, *flatten(abstract_params(family, untied, task=task))]
             assert any(re.fullmatch(rule, path) for path in known), (task, rule)
         layer_index = family.layer_index(config)
@@ -70,8 +70,7 @@ def test_record_is_in_order(model_type):
         assert set(depths.values()) >= set(range(blocks + 1))
         assert max(depths.values()) <= num_layers + 1
         for path, depth in depths.items():
-            is_head = any(re.fullmatch(r, path) for r in family.head_rules(task))
-            assert not is_head or depth == num_layers + 1, path
+            assert not family.is_head(path, task) or depth == num_layers + 1, path
         for path in paths:
             if re.fullmatch(family.final_norm, path):
                 assert depths[path] == num_layers, path

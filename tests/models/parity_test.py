@@ -126,7 +126,7 @@ def compare_grads(model, ours, theirs, *, zero_grad):
         if re.fullmatch(zero_grad, path) or keys[path] not in theirs:
             continue
         np.testing.assert_allclose(
-            to_tensor(path, np.asarray(grad)),
+            to_tensor(path, np.asarray(grad), model.family),
             theirs[keys[path]],
             atol=TOLERANCE * largest,
             err_msg=path,

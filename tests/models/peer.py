@@ -100,8 +100,8 @@ def make_jft(model_type, config, task, scales=()):
     keys = checkpoint_keys(family, task, flatten(template))
 
     def drawn(path, leaf):
-        shape = to_tensor(path, np.empty(leaf.shape, np.int8)).shape
-        return jnp.asarray(from_tensor(path, draw(keys[path], shape, scales)))
+        shape = to_tensor(path, np.empty(leaf.shape, np.int8), family).shape
+        return jnp.asarray(from_tensor(path, draw(keys[path], shape, scales), family))
 
     return family.make_module(model_config, task), map_with_path(drawn, template)
 
@@ -114,10 +114,11 @@ def key_hash(shapes):
 
 def jft_key_hash(model_type, task, params):
     """The digest of what jft would export."""
-    keys = checkpoint_keys(get_family(model_type), task, flatten(params))
+    family = get_family(model_type)
+    keys = checkpoint_keys(family, task, flatten(params))
     return key_hash(
         {
-            keys[path]: to_tensor(path, np.asarray(leaf)).shape
+            keys[path]: to_tensor(path, np.asarray(leaf), family).shape
             for path, leaf in flatten(params).items()
         }
     )

@@ -13,6 +13,9 @@ class Row(NamedTuple):
     variants: Mapping[str, tuple[str, Mapping[str, Any]]]
     num_params: Mapping[str, tuple[str, int]]  # published name -> (task, exact count)
     dropout: Mapping[str, float]  # every rate that training has, all different
+    # what ends a block's attention, and its MLP, as the checkpoints name it; once a
+    # block each, and of a decoder that reads an encoder twice
+    block_ends: tuple[str, str]
     # (regex of a checkpoint's key, factor): brings the logits' spread to about 1
     scales: Sequence[tuple[str, float]] = ()
     # parameters whose gradient is zero but for rounding, such as a key's bias

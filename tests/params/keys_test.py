@@ -37,6 +37,13 @@ def test_gpt2_of_the_hub_has_no_prefix_and_keeps_its_masks():
     assert found.unused == ()
 
 
+@pytest.mark.parametrize("name", ["model.encoder.version", "h.0.attn.bias"])
+def test_what_one_family_leaves_out_another_reports(name):
+    family, paths, keys = paths_and_keys("bert", "base", TINY)
+    found = find_keys(family, "base", paths, [*keys.values(), name])
+    assert (found.keys, found.unused) == (keys, (name,))
+
+
 def test_pythia_keeps_masks_and_frequencies():
     config = {"num_hidden_layers": 1, "hidden_size": 64}
     family, paths, keys = paths_and_keys("gpt_neox", "causal_lm", config)

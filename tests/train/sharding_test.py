@@ -254,19 +254,6 @@ def test_the_tensor_axis_divides_the_products_of_a_layer(
     assert odd["query"]["kernel"].spec == P("fsdp", None)
 
 
-def test_sharding_rules_are_rules(tiny_vit):
-    labels = label_params(tiny_vit.params, RULES)
-    tx = make_optimizer(labels, learning_rate=1e-2)
-    state = init_state(tiny_vit.params, labels, tx=tx, key=jax.random.key(0))
-    mesh = make_mesh(fsdp=2)
-    rules = [(".*/dense/kernel", P("fsdp", None)), (".*", P())]
-    flat = paths.flatten(state_shardings(state, mesh, rules=rules).params)
-    assert flat["vit/encoder/layer/0/output/dense/kernel"].spec == P("fsdp", None)
-    assert flat["classifier/kernel"].spec == P()
-    with pytest.raises(InputError, match="nothing/here"):
-        state_shardings(state, mesh, rules=[("nothing/here", P()), (".*", P())])
-
-
 @pytest.mark.parametrize("size", [16, 13])
 def test_evaluation_counts_the_same_on_every_mesh(tiny_vit, size):
     """13 examples in batches of 8: the last batch has three padding rows."""

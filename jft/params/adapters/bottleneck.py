@@ -18,9 +18,9 @@ from typing import ClassVar, Literal
 import jax
 import jax.numpy as jnp
 
-from jft.models.activations import ACTIVATIONS
 from jft.models.arrays import along_last
 from jft.models.layers import activate
+from jft.models.nonlinearities import ACTIVATIONS
 from jft.params.adapters.adapter import Adapter, Call, Leaves, Product, key_of
 from jft.types import InputError, Params
 
@@ -33,7 +33,7 @@ class Bottleneck(Adapter):
       placement: ``"houlsby"``: after each attention and the MLP of a block;
         ``"pfeiffer"``: after the MLP.
       reduction_factor: the block's width over the narrow layer's, rounded down.
-      nonlinearity: a name in `jft.models.activations.ACTIVATIONS`.
+      nonlinearity: a name in `jft.models.nonlinearities.ACTIVATIONS`.
     """
 
     peft_type: ClassVar[str] = "JFT_BOTTLENECK"

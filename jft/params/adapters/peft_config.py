@@ -22,7 +22,6 @@ from jft.params.adapters.targets import pattern_value
 from jft.params.adapters.tree import norms_of
 from jft.params.adapters.tuning import BitFit, NormTuning
 from jft.params.adapters.vera import Vera
-from jft.params.layout import CONV1D
 from jft.types import InputError
 
 AdapterT = TypeVar("AdapterT", bound=Adapter)
@@ -87,8 +86,10 @@ def to_peft_config(
     }
     if isinstance(adapter, BitFit | NormTuning):
         return common
-    turned = any(CONV1D.fullmatch(f"{path}/kernel") for path in adapted)
-    common["fan_in_fan_out"] = turned
+    conv1d = names.family.conv1d
+    common["fan_in_fan_out"] = any(
+        re.fullmatch(conv1d, f"{path}/kernel") for path in adapted
+    )
     if isinstance(adapter, Ia3):
         on_inputs = [path for path in adapted if adapter.on_inputs(path)]
         common["target_modules"] = sorted(names.modules[path] for path in adapted)

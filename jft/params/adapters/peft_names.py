@@ -13,19 +13,6 @@ from jft.models import Family
 from jft.params.keys import checkpoint_keys
 from jft.types import InputError
 
-# model_type -> (the checkpoint's name, the module's), each replaced in turn
-RENAMED: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "vit": (
-        (r"encoder\.layer\.", "layers."),
-        (r"attention\.attention\.query\b", "attention.q_proj"),
-        (r"attention\.attention\.key\b", "attention.k_proj"),
-        (r"attention\.attention\.value\b", "attention.v_proj"),
-        (r"attention\.output\.dense\b", "attention.o_proj"),
-        (r"intermediate\.dense\b", "mlp.fc1"),
-        (r"output\.dense\b", "mlp.fc2"),
-    ),
-}
-
 # without "SEQ_2_SEQ_LM": PEFT 0.21 asks a model of that type for what transformers 5.23
 # has renamed, and without a type it loads
 TASK_TYPES: Mapping[str, str] = {
@@ -54,6 +41,7 @@ def task_type(task: str, *, needed: bool = False) -> str | None:
 class Names(NamedTuple):
     """A model's names and PEFT's, both ways."""
 
+    family: Family  # the model's
     tensors: dict[str, str]  # path of a parameter -> torch's name of it
     paths: dict[str, str]  # and back; older names are read too
     modules: dict[str, str]  # path of a module -> torch's name of it
@@ -84,6 +72,7 @@ def make_names(family: Family, task: str, paths: Iterable[str]) -> Names:
     both = [*keys.items(), *tensors.items()]
     tops = {path.partition("/")[0] for path in paths}  # a head of several modules
     return Names(
+        family=family,
         tensors=tensors,
         paths={name: path for path, name in both},
         modules={top: top for top in tops}
@@ -93,7 +82,7 @@ def make_names(family: Family, task: str, paths: Iterable[str]) -> Names:
 
 
 def _renamed(family: Family, key: str) -> str:
-    for pattern, replacement in RENAMED.get(family.model_type, ()):
+    for pattern, replacement in family.torch_names:
         key = re.sub(pattern, replacement, key)
     return key
 

@@ -100,7 +100,7 @@ def to_peft_prompt(
     tensors = {LEAF: np.ascontiguousarray(rows)}
     for path, leaf in trained.items():
         key = f"{PREFIX}{names.tensors[path]}"
-        tensors[key] = to_tensor(path, np.asarray(leaf))
+        tensors[key] = to_tensor(path, np.asarray(leaf), names.family)
     return config, tensors
 
 
@@ -143,7 +143,7 @@ def from_peft_prompt(
                 f"the adapter holds the tensor {key!r}, which is neither {LEAF!r} nor "
                 "a parameter of the model."
             )
-        trained[path] = from_tensor(path, tensors[key])
+        trained[path] = from_tensor(path, tensors[key], names.family)
     rows = tensors[LEAF][: config.get("num_virtual_tokens")]
     method = METHODS[kind]
     adapter = method(

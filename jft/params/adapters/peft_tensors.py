@@ -11,7 +11,7 @@ from jft.params.adapters.adapter import Adapter, Leaves, wide
 from jft.params.adapters.ia3 import Ia3
 from jft.params.adapters.lora import START, both_factors
 from jft.params.adapters.peft_names import Names
-from jft.params.layout import from_tensor, to_tensor
+from jft.params.layout import from_tensor, from_torch, to_tensor, to_torch
 from jft.types import InputError
 
 PREFIX = "base_model.model."
@@ -80,7 +80,7 @@ def to_tensors(
             key = ".base_layer.".join(key.rsplit(".", 1))
         elif module in tuned:  # and beside the norm that was
             key = f".{TUNED}.".join(key.rsplit(".", 1))
-        tensors[key] = to_tensor(path, np.asarray(leaf))
+        tensors[key] = to_tensor(path, np.asarray(leaf), names.family)
     return tensors
 
 
@@ -93,7 +93,7 @@ def from_tensors(tensors: Mapping[str, np.ndarray], names: Names) -> Stored:
     stored = Stored({}, {}, {})
     for key, tensor in tensors.items():
         if key in _SHARED_OF:
-            stored.shared[_SHARED_OF[key]] = from_tensor("kernel", tensor)
+            stored.shared[_SHARED_OF[key]] = from_torch(tensor)
             continue
         name = key.removeprefix(PREFIX)
         if match := _OWN.fullmatch(name):
@@ -107,7 +107,7 @@ def from_tensors(tensors: Mapping[str, np.ndarray], names: Names) -> Stored:
                 f"the adapter holds the tensor {key!r}, which is neither an adapter's "
                 f"({', '.join(sorted(ENDINGS.values()))}) nor a parameter of the model."
             )
-        stored.trained[path] = from_tensor(path, tensor)
+        stored.trained[path] = from_tensor(path, tensor, names.family)
     return stored
 
 
@@ -134,7 +134,7 @@ def _of_module(
 
 def _to_torch(array: np.ndarray) -> np.ndarray:
     """Vectors stay; a matrix or kernel gets torch's axes."""
-    return array if array.ndim == 1 else to_tensor("kernel", array)
+    return array if array.ndim == 1 else to_torch(array)
 
 
 def _from_torch(name: str, tensor: np.ndarray) -> np.ndarray:
@@ -143,4 +143,4 @@ def _from_torch(name: str, tensor: np.ndarray) -> np.ndarray:
         return tensor.reshape(-1)
     if name == "lora_B":
         tensor = tensor.reshape(tensor.shape[:2])
-    return np.ascontiguousarray(from_tensor("kernel", tensor))
+    return np.ascontiguousarray(from_torch(tensor))

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jft.models.before import put_before
+from jft.models.virtual_tokens import put_before
 from jft.params.adapters.adapter import (
     Adapter,
     Call,

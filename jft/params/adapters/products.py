@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jft.models import Family, vit
-from jft.models.before import Sight
 from jft.models.layers import Blocks, Embed, PatchConv
+from jft.models.virtual_tokens import Sight
 from jft.params.adapters.adapter import Product
 
 

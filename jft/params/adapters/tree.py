@@ -69,13 +69,14 @@ def norms_of(paths: Iterable[str]) -> set[str]:
 
 def head_rules(family: Family, task: str) -> tuple[str, ...]:
     """Regexes of the head that trains beside an adapter: a classifier."""
-    return family.head_rules(task) if task in HEADS_OF_THEIR_OWN else ()
+    return family.head_rules[task] if task in HEADS_OF_THEIR_OWN else ()
 
 
 def head_paths(family: Family, task: str, paths: Iterable[str]) -> set[str]:
     """The parameters of the head that trains beside an adapter."""
-    rules = head_rules(family, task)
-    return {path for path in paths if matches_any(rules, path)}
+    if task not in HEADS_OF_THEIR_OWN:
+        return set()
+    return {path for path in paths if family.is_head(path, task)}
 
 
 def adapted_layer_index(layer_index: LayerIndex, paths: Iterable[str]) -> LayerIndex:

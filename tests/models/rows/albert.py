@@ -53,4 +53,5 @@ ROW = Row(
     zero_grad=r".*attention/key/bias",
     left_padding=True,  # the first token is padding then, and has no gradient
     token_types=2,
+    block_ends=(r"attention/dense", r"ffn_output"),
 )

@@ -42,4 +42,5 @@ ROW = Row(
     },
     zero_grad=r".*/k_proj/bias|final_logits_bias",
     encoder_decoder=True,
+    block_ends=(r"(?:self|encoder)_attn/out_proj", r"fc2"),
 )

@@ -40,4 +40,5 @@ ROW = Row(
     },
     zero_grad=r".*attention/self/key/bias",
     token_types=2,
+    block_ends=(r"attention/output/dense", r"\d/output/dense"),
 )

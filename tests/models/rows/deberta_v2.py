@@ -80,4 +80,5 @@ ROW = Row(
     # where the first token is padding, its own row of the mask matters
     left_padding=True,
     token_types=3,
+    block_ends=(r"attention/output/dense", r"\d/output/dense"),
 )

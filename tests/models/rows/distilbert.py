@@ -45,4 +45,5 @@ ROW = Row(
     },
     zero_grad=r".*attention/k_lin/bias",
     left_padding=True,  # the first token is padding then, and has no gradient
+    block_ends=(r"attention/out_lin", r"ffn/lin2"),
 )

@@ -49,4 +49,5 @@ ROW = Row(
     zero_grad=r".*attention/self/key/bias",
     left_padding=True,  # the first token is padding then, and has no gradient
     token_types=2,
+    block_ends=(r"attention/output/dense", r"\d/output/dense"),
 )

@@ -58,4 +58,5 @@ ROW = Row(
     },
     dropout={"attention_dropout": 0.1},
     left_padding=True,
+    block_ends=(r"self_attn/o_proj", r"mlp/down_proj"),
 )

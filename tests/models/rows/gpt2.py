@@ -52,4 +52,5 @@ ROW = Row(
     },
     left_padding=True,
     token_types=3,
+    block_ends=(r"attn/c_proj", r"mlp/c_proj"),
 )

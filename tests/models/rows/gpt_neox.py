@@ -52,4 +52,5 @@ ROW = Row(
         "classifier_dropout": 0.3,
     },
     left_padding=True,
+    block_ends=(r"attention/dense", r"mlp/dense_4h_to_h"),
 )

@@ -30,4 +30,5 @@ ROW = Row(
     # torch trains the bare model's sinusoids once it has read them; jft never
     zero_grad=r".*/k_proj/bias|final_logits_bias|.*/embed_positions/.*",
     encoder_decoder=True,
+    block_ends=(r"(?:self|encoder)_attn/out_proj", r"fc2"),
 )

@@ -63,4 +63,5 @@ ROW = Row(
     },
     # where the first token is padding, its id's row has no gradient
     left_padding=True,
+    block_ends=(r"attn/Wo", r"mlp/Wo"),
 )

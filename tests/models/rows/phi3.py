@@ -56,4 +56,5 @@ ROW = Row(
         "classifier_dropout": 0.4,
     },
     left_padding=True,
+    block_ends=(r"self_attn/o_proj", r"mlp/down_proj"),
 )

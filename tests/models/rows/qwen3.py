@@ -35,4 +35,5 @@ ROW = Row(
     },
     dropout={"attention_dropout": 0.1, "classifier_dropout": 0.2},
     left_padding=True,
+    block_ends=(r"self_attn/o_proj", r"mlp/down_proj"),
 )

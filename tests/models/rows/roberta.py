@@ -46,4 +46,5 @@ ROW = Row(
     # positions are counted behind it; the first token has no gradient then
     left_padding=True,
     token_types=2,
+    block_ends=(r"attention/output/dense", r"\d/output/dense"),
 )

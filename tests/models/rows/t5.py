@@ -44,4 +44,5 @@ ROW = Row(
     },
     dropout={"dropout_rate": 0.1, "classifier_dropout": 0.3},
     encoder_decoder=True,
+    block_ends=(r"(?:Self|EncDec)Attention/o", r"DenseReluDense/wo"),
 )

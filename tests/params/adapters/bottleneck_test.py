@@ -14,35 +14,15 @@ import jft
 from jft.models import MODELS
 from jft.params.adapters import AdaptedModule, Bottleneck, adapters_of, find_products
 from jft.types import InputError
+from tests.models.table import TABLE
 from tests.params.adapters import table
 
 RNG = np.random.default_rng(0)
 
-# model_type -> what ends a block's attention, and its MLP, as the family's checkpoints
-# name it; once a block each, and of a decoder that reads an encoder twice
+# model_type -> what ends a block's attention, and its MLP
 ENDS = {
-    "albert": (r"attention/dense", r"ffn_output"),
-    "bart": (r"(?:self|encoder)_attn/out_proj", r"fc2"),
-    "bert": (r"attention/output/dense", r"\d/output/dense"),
-    "deberta-v2": (r"attention/output/dense", r"\d/output/dense"),
-    "distilbert": (r"attention/out_lin", r"ffn/lin2"),
-    "electra": (r"attention/output/dense", r"\d/output/dense"),
-    "gemma2": (r"self_attn/o_proj", r"mlp/down_proj"),
-    "gemma3_text": (r"self_attn/o_proj", r"mlp/down_proj"),
-    "gpt2": (r"attn/c_proj", r"mlp/c_proj"),
-    "gpt_neox": (r"attention/dense", r"mlp/dense_4h_to_h"),
-    "llama": (r"self_attn/o_proj", r"mlp/down_proj"),
-    "marian": (r"(?:self|encoder)_attn/out_proj", r"fc2"),
-    "mbart": (r"(?:self|encoder)_attn/out_proj", r"fc2"),
-    "mistral": (r"self_attn/o_proj", r"mlp/down_proj"),
-    "modernbert": (r"attn/Wo", r"mlp/Wo"),
-    "phi3": (r"self_attn/o_proj", r"mlp/down_proj"),
-    "qwen2": (r"self_attn/o_proj", r"mlp/down_proj"),
-    "qwen3": (r"self_attn/o_proj", r"mlp/down_proj"),
-    "roberta": (r"attention/output/dense", r"\d/output/dense"),
-    "t5": (r"(?:Self|EncDec)Attention/o", r"DenseReluDense/wo"),
+    **{name: row.block_ends for name, row in TABLE.items()},
     "vit": (r"attention/output/dense", r"\d/output/dense"),
-    "xlm-roberta": (r"attention/output/dense", r"\d/output/dense"),
 }
 
 

@@ -110,7 +110,7 @@ def check_labels(base, model, row):
 
 
 def is_head(model, path):
-    rules = model.family.head_rules(model.task)
+    rules = model.family.head_rules[model.task]
     return any(re.fullmatch(rule, path) for rule in rules)
 
 

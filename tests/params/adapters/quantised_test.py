@@ -62,7 +62,7 @@ def test_every_product_but_the_heads_is_quantised(model_type, model_of):
     params = jax.eval_shape(quantize, base.params)
     model = jft.adapt(made[0]._replace(params=params), Lora(rank=2), key=KEY)
     products = adapters.find_products(base.family, base.module.config, base.task)
-    head = base.family.head_rules(base.task)
+    head = base.family.head_rules[base.task]
     dense = {f"{path}/kernel" for path, x in products.items() if x.kind == "dense"}
     expected = {p for p in dense if not any(re.fullmatch(rule, p) for rule in head)}
     assert quantised_paths(model.params) == expected != set()

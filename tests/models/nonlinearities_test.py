@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jft.models.activations import ACTIVATIONS, gelu
+from jft.models.nonlinearities import ACTIVATIONS, gelu
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
