@@ -16,6 +16,7 @@ from jft.config.flags import (
     run,
     run_without_config,
 )
+from jft.config.kinds import Range
 from jft.config.overrides import apply_overrides, read_overrides, split_overrides
 from jft.config.resolve import (
     config_digest,
@@ -36,7 +37,6 @@ from jft.config.schema import (
     ModelConfig,
     OptimConfig,
     PartitionConfig,
-    Range,
     SourceConfig,
     TrainConfig,
     UnfreezeConfig,
