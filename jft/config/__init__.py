@@ -5,6 +5,7 @@ The only stage that imports ml_collections; library functions never see a config
 """
 
 from jft.config.args import parse_arg
+from jft.config.convert import convert, converts
 from jft.config.durations import Duration, take_duration, to_steps
 from jft.config.files import load_config_file, make_config_dict, set_duration
 from jft.config.flags import (
@@ -65,6 +66,8 @@ __all__ = [
     "Workdir",
     "apply_overrides",
     "config_digest",
+    "convert",
+    "converts",
     "define_process_flags",
     "differences",
     "from_json",

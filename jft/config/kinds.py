@@ -35,6 +35,13 @@ NonNegative: TypeAlias = Annotated[float, Range(minimum=0)]
 Fraction: TypeAlias = Annotated[float, Range(minimum=0, below=1)]
 Dtype: TypeAlias = Literal["float32", "bfloat16", "float64"]
 Option: TypeAlias = (
-    bool | int | float | str | tuple[str, ...] | tuple[float, ...] | None
+    bool
+    | int
+    | float
+    | str
+    | tuple[str, ...]
+    | tuple[float, ...]
+    | tuple[tuple[str, int | float], ...]
+    | None
 )
-Options: TypeAlias = Mapping[str, Option | Mapping[str, str]]
+Options: TypeAlias = Mapping[str, Option | Mapping[str, str | int | float]]

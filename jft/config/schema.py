@@ -119,33 +119,16 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterConfig:
-    """What is added to a base that stays; a setting of another method is refused."""
+    """What is added to a base that stays as it is."""
 
     method: str | None = None  # a name in jft.params.adapters.ADAPTERS; None: nothing
-    # lora, vera, ia3: modules by name, as PEFT's, or regexes over paths
+    # keyword arguments of its class; what another method has is refused
+    options: Options = field(default_factory=dict)
+    # of those that are told where, as lora: modules by name, as PEFT's, or regexes over
+    # paths
     targets: tuple[str, ...] = ("all-linear",)
     # regexes of paths of the base that move too; None: a classifier's head
     also_train: tuple[str, ...] | None = None
-    rank: Count = 8  # lora, vera (which needs more: the paper has 256 and up)
-    alpha: Positive = 16.0  # lora: what it adds is scaled by alpha / rank
-    rank_pattern: tuple[tuple[str, int], ...] = ()  # lora: (name or regex, rank)
-    alpha_pattern: tuple[tuple[str, float], ...] = ()  # lora: likewise; first wins
-    rslora: bool = False  # lora: scaled by alpha / sqrt(rank)
-    dora: bool = False  # lora: the lengths of columns are learned apart
-    dropout: Fraction = 0.0  # lora, vera: of the inputs of what they add
-    bias: Literal["none", "all", "lora_only"] = "none"  # lora: of the base, that move
-    init_method: Literal["random", "pissa"] = "random"  # lora
-    feedforward: tuple[str, ...] = ()  # ia3: targets whose inputs are scaled
-    d_initial: float = 0.1  # vera: where the factors of A's columns start
-    # bottleneck: after attention and the MLP; or "pfeiffer", the MLP alone
-    placement: Literal["houlsby", "pfeiffer"] = "houlsby"
-    reduction_factor: Count = 16  # bottleneck: the width over the narrow layer's
-    nonlinearity: str = "relu"  # bottleneck: in jft.models.activations.ACTIVATIONS
-    num_virtual_tokens: Count = 20  # prompt, prefix: learned, before the text
-    # prompt: they start as words drawn from the vocabulary ("vocab", and None but for
-    # images), as those of prompt_text ("text"), or "normal"
-    prompt_init: Literal["vocab", "text", "normal"] | None = None
-    prompt_text: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
