@@ -6,7 +6,7 @@
         --config.data.columns.text=subject --config.data.columns.targets=folder
 
 Everything moves, with the defaults of Hugging Face's Trainer; every key of
-``configs/common.py`` can be set in the same way.
+``jft/config/schema.py`` can be set in the same way.
 
 Arguments: ``task`` (a name in ``jft.tasks.TASKS``), ``source`` (one in
 ``jft.data.SOURCES``), ``path``, ``quicktest``.

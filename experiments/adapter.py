@@ -2,13 +2,14 @@
 """What a config adds to its model: the adapter, and how it leaves again."""
 
 import dataclasses
+from typing import Any
 
 import jax
 
 import jft
-from configs import common
-from jft.config import AdapterConfig, Config, resolve
+from jft.config import AdapterConfig, Config
 from jft.params import adapters
+from jft.tasks import call_with_options
 from jft.types import InputError
 
 
@@ -38,37 +39,37 @@ def exported_as(config: Config, model: jft.Pretrained) -> str:
 
 
 def make_adapter(config: AdapterConfig) -> adapters.Adapter | None:
-    """The method with those of the settings that it has; others' are refused."""
-    if config.method is not None and config.method not in adapters.ADAPTERS:
+    """The method with its options; what another method has is refused."""
+    if config.method is None:
+        for field in dataclasses.fields(config):
+            _check_unset(config, field.name)
+        return None
+    method = adapters.ADAPTERS.get(config.method)
+    if method is None:
         raise InputError(
             f"adapter.method is {config.method!r}; expected None or one of "
             f"{sorted(adapters.ADAPTERS)}."
         )
-    _check_settings(config)
-    if config.method is None:
-        return None
-    names = _settings_of(config.method)
-    return adapters.ADAPTERS[config.method](
-        **{name: getattr(config, name) for name in names}
+    given: dict[str, Any] = {"also_train": config.also_train}
+    if issubclass(method, adapters.Targeted):
+        given["targets"] = config.targets
+    else:
+        _check_unset(config, "targets")
+    return call_with_options(
+        method,
+        options=config.options,
+        what="adapter.options",
+        taker=f"the adapter.method {config.method!r}",
+        **given,
     )
 
 
-def _settings_of(method: str) -> set[str]:
-    return {field.name for field in dataclasses.fields(adapters.ADAPTERS[method])}
-
-
-def _check_settings(config: AdapterConfig) -> None:
-    """Refuse what would be read by no method, or by another one."""
-    usual = resolve(common.base_config()).adapter
-    known = set() if config.method is None else _settings_of(config.method)
-    for field in dataclasses.fields(config):
-        name = field.name
-        given, default = getattr(config, name), getattr(usual, name)
-        if name in known | {"method"} or given == default:
-            continue
-        methods = [m for m in sorted(adapters.ADAPTERS) if name in _settings_of(m)]
+def _check_unset(config: AdapterConfig, name: str) -> None:
+    """Refuse a setting that the method has not."""
+    given, default = getattr(config, name), getattr(AdapterConfig(), name)
+    if given != default:
         raise InputError(
             f"adapter.{name} is {given!r}, but adapter.method is {config.method!r}, "
-            f"which has no such setting; set adapter.method to one of {methods}, or "
-            f"leave adapter.{name} at {default!r}."
+            f"which has no such setting; set another adapter.method, or leave "
+            f"adapter.{name} at {default!r}."
         )

@@ -19,7 +19,7 @@ from typing import Any
 
 from experiments import run_config
 from experiments.benchmarks.measure import Measured, Settings, median_range, ratios
-from jft.config.flags import EXIT_INPUT
+from jft.config import EXIT_INPUT
 from jft.tables import format_table
 from jft.types import InputError
 

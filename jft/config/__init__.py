@@ -5,18 +5,19 @@ The only stage that imports ml_collections; library functions never see a config
 """
 
 from jft.config.args import parse_arg
-from jft.config.durations import Duration, take_duration, to_steps
+from jft.config.convert import convert, converts
+from jft.config.durations import Duration, to_steps
 from jft.config.files import load_config_file, make_config_dict, set_duration
 from jft.config.flags import (
     EXIT_INPUT,
-    EXIT_INTERRUPTED,
     Invocation,
     define_process_flags,
     new_flags,
     run,
     run_without_config,
 )
-from jft.config.overrides import apply_overrides, read_overrides, split_overrides
+from jft.config.kinds import Range
+from jft.config.overrides import apply_overrides, read_overrides
 from jft.config.resolve import (
     config_digest,
     differences,
@@ -27,44 +28,32 @@ from jft.config.resolve import (
 )
 from jft.config.schema import (
     AdapterConfig,
-    CheckpointConfig,
     Config,
     DataConfig,
-    EvalsConfig,
-    ExportConfig,
-    MeshConfig,
     ModelConfig,
     OptimConfig,
-    PartitionConfig,
-    Range,
     SourceConfig,
     TrainConfig,
-    UnfreezeConfig,
 )
 from jft.config.workdir import Workdir, open_workdir, read_config
 
 __all__ = [
     "EXIT_INPUT",
-    "EXIT_INTERRUPTED",
     "AdapterConfig",
-    "CheckpointConfig",
     "Config",
     "DataConfig",
     "Duration",
-    "EvalsConfig",
-    "ExportConfig",
     "Invocation",
-    "MeshConfig",
     "ModelConfig",
     "OptimConfig",
-    "PartitionConfig",
     "Range",
     "SourceConfig",
     "TrainConfig",
-    "UnfreezeConfig",
     "Workdir",
     "apply_overrides",
     "config_digest",
+    "convert",
+    "converts",
     "define_process_flags",
     "differences",
     "from_json",
@@ -79,8 +68,6 @@ __all__ = [
     "run",
     "run_without_config",
     "set_duration",
-    "split_overrides",
-    "take_duration",
     "to_dict",
     "to_json",
     "to_steps",

@@ -6,12 +6,11 @@ import difflib
 import functools
 import hashlib
 import json
-import math
-import types
 import typing
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
+from jft.config.convert import convert
 from jft.config.durations import Duration, duration_keys, take_duration
 from jft.config.schema import Config
 from jft.types import InputError
@@ -20,14 +19,6 @@ from jft.types import InputError
 MAY_CHANGE = ("checkpoint.on_corrupt", "data.cache", "data.num_workers")
 
 S = TypeVar("S")
-
-_SCALARS: dict[Any, str] = {
-    bool: "True or False",
-    int: "a whole number",
-    float: "a number",
-    str: "a string",
-    types.NoneType: "None",
-}
 
 
 def resolve(config: Any) -> Config:
@@ -116,14 +107,10 @@ def is_duration(cls: type, name: str) -> bool:
     return Duration in (hint, *typing.get_args(hint))
 
 
-def _hints(cls: Any) -> Mapping[str, Any]:
-    """The types of a section's fields."""
-    return _read_hints(cls)
-
-
-@functools.cache  # typing reads every annotation anew
-def _read_hints(cls: Any) -> Mapping[str, Any]:
-    return typing.get_type_hints(cls, include_extras=True)
+# the types of a section's fields; kept, since typing reads every annotation anew
+_hints: Callable[[Any], Mapping[str, Any]] = functools.cache(
+    functools.partial(typing.get_type_hints, include_extras=True)
+)
 
 
 def _section(cls: type[S], values: Any, path: str) -> S:
@@ -138,8 +125,10 @@ def _section(cls: type[S], values: Any, path: str) -> S:
         where = f"{path}.{name}" if path else name
         if is_duration(cls, name):
             fields[name] = take_duration(where, values, required=kind is Duration)
+        elif dataclasses.is_dataclass(kind) and isinstance(kind, type):
+            fields[name] = _section(kind, values[name], where)
         else:
-            fields[name] = _convert(values[name], kind, where)
+            fields[name] = convert(values[name], kind, where)
     return cls(**fields)
 
 
@@ -156,7 +145,10 @@ def _check_keys(cls: type, values: Mapping[str, Any], path: str) -> None:
     unknown = sorted(str(key) for key in values if key not in known)
     if unknown:
         close = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f" Did you mean {prefix}{close[0]}?" if close else ""
+        # what a section's method or source takes is no key of the section
+        close = [f"options.{unknown[0]}"] * ("options" in known) + close
+        meant = " or ".join(prefix + key for key in close)
+        hint = f" Did you mean {meant}?" if close else ""
         raise InputError(
             f"unknown config key {', '.join(prefix + key for key in unknown)}.{hint} "
             f"Known keys of {path or 'a config'}: {', '.join(sorted(known))}."
@@ -168,71 +160,6 @@ def _check_keys(cls: type, values: Mapping[str, Any], path: str) -> None:
             f"missing config key {', '.join(missing)}. Every key must be set; start "
             "from base_config() of configs/common.py, which sets them all."
         )
-
-
-def _convert(value: Any, kind: Any, path: str) -> Any:
-    """Return ``value`` as ``kind``, a type annotation, or raise for ``path``."""
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _section(kind, value, path)
-    if origin is Annotated:
-        if _fits(value, args[0]) and args[1].holds(value):
-            return _convert(value, args[0], path)
-    elif origin in (typing.Union, types.UnionType):
-        lists = [option for option in args if typing.get_origin(option) is tuple]
-        if len(lists) == 1 and isinstance(value, list | tuple):
-            return _convert(value, lists[0], path)  # its message names the item
-        for option in args:
-            try:
-                return _convert(value, option, path)
-            except InputError:
-                continue
-    elif origin is Literal and value in args:
-        return value
-    elif origin is tuple and isinstance(value, list | tuple):
-        kinds = [args[0]] * len(value) if args[-1] is ... else list(args)
-        if len(kinds) == len(value):
-            rows = enumerate(zip(value, kinds, strict=True))
-            return tuple(_convert(x, k, f"{path}[{i}]") for i, (x, k) in rows)
-    elif isinstance(origin, type) and issubclass(origin, Mapping):
-        if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-            # sorted, so that equal configs are also equal in order
-            items = sorted(value.items())
-            return {k: _convert(x, args[1], f"{path}.{k}") for k, x in items}
-    elif _fits(value, kind):
-        return float(value) if kind is float else value
-    raise InputError(
-        f"{path} is {value!r} ({type(value).__name__}); expected {_describe(kind)}."
-    )
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    if kind is Any:
-        return True
-    if kind is float:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return is_number and math.isfinite(value)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return kind in _SCALARS and isinstance(value, kind)
-
-
-def _describe(kind: Any) -> str:
-    """Return the annotation in words."""
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin is Annotated:
-        return " ".join([_describe(args[0]), *map(str, args[1:])])
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(_describe(option) for option in args)
-    if origin is Literal:
-        return f"one of {', '.join(map(repr, args))}"
-    if origin is tuple:
-        if args[-1] is ...:
-            return f"a list, each item {_describe(args[0])}"
-        return f"({', '.join(_describe(option) for option in args)})"
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return f"a dict with string keys, each value {_describe(args[1])}"
-    return _SCALARS.get(kind, str(kind))
 
 
 def _plain(value: Any) -> Any:

@@ -1,104 +1,98 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every setting of a run: frozen dataclasses, one a section, in stage order.
+"""Every key of a config, with its default and its meaning, in stage order.
 
-A field of type ``Duration`` is given by exactly one of four keys: ``num`` by
-``num_steps``, ``num_epochs``, ``num_examples`` or ``num_percent``. No field has a
-default: a config file starts from ``configs/common.py``, which sets each of them.
+One frozen dataclass a section. A field of type ``Duration`` is given by exactly one of
+four keys: ``num`` by ``num_steps``, ``num_epochs``, ``num_examples`` or ``num_percent``
+(of the run). In a config file another unit than the default's takes its place by
+``set_duration(section, num_steps=100)``, on the command line by
+``--config.train.num_steps=100``.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, TypeAlias
 
 from jft.config.durations import Duration
-
-
-class Range(NamedTuple):
-    """The limits of a number; ``minimum`` and ``maximum`` are themselves allowed."""
-
-    minimum: int | float | None = None
-    maximum: int | float | None = None
-    above: int | float | None = None  # exclusive minimum
-    below: int | float | None = None  # exclusive maximum
-
-    def holds(self, value: int | float) -> bool:
-        """Return whether the value lies inside."""
-        return (
-            (self.minimum is None or value >= self.minimum)
-            and (self.maximum is None or value <= self.maximum)
-            and (self.above is None or value > self.above)
-            and (self.below is None or value < self.below)
-        )
-
-    def __str__(self) -> str:
-        words = ("at least", "at most", "above", "below")
-        limits = zip(words, self, strict=True)
-        return " and ".join(f"{word} {x}" for word, x in limits if x is not None)
-
-
-Count: TypeAlias = Annotated[int, Range(minimum=1)]
-Whole: TypeAlias = Annotated[int, Range(minimum=0)]
-Positive: TypeAlias = Annotated[float, Range(above=0)]
-NonNegative: TypeAlias = Annotated[float, Range(minimum=0)]
-Fraction: TypeAlias = Annotated[float, Range(minimum=0, below=1)]
-Dtype: TypeAlias = Literal["float32", "bfloat16", "float64"]
-Option: TypeAlias = (
-    bool | int | float | str | tuple[str, ...] | tuple[float, ...] | None
+from jft.config.kinds import (
+    Count,
+    Dtype,
+    Fraction,
+    NonNegative,
+    Options,
+    Positive,
+    Range,
+    Whole,
 )
-Options: TypeAlias = Mapping[str, Option | Mapping[str, str]]
+
+Unfreezing: TypeAlias = Literal[
+    "none", "top_down", "chain_thaw", "lp_ft", "explicit", "plateau"
+]
+_ONE_EPOCH = Duration(amount=1, unit="epochs")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """What goes in."""
 
-    task: str  # a name in jft.tasks.TASKS
-    task_options: Options  # keyword arguments of the task's fields
-    source: str  # a name in jft.data.SOURCES
-    path: str | None  # file, folder or name of the source
-    source_options: Options  # further keyword arguments of the source
-    columns: Mapping[str, str | int | tuple[str, ...]]  # field -> column of the source
-    class_names: tuple[str, ...]  # in the order of their ids; (): found in the data
-    split_paths: Mapping[str, str]  # split -> file or folder below path, or slice
-    split_sizes: Mapping[str, int | float | str]  # split -> count, fraction or "rest"
-    split_per_class: bool  # counts and fractions are of each class
-    split_stratify: bool  # every split has the classes in the same shares
-    split_group: str | None  # column whose equal values stay in one split
-    split_seed: int
-    on_error: Literal["error", "skip"]  # of a row that cannot be read
-    max_length: Count  # tokens a text
-    global_batch_size: Count  # examples a step, over all devices and processes
-    batching: Literal["pad", "length", "pack"]  # how texts form a batch
-    num_lengths: Count  # the most shapes that are compiled for it
-    cache: str | None  # folder of tokenized texts
-    augment: str | None  # a name in jft.data.AUGMENTATIONS
-    num_workers: Whole  # processes that prepare batches; 0 uses threads
+    task: str = "image_classification"  # a name in jft.tasks.TASKS
+    task_options: Options = field(default_factory=dict)  # of the task's fields
+    source: str = "folder"  # a name in jft.data.SOURCES
+    path: str | None = None  # file, folder or name of the source; of split_paths
+    source_options: Options = field(default_factory=dict)  # of the source, by keyword
+    # field of the task -> column of the source (by position where a file has no
+    # header); a field not named here is the column of its name
+    columns: Mapping[str, str | int | tuple[str, ...]] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()  # in the order of their ids; (): found, sorted
+    # split -> its own file or folder below path, or slice of the source; {}: all are
+    # drawn from one source. Splits without one are drawn from that of "train"
+    split_paths: Mapping[str, str] = field(default_factory=dict)
+    # what is drawn: examples (int), a fraction (float) or "rest"; {}: none
+    split_sizes: Mapping[str, int | float | str] = field(
+        default_factory=lambda: {"train": "rest", "validation": 0.1, "test": 0.1}
+    )
+    split_per_class: bool = False  # sizes are of each class, not of all
+    split_stratify: bool = False  # every split has the classes in the same shares
+    split_group: str | None = None  # column: rows of one value stay in one split
+    split_seed: int = 0  # apart from `seed`, so that seeds share a test set
+    on_error: Literal["error", "skip"] = "error"  # of rows that cannot be read
+    max_length: Count = 128  # tokens a text; longer texts are cut
+    global_batch_size: Count = 32  # examples a step, over all devices and processes
+    # texts of a batch: "length" puts those of like length together; "pad" fills all up
+    # to max_length; "pack" puts several into a row
+    batching: Literal["pad", "length", "pack"] = "length"
+    num_lengths: Count = 4  # the most shapes of batches, each compiled once
+    cache: str | None = None  # of tokenized texts; None: $JFT_CACHE or ~/.cache/jft
+    augment: str | None = None  # a name in jft.data.AUGMENTATIONS
+    num_workers: Whole = 0  # processes; 0: threads. Never changes the result
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
     """What the model could do before: its source task, by the head that it came with.
 
-    What is not named here is done as with ``data``. The split ``train`` is to learn
-    from again, and need not be there; the split ``test`` is to measure on.
+    It is measured before, during and after. What is not said here is as in ``data``.
     """
 
-    name: str | None  # a name in jft.data.SOURCES; None: nobody looks back
-    path: str | None  # file, folder or name of the source
-    options: Options  # further keyword arguments of the source
-    columns: Mapping[str, str | int | tuple[str, ...]]  # field -> column of the source
-    class_names: tuple[str, ...]  # in the order of the model's ids; (): the model's
-    split_paths: Mapping[str, str]  # split -> file or folder below path, or slice
-    split_sizes: Mapping[str, int | float | str]  # split -> count, fraction or "rest"
-    split_per_class: bool  # counts and fractions are of each class
-    split_group: str | None  # column whose equal values stay in one split
-    split_seed: int
-    task: str | None  # a name in jft.tasks.TASKS; None: that of data
-    task_options: Options  # keyword arguments of its fields
-    max_length: Count | None  # tokens a text; None: as data's
-    batching: Literal["pad", "length", "pack"] | None  # of replay; None: as data's
-    augment: str | None  # of replay, a name in jft.data.AUGMENTATIONS
-    metric: str | None  # of the task; None: its first
+    name: str | None = None  # a name in jft.data.SOURCES; None: nobody looks back
+    path: str | None = None
+    options: Options = field(default_factory=dict)
+    columns: Mapping[str, str | int | tuple[str, ...]] = field(default_factory=dict)
+    class_names: tuple[str, ...] = ()  # in the order of the model's ids; (): its own
+    split_paths: Mapping[str, str] = field(default_factory=dict)
+    # test: to measure on; train, where there is one: to learn from again
+    split_sizes: Mapping[str, int | float | str] = field(
+        default_factory=lambda: {"test": "rest"}
+    )
+    split_per_class: bool = False
+    split_group: str | None = None
+    split_seed: int = 0
+    task: str | None = None  # None: that of data
+    task_options: Options = field(default_factory=dict)
+    max_length: Count | None = None  # None: that of data
+    # of those that are replayed; the rest of how a batch is made is data's
+    batching: Literal["pad", "length", "pack"] | None = None  # None: that of data
+    augment: str | None = None  # None: as they are, whatever is done with data's
+    metric: str | None = None  # of the task; None: its first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,214 +100,232 @@ class ModelConfig:
     """Which model, from which numbers."""
 
     # folder in Hugging Face layout, Hub id, "jft:<shipped>", or None: from scratch
-    pretrained: str | None
-    revision: str | None  # commit, branch or tag of a Hub id
-    reinit_layers: Whole  # blocks of it drawn new, from the top
-    model_type: str  # a name in jft.models.MODELS; read where pretrained is None
-    model_config: Mapping[str, Any]  # fields of config.json; likewise
-    tokenizer: str | None  # a folder of one, or "train"; likewise, of texts
-    tokenizer_options: Options  # of jft.data.train_tokenizer
-    dtype: Dtype  # of the parameters
-    quantize: Literal["int8", "nf4"] | None  # of the products that stay as they are
-    attention: Literal["auto", "xla", "cudnn"]  # by what; auto: cuDNN where it applies
+    pretrained: str | None = None
+    revision: str | None = None  # of a Hub id: pin a commit for runs to repeat
+    reinit_layers: Whole = 0  # blocks of it to draw new, from the top
+    model_type: str = "vit"  # where pretrained is None: a name in jft.models.MODELS
+    # likewise: fields of its config.json
+    model_config: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: str | None = None  # likewise, of texts: a folder of one, or "train"
+    tokenizer_options: Options = field(default_factory=dict)  # data.train_tokenizer's
+    dtype: Dtype = "float32"  # of the parameters
+    # products that stay as they are, in 8 or 4 bits a number, for a run with an
+    # adapter, or one whose rules leave them frozen
+    quantize: Literal["int8", "nf4"] | None = None
+    # auto: by cuDNN where it computes the same on this machine, else by XLA; cudnn: or
+    # an error that says why not. No GPU has run it yet
+    attention: Literal["auto", "xla", "cudnn"] = "xla"
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterConfig:
     """What is added to a base that stays as it is."""
 
-    method: str | None  # a name in jft.params.adapters.ADAPTERS; None: nothing is
-    targets: tuple[str, ...]  # lora, vera, ia3: by name or regex, or "all-linear"
-    also_train: tuple[str, ...] | None  # regexes of paths of the base; None: the head
-    rank: Count  # lora, vera
-    alpha: Positive  # lora: what it adds is scaled by alpha / rank
-    rank_pattern: tuple[tuple[str, int], ...]  # lora: (module by name or regex, rank)
-    alpha_pattern: tuple[tuple[str, float], ...]  # lora: likewise
-    rslora: bool  # lora: scaled by alpha / sqrt(rank)
-    dora: bool  # lora: the lengths of columns are learned apart
-    dropout: Fraction  # lora, vera: of the inputs of what they add
-    bias: Literal["none", "all", "lora_only"]  # lora: which biases of the base move
-    init_method: Literal["random", "pissa"]  # lora
-    feedforward: tuple[str, ...]  # ia3: those of the targets whose inputs are scaled
-    d_initial: float  # vera: where the factors of A's columns start
-    placement: Literal["houlsby", "pfeiffer"]  # bottleneck: see Bottleneck
-    reduction_factor: Count  # bottleneck: the block's width over the narrow layer's
-    nonlinearity: str  # bottleneck: a name in jft.models.nonlinearities.ACTIVATIONS
-    num_virtual_tokens: Count  # prompt, prefix: how many
-    # prompt: what they start as; None: words, or of images random
-    prompt_init: Literal["vocab", "text", "normal"] | None
-    prompt_text: str | None  # prompt, "text": the words
+    method: str | None = None  # a name in jft.params.adapters.ADAPTERS; None: nothing
+    # keyword arguments of its class; what another method has is refused
+    options: Options = field(default_factory=dict)
+    # of those that are told where, as lora: modules by name, as PEFT's, or regexes over
+    # paths
+    targets: tuple[str, ...] = ("all-linear",)
+    # regexes of paths of the base that move too; None: a classifier's head
+    also_train: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class PartitionConfig:
     """Which numbers move."""
 
-    rules: tuple[tuple[str, str], ...]  # (regex of a whole path, label), first wins
+    # (regex of a whole parameter path, label), the first match wins; "frozen" is the
+    # label of what never moves. With an adapter, of what it lets move of the base; its
+    # own are "adapter" and "lora_B"
+    rules: tuple[tuple[str, str], ...] = (("classifier/.*", "head"), (".*", "backbone"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnfreezeConfig:
     """When each layer starts to move."""
 
-    method: Literal["none", "top_down", "chain_thaw", "lp_ft", "explicit", "plateau"]
-    start: Duration  # top_down: when the head opens
-    every: Duration  # top_down, chain_thaw: time between two openings
-    probe: Duration  # lp_ft: the head alone, before everything opens
-    finetune_learning_rate: Positive | None  # lp_ft: peak after it; None: the same
-    open_at: tuple[tuple[int, int], ...]  # explicit: (layer, step) pairs
-    patience: Count  # plateau: evaluations without progress before one more opens
-    min_delta: NonNegative  # plateau: progress smaller than this counts as none
+    method: Unfreezing = "none"
+    start: Duration = Duration(amount=0, unit="steps")  # top_down: when the head opens
+    # top_down, chain_thaw: between two openings
+    every: Duration = Duration(amount=10, unit="percent")
+    # lp_ft: the head alone, then everything; the schedule and its warm-up run anew in
+    # each of the two parts, as if it were a run
+    probe: Duration = Duration(amount=50, unit="percent")
+    finetune_learning_rate: Positive | None = None  # lp_ft: of the second; None: same
+    open_at: tuple[tuple[int, int], ...] = ()  # explicit: (layer, step) pairs
+    patience: Count = 3  # plateau: evaluations without progress before one more opens
+    min_delta: NonNegative = 0.0  # plateau: progress smaller than this counts as none
 
 
 @dataclass(frozen=True, kw_only=True)
 class EwcConfig:
     """How hard parameters are pulled back to what the source task needs."""
 
-    strength: NonNegative  # of the penalty, which is a part of the loss; 0: none
-    targets: Literal["model", "data"]  # drawn from the model, or the data's own
+    # of the penalty, a part of the loss; 0: none. Records have the penalty as
+    # "penalty", and the loss without it
+    strength: NonNegative = 0.0
+    # the Fisher's: drawn from the model, or the data's own
+    targets: Literal["model", "data"] = "model"
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimConfig:
     """How they move."""
 
-    optimizer: str  # a name in jft.optim.OPTIMIZERS
-    hyperparams: Options  # keyword arguments of the optimizer
-    learning_rate: Positive  # peak, of the head
-    schedule: str  # a name in jft.optim.SCHEDULES
-    schedule_options: Options  # keyword arguments of the schedule
-    warmup: Duration
-    weight_decay: NonNegative  # decoupled; multiplied by the learning rate once
-    l2_sp: NonNegative  # pull towards the starting point
-    l2_sp_rules: tuple[tuple[str, NonNegative], ...]  # (regex of a path, its own pull)
-    l2_sp_replaces_decay: bool  # whether what is pulled is spared the weight decay
-    ewc: EwcConfig
-    clip_norm: Positive | None  # global norm of all trainable gradients
+    optimizer: str = "adamw"  # a name in jft.optim.OPTIMIZERS
+    hyperparams: Options = field(default_factory=dict)  # its keyword arguments
+    learning_rate: Positive = 1e-3  # the peak, of the head
+    schedule: str = "cosine"  # a name in jft.optim.SCHEDULES
+    schedule_options: Options = field(default_factory=dict)  # its keyword arguments
+    warmup: Duration = Duration(amount=5, unit="percent")  # linear, from 0
+    weight_decay: NonNegative = 0.05  # decoupled; times the learning rate once
+    l2_sp: NonNegative = 0.0  # decoupled pull towards the starting point
+    # (regex of a path, its own pull), the first wins
+    l2_sp_rules: tuple[tuple[str, NonNegative], ...] = ()
+    # what is pulled does not decay, as in the paper; else it does both
+    l2_sp_replaces_decay: bool = False
+    ewc: EwcConfig = EwcConfig()
+    clip_norm: Positive | None = 1.0  # of all trainable gradients together, or None
     # factor of the learning rate from a layer to the one below; None: no such decay
-    layer_decay: Annotated[float, Range(above=0, maximum=1)] | None
-    layer_decay_preset: Literal["timm", "beit", "electra", "ulmfit"]
-    multipliers: Mapping[str, NonNegative]  # label -> factor of the learning rate
-    ema_decay: Fraction | None  # moving average of the trainable parameters
-    auto_rgn_every: Duration | None  # rates by relative gradients, or None
-    auto_rgn_batches: Count  # that these are measured on
-    swa_start: Duration | None  # from where on their plain mean is taken, or None
-    swa_every: Duration  # between two points of that mean
-    unfreeze: UnfreezeConfig
+    layer_decay: Annotated[float, Range(above=0, maximum=1)] | None = None
+    layer_decay_preset: Literal["timm", "beit", "electra", "ulmfit"] = "timm"
+    # label -> factor of the learning rate
+    multipliers: Mapping[str, NonNegative] = field(default_factory=dict)
+    # scale a layer's rate by its relative gradient, measured so often
+    auto_rgn_every: Duration | None = None
+    auto_rgn_batches: Count = 5  # on the mean over so many batches
+    ema_decay: Fraction | None = None  # evaluate a moving average of the weights
+    swa_start: Duration | None = None  # or their plain mean from here on
+    swa_every: Duration = _ONE_EPOCH  # of points so far apart
+    unfreeze: UnfreezeConfig = UnfreezeConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeshConfig:
     """How many devices along each axis of the mesh."""
 
-    data: Annotated[int, Range(minimum=-1)]  # -1: all devices that the others leave
-    fsdp: Count
-    tensor: Count
+    # that share a batch; -1: all that the others leave
+    data: Annotated[int, Range(minimum=-1)] = -1
+    fsdp: Count = 1  # that share a batch, the parameters and the optimizer
+    tensor: Count = 1  # that share the products of each layer
 
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherConfig:
     """Whose logits are learned too."""
 
-    model: str | None  # folder or Hub id of a model of the same task; None: no teacher
-    weight: Annotated[float, Range(minimum=0, maximum=1)]  # of the teacher's part
-    temperature: Positive
+    model: str | None = None  # folder or Hub id, of the same task; None: no teacher
+    # of the teacher's part of the loss
+    weight: Annotated[float, Range(minimum=0, maximum=1)] = 0.5
+    temperature: Positive = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class LwfConfig:
-    """Whether the old head must say of new inputs what it said before."""
+    """Learning without forgetting, by the head that it came with."""
 
-    weight: NonNegative  # of that part of the loss; 0: not asked
-    temperature: Positive
+    weight: NonNegative = 0.0  # of keeping its answers to the new inputs; 0: not
+    temperature: Positive = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayConfig:
-    """Whether each step has examples of the source task."""
+    """Whether each step has examples of the source task's part "train"."""
 
-    share: Fraction  # of all examples of a step; 0: none
-    weight: NonNegative  # of their mean loss
+    share: Fraction = 0.0  # of all examples of a step; 0: none
+    weight: NonNegative = 1.0  # of their mean loss beside the task's
 
 
 @dataclass(frozen=True, kw_only=True)
 class CacheConfig:
     """Whether to keep what layers below all that move say of each row."""
 
-    use: Literal["auto", "on", "off"]  # auto: where that is legal and saves work
-    max_gigabytes: Positive  # of files
-    dtype: Dtype
+    # auto: where that is legal and saves work; on: or an error
+    use: Literal["auto", "on", "off"] = "auto"
+    max_gigabytes: Positive = 8.0  # of files in the workdir, while it runs
+    dtype: Dtype = "float32"  # bfloat16: half as many bytes, rounded
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """One step, many steps."""
 
-    num: Duration  # length of the run
-    grad_accum_steps: Count  # parts that a batch is computed in
-    compute_dtype: Dtype
-    loss_options: Options  # keyword arguments of the task's loss
-    loss_chunk: Whole | None  # tokens of a row scored at a time; 0: all; None: chosen
-    mixout: Fraction  # probability that a weight is the pre-trained one in a step
-    r_drop: NonNegative  # weight of the divergence of two dropouts; 0: one pass
-    teacher: TeacherConfig
-    lwf: LwfConfig
-    replay: ReplayConfig
-    mesh: MeshConfig
-    remat: tuple[tuple[str, str], ...]  # (regex of a block's path, what it keeps)
-    frozen_dropout: bool  # whether layers below all that move drop out
-    cache: CacheConfig
-    phases: Literal["compiled", "gated"]  # one program a phase, or one for all
-    max_nonfinite_steps: Count  # skipped steps in a row before the run stops
-    log_every: Duration
+    num: Duration = Duration(amount=10, unit="epochs")  # the length of the run
+    grad_accum_steps: Count = 1  # parts a batch is computed in; same result
+    compute_dtype: Dtype = "float32"
+    # of the task's loss: label_smoothing, focal_gamma, class_weights ("balanced" or one
+    # a class), …
+    loss_options: Options = field(default_factory=dict)
+    # of language models: tokens of each row scored at a time, for the same result; 0:
+    # all; None: few where all would take much memory
+    loss_chunk: Whole | None = None
+    mixout: Fraction = 0.0  # probability that a weight is the base's in a step
+    r_drop: NonNegative = 0.0  # pull two dropouts of an example together; 0: one pass
+    teacher: TeacherConfig = TeacherConfig()
+    lwf: LwfConfig = LwfConfig()
+    replay: ReplayConfig = ReplayConfig()
+    mesh: MeshConfig = MeshConfig()
+    # what blocks keep for the backward pass: (regex of a block's path, "all",
+    # "products" or "nothing"), the first match wins; else all
+    remat: tuple[tuple[str, str], ...] = ()
+    frozen_dropout: bool = False  # whether layers below all that move drop out
+    cache: CacheConfig = CacheConfig()
+    # one program a phase, or "gated": one for all
+    phases: Literal["compiled", "gated"] = "compiled"
+    max_nonfinite_steps: Count = 10  # skipped in a row before the run stops
+    log_every: Duration = Duration(amount=10, unit="steps")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
     """How it is kept."""
 
-    save_every: Duration
-    keep_last: Count
-    keep_every: Duration | None  # kept for ever
-    keep_best: Whole
-    full: bool  # also write frozen parameters that the base has
-    on_corrupt: Literal["error", "fall_back"]  # fall_back: to the last good step
+    save_every: Duration = _ONE_EPOCH
+    keep_last: Count = 2
+    keep_every: Duration | None = None  # kept for ever
+    keep_best: Whole = 1
+    full: bool = False  # also write frozen parameters that the base has
+    on_corrupt: Literal["error", "fall_back"] = "error"  # fall_back: the last good one
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalsConfig:
     """Is it any good?"""
 
-    eval_every: Duration
-    metrics: tuple[str, ...] | None  # of the task; None: its default ones
-    # of the validation split: picks the best, stops, opens on plateau; None: the first
-    metric: str | None
-    mode: Literal["max", "min"] | None  # None: as the metric is meant
-    generation: Options  # keyword arguments of jft.evals.generate, of tasks that write
-    early_stop_patience: Count | None  # evaluations without progress
+    eval_every: Duration = _ONE_EPOCH
+    metrics: tuple[str, ...] | None = None  # of the task; None: its usual ones
+    # of validation: picks the best, stops, opens on plateau; None: the first of them
+    metric: str | None = None
+    mode: Literal["max", "min"] | None = None  # None: as the metric is meant
+    # of jft.evals.generate, for tasks that write texts
+    generation: Options = field(default_factory=dict)
+    early_stop_patience: Count | None = None  # evaluations without progress
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
     """How it leaves."""
 
-    enabled: bool
-    max_shard_size: str  # such as "5GB"
-    adapter: Literal["folded", "apart", "both"]  # of a run with an adapter
+    enabled: bool = True
+    max_shard_size: str = "5GB"  # of one safetensors file
+    # a run with an adapter: folded into the model, apart as PEFT has it, or both: apart
+    # in the folder "adapter". Of a method that cannot be folded, "both" is "apart"
+    adapter: Literal["folded", "apart", "both"] = "both"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """All of a run's settings, in stage order."""
+    """All of a run's settings."""
 
-    seed: Whole
-    data: DataConfig
-    source: SourceConfig
-    model: ModelConfig
-    adapter: AdapterConfig
-    partition: PartitionConfig
-    optim: OptimConfig
-    train: TrainConfig
-    checkpoint: CheckpointConfig
-    evals: EvalsConfig
-    export: ExportConfig
+    seed: Whole = 0  # of weights, order, augmentation and dropout
+    data: DataConfig = DataConfig()
+    source: SourceConfig = SourceConfig()
+    model: ModelConfig = ModelConfig()
+    adapter: AdapterConfig = AdapterConfig()
+    partition: PartitionConfig = PartitionConfig()
+    optim: OptimConfig = OptimConfig()
+    train: TrainConfig = TrainConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evals: EvalsConfig = EvalsConfig()
+    export: ExportConfig = ExportConfig()

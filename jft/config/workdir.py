@@ -6,7 +6,6 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -88,7 +87,6 @@ def open_workdir(
     *,
     config_name: str,
     config: Config,
-    now: Callable[[], str] = lambda: time.strftime("%Y%m%d-%H%M%S"),
 ) -> Workdir:
     """Make a run's folder, or open the one that this config began. Collective.
 
@@ -99,7 +97,6 @@ def open_workdir(
       config_name: the config file's name, for the default path.
       config: written to ``config.json``; a run's folder must have the same,
         apart from the keys in ``MAY_CHANGE``, which are updated.
-      now: names the default folder.
 
     Returns:
       The folder, locked against other processes.
@@ -111,7 +108,7 @@ def open_workdir(
     claimed: list[Workdir] = []  # in the main process
 
     def claim() -> tuple[Workdir, Path]:
-        claimed.append(_claim(path, config_name, config, now()))
+        claimed.append(_claim(path, config_name, config))
         return replace(claimed[0], lock=None), claimed[0].path.absolute()
 
     told, absolute = processes.from_main(claim)
@@ -126,11 +123,12 @@ def open_workdir(
 
 
 def _claim(
-    path: str | os.PathLike[str] | None, config_name: str, config: Config, name: str
+    path: str | os.PathLike[str] | None, config_name: str, config: Config
 ) -> Workdir:
     """Make or open the folder and lock it, in one process."""
     try:
         if path is None:
+            name = time.strftime("%Y%m%d-%H%M%S")
             folder = _new_folder(Path("runs", config_name), name)
         else:
             folder = Path(path)

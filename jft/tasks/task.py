@@ -5,19 +5,13 @@ import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias, get_args, get_type_hints
+from typing import Any, TypeAlias, get_type_hints
 
+from jft.config import convert, converts
 from jft.data import KINDS, Column
 from jft.evals import MetricFn, Rows
 from jft.types import ApplyFn, Batch, InputError, LossFn
 
-PLAIN: Mapping[type, str] = {
-    bool: "True or False",
-    int: "a whole number",
-    float: "a number",
-    str: "a string",
-    type(None): "None",
-}
 # Checked examples, or the table of their tokens (`jft.data.TokenTable`).
 Table: TypeAlias = Any
 
@@ -101,9 +95,10 @@ def call_with_options(
     options: Mapping[str, Any],
     what: str,
     known: Collection[str] = (),
+    taker: str = "this task",
     **given: Any,
 ) -> Any:
-    """Call a function of a task with those of a config's options that it takes.
+    """Call a function with those of a config's options that it takes.
 
     Args:
       function: has each option as a keyword argument.
@@ -111,20 +106,20 @@ def call_with_options(
       options: by name.
       what: where they were given, for the message.
       known: options of other functions, which are left out.
+      taker: whose function it is, for the message.
       **given: keyword arguments that are no options.
 
     Raises:
       InputError: for an option that nothing has, listing those there are, or that is
-        of another type.
+        of another type or out of range.
     """
     own = option_names(function) - set(given)
-    check_options(options, own | set(known), what=what)
-    hints = get_type_hints(function)
-    taken = {
-        name: _as_hinted(f"{what}.{name}", value, hints[name])
-        for name, value in options.items()
-        if name in own
-    }
+    check_options(options, own | set(known), what=what, taker=taker)
+    hints = get_type_hints(function, include_extras=True)
+    taken = {name: value for name, value in options.items() if name in own}
+    for name, value in taken.items():
+        if converts(hints[name]):  # of another hint the function itself knows more
+            taken[name] = convert(value, hints[name], f"{what}.{name}")
     return function(*arguments, **given, **taken)
 
 
@@ -145,19 +140,6 @@ def check_options(
         raise InputError(
             f"{what} has {unknown}, which {taker} does not take; expected {expected}."
         )
-
-
-def _as_hinted(what: str, value: Any, hint: Any) -> Any:
-    """Return a value of the plain type that is hinted, or of one of them."""
-    kinds = get_args(hint) or (hint,)
-    if not set(kinds) <= set(PLAIN) or type(value) in kinds:
-        return value  # of another hint the function itself knows more
-    if type(value) is int and float in kinds:
-        return float(value)
-    expected = " or ".join(PLAIN[kind] for kind in kinds)
-    raise InputError(
-        f"{what} is {value!r} ({type(value).__name__}); expected {expected}."
-    )
 
 
 def option_names(function: Callable[..., Any] | None) -> set[str]:

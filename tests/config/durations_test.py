@@ -3,7 +3,8 @@ import math
 
 import pytest
 
-from jft.config import Duration, take_duration, to_steps
+from jft.config import Duration, to_steps
+from jft.config.durations import take_duration
 from jft.types import InputError
 
 

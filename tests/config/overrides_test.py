@@ -2,7 +2,8 @@
 import pytest
 
 from configs import common
-from jft.config import apply_overrides, resolve, split_overrides
+from jft.config import apply_overrides, resolve
+from jft.config.overrides import split_overrides
 from jft.types import InputError
 
 

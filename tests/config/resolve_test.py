@@ -7,6 +7,7 @@ import pytest
 
 from configs import common
 from jft.config import (
+    Config,
     Duration,
     config_digest,
     differences,
@@ -37,6 +38,10 @@ def changed(**changes):
 def test_a_config_dict_and_its_nested_dicts_resolve_alike():
     config = common.base_config()
     assert resolve(config) == resolve(config.to_dict())
+
+
+def test_every_default_is_a_value_that_resolves_to_itself():
+    assert resolve(common.base_config()) == Config()
 
 
 def test_values_are_converted_and_frozen():

@@ -2,6 +2,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import jax
 import pytest
@@ -24,13 +25,14 @@ def make_config(**changes):
 CONFIG = make_config()
 
 
-def open_it(path, config=CONFIG, **kwargs):
-    return open_workdir(path, config_name="digits", config=config, **kwargs)
+def open_it(path, config=CONFIG):
+    return open_workdir(path, config_name="digits", config=config)
 
 
 def test_default_folders_are_never_reused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    made = [open_it(None, now=lambda: "t") for _ in range(3)]
+    monkeypatch.setattr(time, "strftime", lambda _: "t")
+    made = [open_it(None) for _ in range(3)]
     assert [str(w.path) for w in made] == [
         f"runs/digits/t{s}" for s in ("", "-2", "-3")
     ]

@@ -15,11 +15,11 @@ from safetensors.numpy import load_file
 import jft
 from configs import common
 from experiments import build, evaluate, export, finetune, predict, run_config
-from experiments.adapter import exported_as
+from experiments.adapter import exported_as, make_adapter
 from experiments.predict_adapters import choose_adapters, load_adapted
 from jft.config import AdapterConfig, read_config, resolve
 from jft.params import adapters, leaf_digest
-from jft.params.adapters import ADAPTERS, BitFit, Lora
+from jft.params.adapters import ADAPTERS, BitFit, Lora, Targeted
 from jft.paths import flatten
 from jft.types import InputError
 from tests.params.adapters import table
@@ -33,8 +33,8 @@ class Outside(Lora):
 
 LORA = (
     "--config.adapter.method=lora",
-    "--config.adapter.rank=2",
-    "--config.adapter.dropout=0.1",
+    "--config.adapter.options={'rank': 2, 'rank_pattern': {'query': 1}}",
+    "--config.adapter.options.dropout=0.1",
     "--config.optim.multipliers.lora_B=16",
 )
 
@@ -47,10 +47,27 @@ def adapter_run(call, tiny, base, tmp_path_factory):
     return workdir, result.out
 
 
-def test_settings_are_those_of_the_methods():
-    settings = {field.name for field in dataclasses.fields(AdapterConfig)}
-    known = {f.name for method in ADAPTERS.values() for f in dataclasses.fields(method)}
-    assert settings == known | {"method"}
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_a_method_has_its_own_defaults(name):
+    method = ADAPTERS[name]
+    targets = {"targets": ("all-linear",)} if issubclass(method, Targeted) else {}
+    assert make_adapter(AdapterConfig(method=name)) == method(**targets)
+
+
+def test_options_are_as_the_method_has_them():
+    options = {
+        "alpha": 3,
+        "rank_pattern": (("query", 4), ("key", 2)),
+        "alpha_pattern": {"value": 5},
+    }
+    adapter = make_adapter(AdapterConfig(method="lora", options=options))
+    assert adapter == Lora(
+        alpha=3.0,
+        rank_pattern=(("query", 4), ("key", 2)),
+        alpha_pattern={"value": 5.0},
+    )
+    assert isinstance(adapter.alpha, float)
+    assert isinstance(adapter.alpha_pattern["value"], float)
 
 
 def test_table_says_what_moves(adapter_run):
@@ -121,24 +138,45 @@ def test_scripts_read_the_run(adapter_run, call, tmp_path):
         (["--config.adapter.method=lora"], "model.pretrained is None"),
         (["--config.adapter.method=lara"], "'lora'"),
         (
-            ["BASE", "--config.adapter.method=lora", "--config.adapter.rank=99"],
+            [
+                "BASE",
+                "--config.adapter.method=lora",
+                "--config.adapter.options.rank=99",
+            ],
             "rank 99",
         ),
         (
-            ["BASE", "--config.adapter.method=ia3", "--config.adapter.rank=4"],
-            "adapter.rank is 4, but adapter.method is 'ia3', which has no such "
-            "setting; set adapter.method to one of ['lora', 'vera'], or leave "
-            "adapter.rank at 8",
+            ["BASE", "--config.adapter.method=ia3", "--config.adapter.options.rank=4"],
+            "adapter.options has ['rank'], which the adapter.method 'ia3' does not "
+            "take; expected some of ['feedforward']",
         ),
         (
-            ["--config.adapter.placement=pfeiffer"],
-            "adapter.placement is 'pfeiffer', but adapter.method is None",
+            ["--config.adapter.method=lora", "--config.adapter.options.bias=some"],
+            "adapter.options.bias is 'some' (str); expected one of 'none', 'all'",
+        ),
+        (
+            ["--config.adapter.method=lora", "--config.adapter.options.dropout=1"],
+            "adapter.options.dropout is 1 (int); expected a number at least 0 and "
+            "below 1",
+        ),
+        (
+            ["--config.adapter.options.placement=pfeiffer"],
+            "adapter.options is {'placement': 'pfeiffer'}, but adapter.method is None",
+        ),
+        (
+            ["--config.adapter.method=bitfit", "--config.adapter.targets=['query']"],
+            "adapter.targets is ('query',), but adapter.method is 'bitfit'",
+        ),
+        (
+            ["--config.adapter.method=lora", "--config.adapter.init_method=pissa"],
+            "unknown config key adapter.init_method. Did you mean "
+            "adapter.options.init_method or adapter.method?",
         ),
         (
             [
                 "BASE",
                 "--config.adapter.method=bottleneck",
-                "--config.adapter.reduction_factor=4",
+                "--config.adapter.options.reduction_factor=4",
                 "--config.export.adapter=folded",
             ],
             "cannot be folded",
@@ -285,7 +323,7 @@ def test_what_cannot_be_folded_leaves_apart(call, tiny, base, tmp_path):
         base,
         "--config.train.num_steps=3",
         "--config.adapter.method=bottleneck",
-        "--config.adapter.reduction_factor=4",
+        "--config.adapter.options.reduction_factor=4",
         f"--workdir={workdir}",
     )
     assert result.status == 0, result.err
@@ -372,7 +410,7 @@ def test_what_would_train_is_not_quantised(call, tiny, base, tmp_path, flags, sa
 
 PROMPT = (
     "--config.adapter.method=prompt",
-    "--config.adapter.num_virtual_tokens=2",
+    "--config.adapter.options.num_virtual_tokens=2",
 )
 
 
@@ -410,7 +448,7 @@ def test_a_prompt_trains_resumes_and_leaves_alone(call, tiny, base, tmp_path):
             ],
             "a prompt makes the texts longer",
         ),
-        (["--config.adapter.prompt_init=vocab"], "images have no words"),
+        (["--config.adapter.options.prompt_init=vocab"], "images have no words"),
     ],
 )
 def test_what_a_prompt_cannot_is_refused_before_the_run(

@@ -21,6 +21,7 @@ from jft.params.adapters.products import find_products, rows_of_calls
 from jft.params.adapters.prompt import PromptTuning
 from jft.params.adapters.targets import (
     ALL_LINEAR,
+    Targeted,
     check_also_train,
     choose_targets,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "PrefixTuning",
     "Product",
     "PromptTuning",
+    "Targeted",
     "Term",
     "Vera",
     "adapted_family",

@@ -18,6 +18,7 @@ from typing import ClassVar, Literal
 import jax
 import jax.numpy as jnp
 
+from jft.config.kinds import Count
 from jft.models.arrays import along_last
 from jft.models.layers import activate
 from jft.models.nonlinearities import ACTIVATIONS
@@ -39,7 +40,7 @@ class Bottleneck(Adapter):
     peft_type: ClassVar[str] = "JFT_BOTTLENECK"
     foldable: ClassVar[bool] = False
     placement: Literal["houlsby", "pfeiffer"] = "houlsby"
-    reduction_factor: int = 16
+    reduction_factor: Count = 16
     nonlinearity: str = "relu"
 
     def __post_init__(self) -> None:

@@ -40,7 +40,9 @@ class Ia3(Targeted):
     ) -> dict[str, Leaves]:
         """Ones, in float32."""
         del params, key
-        check_patterns("feedforward", [(x, True) for x in self.feedforward], products)
+        check_patterns(
+            "feedforward", tuple((x, True) for x in self.feedforward), products
+        )
         made: dict[str, Leaves] = {}
         for path, product in products.items():
             (shape,) = self.shapes(path, product).values()

@@ -15,11 +15,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jft.config.kinds import Count, Fraction, Positive
 from jft.models.arrays import along_last
 from jft.models.dropout import drop
 from jft.params.adapters.adapter import Call, Leaves, Product, key_of, wide
 from jft.params.adapters.targets import (
     ALL_LINEAR,
+    Patterns,
     Targeted,
     check_kind,
     check_patterns,
@@ -42,8 +44,9 @@ class Lora(Targeted):
       targets: see `choose_targets`; an embedding or a convolution may be one. Of a
         convolution A is one with fewer outputs and the same stride and padding, and B
         one of size 1, in the groups of the base's.
-      rank_pattern: ``(target, rank)``, the first that names a module rules it.
-      alpha_pattern: ``(target, alpha)``, likewise.
+      rank_pattern: ``{target: rank}``; or, where several name a module, pairs
+        ``(target, rank)``, the first of which wins.
+      alpha_pattern: ``{target: alpha}``, likewise.
       rslora: scale by ``alpha / sqrt(rank)``: Kalajdzievski 2023, arXiv 2312.03732.
       dora: learn the length of each column of the matrix apart from its direction:
         Liu et al. 2024, arXiv 2402.09353. Products only.
@@ -57,14 +60,14 @@ class Lora(Targeted):
 
     peft_type: ClassVar[str] = "LORA"
     still: ClassVar[tuple[str, ...]] = (f"lora_A{START}", f"lora_B{START}")
-    rank: int = 8
-    alpha: float = 16.0
+    rank: Count = 8
+    alpha: Positive = 16.0
     targets: tuple[str, ...] = (ALL_LINEAR,)
-    rank_pattern: tuple[tuple[str, int], ...] = ()
-    alpha_pattern: tuple[tuple[str, float], ...] = ()
+    rank_pattern: Patterns[int] = ()
+    alpha_pattern: Patterns[float] = ()
     rslora: bool = False
     dora: bool = False
-    dropout: float = 0.0
+    dropout: Fraction = 0.0
     bias: Literal["none", "all", "lora_only"] = "none"
     init_method: Literal["random", "pissa"] = "random"
 

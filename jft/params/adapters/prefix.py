@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from jft.config.kinds import Count
 from jft.models.virtual_tokens import put_before
 from jft.params.adapters.adapter import (
     Adapter,
@@ -48,7 +49,7 @@ class PrefixTuning(Adapter):
     peft_type: ClassVar[str] = "PREFIX_TUNING"
     foldable: ClassVar[bool] = False
     kinds: ClassVar[tuple[str, ...]] = ("attention",)
-    num_virtual_tokens: int = 20
+    num_virtual_tokens: Count = 20
 
     def init(
         self, products: Mapping[str, Product], params: Params, key: jax.Array

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jft.config.kinds import Count
 from jft.params.adapters.adapter import (
     Adapter,
     Call,
@@ -63,7 +64,7 @@ class PromptTuning(Adapter):
     foldable: ClassVar[bool] = False
     packs: ClassVar[bool] = False
     kinds: ClassVar[tuple[str, ...]] = ("embed", "images")
-    num_virtual_tokens: int = 20
+    num_virtual_tokens: Count = 20
     prompt_init: Literal["vocab", "text", "normal"] | None = None
     prompt_text: str | tuple[int, ...] | None = None
 

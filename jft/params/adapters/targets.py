@@ -4,7 +4,7 @@
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from jft.params.adapters.adapter import Adapter, Product
 from jft.types import InputError
@@ -12,6 +12,8 @@ from jft.types import InputError
 ALL_LINEAR = "all-linear"
 
 T = TypeVar("T")
+# target -> value; of pairs the first that names a module rules it
+Patterns: TypeAlias = Mapping[str, T] | tuple[tuple[str, T], ...]
 
 
 def matches(target: str, path: str) -> bool:
@@ -94,25 +96,35 @@ class Targeted(Adapter):
         return choose_targets(self.targets, products, head=head, modules=modules)
 
 
-def pattern_value(patterns: Sequence[tuple[str, T]], path: str, default: T) -> T:
+def pattern_value(patterns: Patterns[T], path: str, default: T) -> T:
     """The value of the first pattern that names the module, see `matches`.
 
-    >>> pattern_value([("query", 4)], "layer/0/query", 8)
+    >>> pattern_value({"query": 4}, "layer/0/query", 8)
     4
     """
-    return next((value for name, value in patterns if matches(name, path)), default)
+    pairs = patterns.items() if isinstance(patterns, Mapping) else patterns
+    return next((value for name, value in pairs if matches(name, path)), default)
 
 
-def check_patterns(
-    what: str, patterns: Sequence[tuple[str, T]], adapted: Collection[str]
-) -> None:
-    """Refuse a pattern that is no regex, or names no adapted module."""
-    for name, _ in patterns:
+def check_patterns(what: str, patterns: Patterns[T], adapted: Collection[str]) -> None:
+    """Refuse a pattern that is no regex, or names no adapted module.
+
+    Also two of a dict that name the same one, since its order says nothing.
+    """
+    names = list(dict(patterns))
+    for name in names:
         _check_regex(what, name)
         if not any(matches(name, path) for path in adapted):
             raise InputError(
                 f"{what} names {name!r}, which is none of the adapted modules "
                 f"{_last_names(adapted)}; correct it, or add it to the targets."
+            )
+    for path in adapted if isinstance(patterns, Mapping) else ():
+        named = [name for name in names if matches(name, path)]
+        if len(named) > 1:
+            raise InputError(
+                f"{what} is a dict, whose order says nothing, and {named} all name "
+                f"{path}; give a list of (name, value), the first of which wins."
             )
 
 

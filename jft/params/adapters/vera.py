@@ -13,6 +13,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from jft.config.kinds import Count, Fraction
 from jft.models.arrays import along_last
 from jft.models.dropout import drop
 from jft.params.adapters.adapter import Call, Leaves, Product, key_of, wide
@@ -37,9 +38,9 @@ class Vera(Targeted):
     peft_type: ClassVar[str] = "VERA"
     still: ClassVar[tuple[str, ...]] = ("vera_A", "vera_B")
     read_in_part: ClassVar[Mapping[str, int]] = {"vera_A": 0, "vera_B": 1}
-    rank: int = 256
+    rank: Count = 256
     targets: tuple[str, ...] = (ALL_LINEAR,)
-    dropout: float = 0.0
+    dropout: Fraction = 0.0
     d_initial: float = 0.1
 
     def init(

@@ -198,6 +198,19 @@ def test_biases_that_move():
         assert len(moving) == (len(every) if expected is None else expected)
 
 
+def test_a_pattern_is_a_dict_or_pairs_whose_first_wins():
+    base, _ = table.make_model("bert")
+
+    def shapes(pattern):
+        made = jft.adapt(base, Lora(rank=2, rank_pattern=pattern), key=key)
+        return jax.tree.map(jnp.shape, made.params["adapters"])
+
+    key = jax.random.key(0)
+    alone = shapes({"query": 3})
+    assert alone != shapes({}) == shapes(())
+    assert alone == shapes((("query", 3),)) == shapes((("query", 3), (".*query", 1)))
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -208,7 +221,11 @@ def test_biases_that_move():
         ({"targets": ("query(",)}, "no regular expression"),
         ({"targets": ()}, "nothing is adapted"),
         ({"rank_pattern": (("querry", 2),)}, "none of the adapted modules"),
-        ({"alpha_pattern": (("querry", 2.0),)}, "none of the adapted modules"),
+        ({"alpha_pattern": {"querry": 2.0}}, "none of the adapted modules"),
+        (
+            {"rank_pattern": {"query": 2, ".*/0/.*": 4}},
+            r"\['query', '\.\*/0/\.\*'\] all name bert/encoder/layer/0/",
+        ),
         ({"targets": ("word_embeddings",), "dora": True}, "for products alone"),
         ({"targets": ("word_embeddings",), "init_method": "pissa"}, "pissa is for"),
     ],
