@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What transforms keep, found wherever in an optimizer's state it lies."""
+
+from typing import Any
+
+import jax
+
+
+def find_states(opt_state: Any, kind: type) -> list[Any]:
+    """List the states of one type anywhere within an optimizer state.
+
+    >>> import optax
+    >>> state = optax.chain(optax.scale(2.0), optax.trace(0.9)).init({"w": 1.0})
+    >>> [type(x).__name__ for x in find_states(state, optax.TraceState)]
+    ['TraceState']
+    """
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, kind))
+    return [leaf for leaf in leaves if isinstance(leaf, kind)]
