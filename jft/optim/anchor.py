@@ -8,7 +8,7 @@ import jax
 import optax
 
 from jft import paths
-from jft.optim.states import find_states
+from jft.optim.states import check_params, find_states
 from jft.types import InputError, Params
 
 Strength = float | Callable[[str], float]  # of all anchored leaves, or of a path
@@ -91,6 +91,8 @@ def l2_sp(
     def update_fn(
         updates: Any, state: AnchorState, params: Params = None
     ) -> tuple[Any, AnchorState]:
+        check_params(params)
+
         def pull(path: str, update: Any, now: Any, start: Any) -> Any:
             return update + strength_of(path) * (now - start)
 

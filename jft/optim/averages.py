@@ -13,6 +13,7 @@ import optax
 
 from jft import paths
 from jft.models.arrays import at_least_float32
+from jft.optim.states import check_params
 from jft.types import InputError, Params
 
 
@@ -119,6 +120,7 @@ def _track(
         **extra_args: Any,
     ) -> tuple[Any, AverageState]:
         del extra_args
+        check_params(params)
         taken = (state.step if step is None else step) + 1
         share = weight(taken, state.num_points)
 

@@ -11,7 +11,7 @@ import optax
 from jft import paths
 from jft.models.arrays import at_least_float32
 from jft.optim.anchor import keep_start
-from jft.optim.states import find_states
+from jft.optim.states import check_params, find_states
 from jft.types import InputError, Params
 
 
@@ -67,6 +67,8 @@ def ewc(
     def update_fn(
         updates: Any, state: EwcState, params: Params = None
     ) -> tuple[Any, EwcState]:
+        check_params(params)
+
         def away(path: str, start: Any, fisher: Any, now: Any) -> jax.Array:
             del path
             moved: jax.Array = (now - start).astype(fisher.dtype)

@@ -8,7 +8,17 @@ import optax
 import pytest
 
 from jft import paths
-from jft.optim import l2_sp, make_optimizer, strength_by_rule
+from jft.optim import (
+    ewc,
+    l2_sp,
+    make_optimizer,
+    strength_by_rule,
+    track_ema,
+    track_swa,
+)
+from jft.optim.anchor import AnchorState
+from jft.optim.ewc import EwcState
+from jft.optim.states import find_states
 from jft.types import InputError
 
 
@@ -52,6 +62,31 @@ def test_make_optimizer_pulls_what_its_mask_says_at_the_place_of_the_decay():
         updates, _ = tx.update(zero, tx.init(start), now)
         np.testing.assert_allclose(updates["body"], [-0.1], rtol=1e-6)
         np.testing.assert_allclose(updates["head"], [head], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options", [{"l2_sp": 1.0}, {"ewc": 1.0}, {"keep_anchor": True}]
+)
+def test_the_mask_holds_for_all_that_keeps_a_start(options):
+    start = {"body": jnp.ones(1), "head": jnp.ones(1)}
+    mask = lambda path, leaf: path == "body"  # noqa: E731
+    tx = make_optimizer(
+        dict.fromkeys(start, "all"), learning_rate=0.1, anchor_mask=mask, **options
+    )
+    state = tx.init(start)
+    (kept,) = find_states(state, EwcState if "ewc" in options else AnchorState)
+    assert list(paths.flatten(kept.anchor)) == ["body"]
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [l2_sp(1.0), ewc(1.0), track_ema(0.5), track_swa(0, 1)],
+    ids=["l2_sp", "ewc", "ema", "swa"],
+)
+def test_an_update_without_the_parameters_is_refused(tx):
+    params = {"w": jnp.ones(1)}
+    with pytest.raises(InputError, match=r"tx.update\(grads, opt_state, params\)"):
+        tx.update(params, tx.init(params))
 
 
 def test_each_path_is_pulled_as_its_first_rule_says():

@@ -282,3 +282,12 @@ def test_every_group_needs_an_opening(gate):
     tx = gate(*([optax.identity()] if gate is gradual_unfreeze else []), depth, {2: 0})
     with pytest.raises(InputError, match=r"\['0', '1', '2'\]; groups in .* \['2'\]"):
         tx.init(paths.unflatten(draw(0, np.float32)))
+
+
+@pytest.mark.parametrize("gate", [close_gradients, gradual_unfreeze])
+def test_a_group_that_open_at_does_not_know_is_not_opened_silently(gate):
+    inner = [optax.identity()] if gate is gradual_unfreeze else []
+    tx = gate(*inner, depth, {2: 0, 1: 0, 0: 0})
+    params = paths.unflatten(draw(0, np.float32))
+    with pytest.raises(InputError, match=r"\['head'\], but .* \['0', '1', '2'\]"):
+        tx.update(params, tx.init(params), params, open_groups=frozenset({"head", 2}))
