@@ -92,11 +92,12 @@ def l2_sp(
         updates: Any, state: AnchorState, params: Params = None
     ) -> tuple[Any, AnchorState]:
         check_params(params)
+        now = paths.flatten(params)
 
-        def pull(path: str, update: Any, now: Any, start: Any) -> Any:
-            return update + strength_of(path) * (now - start)
+        def pull(path: str, update: Any, start: Any) -> Any:
+            return update + strength_of(path) * (now[path] - start)
 
-        return paths.map_where(pull, updates, params, state.anchor), state
+        return paths.map_where(pull, updates, state.anchor), state
 
     return optax.GradientTransformation(init_fn, update_fn)
 

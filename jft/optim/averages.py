@@ -127,7 +127,10 @@ def _track(
         def mix(old: jax.Array, new: jax.Array) -> jax.Array:
             return old + jnp.asarray(share, old.dtype) * (new - old)
 
-        now = paths.map_where(lambda _, a, p: p.astype(a.dtype), state.average, params)
+        before = paths.flatten(params)
+        now = paths.map_with_path(
+            lambda path, old: before[path].astype(old.dtype), state.average
+        )
         now = paths.map_where(lambda _, p, u: p + u.astype(p.dtype), now, updates)
         num_points = state.num_points + jnp.asarray(share > 0, jnp.int32)
         average = jax.tree.map(mix, state.average, now)

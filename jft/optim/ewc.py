@@ -68,18 +68,17 @@ def ewc(
         updates: Any, state: EwcState, params: Params = None
     ) -> tuple[Any, EwcState]:
         check_params(params)
-
-        def away(path: str, start: Any, fisher: Any, now: Any) -> jax.Array:
-            del path
-            moved: jax.Array = (now - start).astype(fisher.dtype)
-            return moved
+        now, fisher = paths.flatten(params), state.fisher
+        gaps = paths.map_with_path(
+            lambda path, start, f: (now[path] - start).astype(f.dtype),
+            state.anchor,
+            fisher,
+        )
 
         def pull(path: str, update: Any, fisher: Any, gap: Any) -> Any:
             del path
             return update + (strength * fisher * gap).astype(update.dtype)
 
-        fisher = state.fisher
-        gaps = paths.map_where(away, state.anchor, fisher, params)
         squares = jax.tree.map(
             lambda f, gap: jnp.sum(f * gap**2).astype(jnp.float32), fisher, gaps
         )
