@@ -169,9 +169,8 @@ tx = jft.optim.make_optimizer(
     learning_rate=schedule,
     weight_decay=0.05,
     clip_norm=1.0,
+    multiplier=multiplier,
     layer_index=model.layer_index,
-    num_layers=model.num_layers,
-    layer_decay=0.75,
     open_at=open_at,
 )
 
@@ -356,6 +355,6 @@ print(f"{loaded.scores['accuracy']:.1%} of {loaded.num_examples:,} digits, as be
 #
 # - Freeze the backbone: the rules `[("classifier/.*", "head"), (".*", "frozen")]`, no
 #   `open_at`, and no `open_groups_at`.
-# - Everything at once: leave out `open_at`, `open_groups_at` and `layer_decay`.
+# - Everything at once: leave out `open_at`, `open_groups_at` and `multiplier`.
 # - `python -m experiments.finetune --config=configs/digits.py` does all of this from a
 #   config file, and resumes after an interruption where it stopped.

@@ -156,8 +156,8 @@ def optimizer(labels, learning_rate, **options):
         ),
         weight_decay=0.05,
         clip_norm=1.0,
-        layer_index=model.layer_index,
-        num_layers=model.num_layers,
+        # a new head has no start to be pulled to
+        anchor_mask=lambda path, leaf: not path.startswith("classifier/"),
         **options,
     )
 

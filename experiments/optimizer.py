@@ -8,7 +8,7 @@ import optax
 import jft
 from experiments import anchors
 from experiments.plan import Plan
-from jft import optim, partition, paths
+from jft import optim, partition
 from jft.config import Config, OptimConfig
 from jft.params import adapters
 from jft.types import ParamLabels
@@ -42,12 +42,8 @@ def make_optimizer(
         ewc=anchors.ewc(settings, model, labels),
         anchor_mask=anchors.make_mask(model),
         clip_norm=settings.clip_norm,
+        multiplier=make_multiplier(settings, model, labels),
         layer_index=model.layer_index,
-        num_layers=model.num_layers,
-        layer_decay=settings.layer_decay,
-        layer_decay_preset=settings.layer_decay_preset,
-        final_norm=model.family.final_norm,
-        multipliers=settings.multipliers,
         open_at=plan.open_at,
         ema_decay=settings.ema_decay,
         auto_rgn=plan.auto_rgn,
@@ -59,19 +55,14 @@ def make_optimizer(
 def make_multiplier(
     config: OptimConfig, model: jft.Pretrained, labels: ParamLabels
 ) -> Callable[[str], float]:
-    """Each path's factor of the learning rate, for tables: its layer's, its label's."""
-    label_of = paths.flatten(labels)
-
-    def by_label(path: str) -> float:
-        return config.multipliers.get(label_of[path], 1.0)
-
-    if config.layer_decay is None and config.layer_decay_preset != "ulmfit":
-        return by_label
-    by_layer = optim.layer_multiplier(
-        config.layer_decay,
-        model.layer_index,
-        num_layers=model.num_layers,
-        preset=config.layer_decay_preset,
-        final_norm=model.family.final_norm,
+    """Each path's factor of the learning rate: its layer's times its label's."""
+    return optim.product(
+        optim.layer_multiplier(
+            config.layer_decay,
+            model.layer_index,
+            num_layers=model.num_layers,
+            preset=config.layer_decay_preset,
+            final_norm=model.family.final_norm,
+        ),
+        optim.label_multiplier(config.multipliers, labels),
     )
-    return lambda path: by_layer(path) * by_label(path)

@@ -6,6 +6,7 @@ example ``vit/encoder/layer/3/attention/attention/query/kernel``.
 """
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -29,13 +30,38 @@ def path_str(key_path: Sequence[Any]) -> str:
 def flatten(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, Any]:
     """Flatten a pytree to ``{path: leaf}`` in tree order; ``None`` is no leaf.
 
-    What ``is_leaf`` holds for is one, as in ``jax.tree.leaves``.
+    What ``is_leaf`` holds for is one, as in ``jax.tree.leaves``. Keys, indices and
+    attributes (of dataclasses, of modules) give the same paths, and what an nnx
+    variable holds has the path of the variable.
 
     >>> flatten({"a": {"b": 1}, "c": None})
     {'a/b': 1}
     """
-    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)
-    return {path_str(key_path): leaf for key_path, leaf in leaves}
+    return dict(_named(tree, is_leaf))
+
+
+def _named(
+    tree: Any, is_leaf: Callable[[Any], bool] | None = None
+) -> list[tuple[str, Any]]:
+    """Every leaf with its path, in tree order."""
+
+    def stops(node: Any) -> bool:
+        return _is_variable(node) or (is_leaf is not None and is_leaf(node))
+
+    named: list[tuple[str, Any]] = []
+    for key_path, node in jax.tree_util.tree_leaves_with_path(tree, is_leaf=stops):
+        if _is_variable(node):  # its own key, "value", says nothing
+            inside = jax.tree_util.tree_leaves_with_path(node, is_leaf=is_leaf)
+            named += [(path_str((*key_path, *keys[1:])), x) for keys, x in inside]
+        else:
+            named.append((path_str(key_path), node))
+    return named
+
+
+def _is_variable(node: Any) -> bool:
+    """Whether a node is a variable of nnx, which only who has nnx can have."""
+    nnx = sys.modules.get("flax.nnx")
+    return nnx is not None and isinstance(node, nnx.Variable)
 
 
 def unflatten(flat: Mapping[str, T]) -> dict[str, Any]:
@@ -69,9 +95,26 @@ def map_with_path(fn: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     >>> map_with_path(lambda path, x: (path, x), {"a": 1})
     {'a': ('a', 1)}
     """
-    return jax.tree_util.tree_map_with_path(
-        lambda key_path, *leaves: fn(path_str(key_path), *leaves), tree, *rest
-    )
+    names = iter([path for path, _ in _named(tree)])
+    return jax.tree.map(lambda *leaves: fn(next(names), *leaves), tree, *rest)
+
+
+def map_where(fn: Callable[..., Any], tree: Any, *others: Any) -> Any:
+    """``map_with_path`` over the paths that all trees have; other leaves stay.
+
+    The others may be of another structure, or have holes.
+
+    >>> map_where(lambda path, x, y: x + y, {"a": 1, "b": 2}, {"a": 10, "b": None})
+    {'a': 11, 'b': 2}
+    """
+    flat = [flatten(other) for other in others]
+
+    def at(path: str, leaf: Any) -> Any:
+        if any(path not in leaves for leaves in flat):
+            return leaf
+        return fn(path, leaf, *(leaves[path] for leaves in flat))
+
+    return map_with_path(at, tree)
 
 
 def match_rules(rules: Rules[T], paths: Iterable[str]) -> dict[str, T]:

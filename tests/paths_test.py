@@ -1,4 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Paths of any pytree, and rules that match the whole of them."""
+
+from typing import NamedTuple
+
 import jax.numpy as jnp
 import pytest
 from flax import nnx
@@ -50,11 +54,33 @@ def test_flatten_and_unflatten_are_inverse():
     assert paths.unflatten(paths.flatten(tree)) == tree
 
 
-def test_paths_of_an_nnx_state_are_readable():
-    state = nnx.state(nnx.Linear(2, 3, rngs=nnx.Rngs(0)))
-    flat = paths.flatten(nnx.to_pure_dict(state))
-    assert sorted(flat) == ["bias", "kernel"]
-    assert flat["kernel"].shape == (2, 3)
+def test_nnx_has_the_paths_of_its_pure_dict_and_keeps_its_types():
+    module = nnx.List([nnx.Linear(2, 3, rngs=nnx.Rngs(0))])
+    state = nnx.state(module)
+    for tree in (nnx.to_pure_dict(state), state, module):
+        assert list(paths.flatten(tree)) == ["0/bias", "0/kernel"]
+    shapes = paths.map_with_path(lambda path, x: (path, x.shape), state)
+    assert type(shapes[0]["kernel"]) is nnx.Param
+    assert shapes[0]["kernel"].get_value() == ("0/kernel", (2, 3))
+
+
+class Projections(NamedTuple):
+    query: int
+    value: int  # a name like any other
+
+
+def test_attributes_are_keys():
+    assert paths.flatten({"a": Projections(1, 2)}) == {"a/query": 1, "a/value": 2}
+
+
+def test_map_where_takes_only_what_all_trees_have():
+    tree, other = {"a": 1, "b": {"c": 2, "d": 3}, "e": None}, {"b": {"c": 10, "x": 9}}
+    pair, third = lambda *args: args, {"b": {"c": 20, "d": 30}, "a": 0}
+    assert paths.map_where(pair, tree, other, third) == {
+        "a": 1,
+        "b": {"c": ("b/c", 2, 10, 20), "d": 3},
+        "e": None,
+    }
 
 
 def test_map_with_path_keeps_holes():

@@ -5,11 +5,10 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from jft import paths
-from jft.optim.ema import find_states
+from jft.optim.states import check_params, find_states
 from jft.types import InputError, Params
 
 Strength = float | Callable[[str], float]  # of all anchored leaves, or of a path
@@ -71,6 +70,7 @@ def l2_sp(
       The transform; ``update`` needs ``params``.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> tx = l2_sp(0.5)
       >>> state = tx.init({"w": jnp.array(1.0)})
       >>> updates = {"w": jnp.array(0.0)}
@@ -91,14 +91,13 @@ def l2_sp(
     def update_fn(
         updates: Any, state: AnchorState, params: Params = None
     ) -> tuple[Any, AnchorState]:
-        anchors, now = paths.flatten(state.anchor), paths.flatten(params)
+        check_params(params)
+        now = paths.flatten(params)
 
-        def pull(path: str, update: Any) -> Any:
-            if path not in anchors:
-                return update
-            return update + strength_of(path) * (now[path] - anchors[path])
+        def pull(path: str, update: Any, start: Any) -> Any:
+            return update + strength_of(path) * (now[path] - start)
 
-        return paths.map_with_path(pull, updates), state
+        return paths.map_where(pull, updates, state.anchor), state
 
     return optax.GradientTransformation(init_fn, update_fn)
 
@@ -146,10 +145,7 @@ def anchor_of(opt_state: Any) -> Params:
 
 
 def keep_start(params: Params, anchor_mask: Callable[[str, Any], bool]) -> Params:
-    """Copy the leaves that the mask chooses; None elsewhere."""
-
-    def keep(path: str, leaf: Any) -> jax.Array | None:
-        # A copy: state and parameters are both donated, so never one buffer.
-        return jnp.array(leaf, copy=True) if anchor_mask(path, leaf) else None
-
-    return paths.map_with_path(keep, params)
+    """The leaves that the mask chooses; None elsewhere."""
+    return paths.map_with_path(
+        lambda path, leaf: leaf if anchor_mask(path, leaf) else None, params
+    )

@@ -100,9 +100,8 @@ def auto_rgn(
             lambda path, old: jnp.where(due, factors[of(path)], old), state.scales
         )
         moves, inner_state = inner.update(updates, state.inner, params, **extra_args)
-        by_path = paths.flatten(scales)
-        scaled = paths.map_with_path(
-            lambda path, u: u * by_path[path].astype(u.dtype), moves
+        scaled = paths.map_where(
+            lambda _, u, scale: u * scale.astype(u.dtype), moves, scales
         )
         return scaled, AutoRgnState(state.step + 1, scales, measured, inner_state)
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one optimizer chain, in the one order that keeps every part's meaning."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,11 +12,10 @@ from jft import paths
 from jft.optim.anchor import Strength, hold_anchor
 from jft.optim.anchor import l2_sp as make_l2_sp
 from jft.optim.auto_rgn import auto_rgn as make_auto_rgn
+from jft.optim.averages import track_ema, track_swa
 from jft.optim.clip import clip_by_global_norm
-from jft.optim.ema import track_ema
 from jft.optim.ewc import ewc as make_ewc
-from jft.optim.layerwise import layerwise_lr_decay
-from jft.optim.multipliers import scale_by_label
+from jft.optim.multipliers import Multiplier, scale_by_path
 from jft.optim.openings import OpenAt
 from jft.optim.optimizers import (
     OPTIMIZERS,
@@ -24,20 +24,15 @@ from jft.optim.optimizers import (
     make_wrapped,
 )
 from jft.optim.schedules import scale_by_learning_rate
-from jft.optim.swa import track_swa
 from jft.optim.unfreeze import close_gradients, gradual_unfreeze
 from jft.types import FROZEN, InputError, LayerIndex, ParamLabels, Params, Schedule
 
 LeafMask = Callable[[str, Any], bool]  # (path, leaf) -> whether it applies
 
-# Parameters of vision transformers that timm never decays, by the last path key.
-NEVER_DECAYED = frozenset(
-    {
-        *("bias", "scale"),
-        *("cls_token", "dist_token", "distillation_token", "mask_token"),
-        *("reg_token", "register_tokens", "pos_embed", "position_embeddings"),
-        "final_logits_bias",  # BART's, a buffer
-    }
+# What timm never decays in vision transformers, and a buffer of BART's.
+NEVER_DECAYED = re.compile(
+    "(.*/)?(bias|scale|pos_embed|position_embeddings|final_logits_bias"
+    "|(cls|dist|distillation|mask|reg)_token|register_tokens)"
 )
 
 
@@ -50,8 +45,7 @@ def default_decay_mask(path: str, leaf: Any) -> bool:
     >>> default_decay_mask("embeddings/position_embeddings", np.zeros((1, 5, 2)))
     False
     """
-    name = path.removesuffix("/value").rsplit("/", 1)[-1]  # nnx ends in "/value"
-    return leaf.ndim > 1 and name not in NEVER_DECAYED
+    return leaf.ndim > 1 and not NEVER_DECAYED.fullmatch(path)
 
 
 def make_optimizer(
@@ -67,16 +61,11 @@ def make_optimizer(
     anchor_mask: LeafMask | None = None,
     keep_anchor: bool = False,
     clip_norm: float | None = None,
+    multiplier: Multiplier | None = None,
     layer_index: LayerIndex | None = None,
-    num_layers: int | None = None,
-    layer_decay: float | None = None,
-    layer_decay_preset: str = "timm",
-    final_norm: str | None = None,
     auto_rgn: int | None = None,
     auto_rgn_batches: int = 5,
-    multipliers: Mapping[str, float] | None = None,
     open_at: OpenAt | None = None,
-    group_of: Callable[[str], Any] | None = None,
     ema_decay: float | None = None,
     swa: tuple[int, int] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -84,14 +73,18 @@ def make_optimizer(
 
     The order, and why: EWC's penalty adds to the gradients; those of closed groups are
     zeroed, so that the clip norm is that of what moves; moments, decay and anchor are
-    inside the gate, so that closed groups have none of them; scaling by layer and label
-    follows the moments, which would cancel it; the learning rate multiplies everything
-    once, decay included, on global steps; the average sees final updates; frozen leaves
-    are kept out of it all, and set to zero as the second lock, by the outermost
-    transform.
+    inside the gate, so that closed groups have none of them; the multiplier follows the
+    moments, which would cancel it; the learning rate multiplies everything once, decay
+    included, on global steps; the average sees final updates; frozen leaves are kept
+    out of it all, and set to zero as the second lock, by the outermost transform.
 
     Works on full trees and on trees with None where frozen, of any pytree type. With
     ``open_at``, ``update`` takes ``open_groups`` (see ``gradual_unfreeze``).
+
+    What keeps the starting point (anchors, averages, SAM, schedule-free) keeps the
+    parameters' own arrays. `jft.train.init_state` copies them; whoever donates
+    parameters and state to a step of their own does so too, by
+    ``jax.tree.map(jnp.copy, tx.init(params))``.
 
     Args:
       param_labels: one string a leaf; "frozen" leaves get no state and no update.
@@ -106,24 +99,18 @@ def make_optimizer(
         number, or a function of the path.
       ewc: strength of the pull by Fisher information, which `with_fisher` has to put
         into the state before the first step.
-      anchor_mask: which leaves are pulled; by default all but the head (layer
-        ``num_layers`` + 1), which starts from nothing worth keeping. Without
-        ``layer_index``, all.
+      anchor_mask: which leaves these two pull, and ``keep_anchor`` keeps; None is all.
+        A new head has no start worth keeping: leave it out.
       keep_anchor: keep the starting point in the state though nothing here pulls to
         it, for `jft.train.mixout`; L2-SP of one strength keeps it anyway.
       clip_norm: largest global norm of the open gradients.
-      layer_index: path to depth.
-      num_layers: number of blocks, embeddings and head not counted.
-      layer_decay: layer-wise learning-rate decay; None is none, but for the preset
-        "ulmfit", which has its own.
-      layer_decay_preset: a key of ``PRESETS``.
-      final_norm: regex of the final norm, for the preset "beit".
+      multiplier: path to factor of the learning rate: `layer_multiplier`,
+        `label_multiplier`, their `product`, or any other.
+      layer_index: path to depth, what opens or is measured as one.
       auto_rgn: steps between two measures of each layer's relative gradient norm, by
         which its rate is scaled; see the function of that name.
       auto_rgn_batches: that such a measure is the mean over.
-      multipliers: label to learning-rate multiplier.
-      open_at: group to opening step or windows; None opens everything.
-      group_of: path to group; by default ``layer_index``.
+      open_at: layer to opening step or windows; None opens everything.
       ema_decay: keep an average of the trainables, read by ``eval_params``.
       swa: likewise the plain mean: ``(start, every)`` of `track_swa`.
 
@@ -133,62 +120,32 @@ def make_optimizer(
     Raises:
       InputError: if arguments contradict each other, or nothing is trainable.
     """
-    labels = jax.tree.map(lambda x: x if x == FROZEN else "trainable", param_labels)
-    if "trainable" not in jax.tree.leaves(labels):
-        raise InputError(
-            "every parameter is labelled frozen, so there is nothing to train; label "
-            "some of them, a head for instance, with another name."
-        )
-    hyperparams = hyperparams or {}
-    rule = _find_rule(optimizer)
-    wants_layers = layer_decay is not None or layer_decay_preset == "ulmfit"
-    group_of = group_of or layer_index
+    rule, hyperparams = _find_rule(optimizer), hyperparams or {}
     _check_whole(optimizer, learning_rate, decays=bool(weight_decay or l2_sp))
-    _check_wrap(optimizer, rule, open_at, ema_decay, swa)
+    _check_together(optimizer, rule, open_at, auto_rgn, ema_decay, swa)
 
-    anchor_mask = anchor_mask or _all_but_head(layer_index, num_layers)
-    decay = _decay_and_anchor(weight_decay, decay_mask, l2_sp, anchor_mask)
-    core = make_direction(rule, decay, hyperparams)
-    clip = [] if clip_norm is None else [clip_by_global_norm(clip_norm)]
+    pull = _decay_and_anchor(weight_decay, decay_mask, l2_sp, anchor_mask)
+    core = make_direction(rule, pull, hyperparams)
+    shaping = [] if clip_norm is None else [clip_by_global_norm(clip_norm)]
     if auto_rgn is not None:
-        if open_at is not None:
-            raise InputError(
-                f"auto_rgn is {auto_rgn} together with open_at: both say which layers "
-                "move, and one that is closed has no gradient to measure. Drop one."
-            )
         # it measures whole gradients: a clip would weigh batches
+        inner, shaping = optax.chain(*shaping, core), []
         core = make_auto_rgn(
-            optax.chain(*clip, core),
-            layer_index,
-            every=auto_rgn,
-            batches=auto_rgn_batches,
+            inner, layer_index, every=auto_rgn, batches=auto_rgn_batches
         )
-        clip = []
     parts: list[optax.GradientTransformation] = []
     if ewc:
         parts.append(make_ewc(ewc, anchor_mask))
     if keep_anchor and (callable(l2_sp) or not l2_sp):
         parts.append(hold_anchor(anchor_mask))
     if open_at is not None:
-        if group_of is None:
-            raise InputError("open_at needs group_of or layer_index: path to group.")
-        parts.append(close_gradients(group_of, open_at))
-        core = gradual_unfreeze(core, group_of, open_at)
-    parts += [*clip, core]
-    if wants_layers:
-        if layer_index is None or num_layers is None:
-            raise InputError("layer_decay needs layer_index and num_layers.")
-        parts.append(
-            layerwise_lr_decay(
-                layer_decay,
-                layer_index,
-                num_layers=num_layers,
-                preset=layer_decay_preset,
-                final_norm=final_norm,
-            )
-        )
-    if multipliers:
-        parts.append(scale_by_label(multipliers, param_labels))
+        if layer_index is None:
+            raise InputError("open_at needs layer_index: path to what opens as one.")
+        parts.append(close_gradients(layer_index, open_at))
+        core = gradual_unfreeze(core, layer_index, open_at)
+    parts += [*shaping, core]
+    if multiplier is not None:
+        parts.append(scale_by_path(multiplier))
     if learning_rate is not None:
         parts.append(scale_by_learning_rate(learning_rate))
     if ema_decay is not None:
@@ -198,11 +155,22 @@ def make_optimizer(
     chain = optax.chain(*parts)
     if learning_rate is not None:
         chain = make_wrapped(rule, chain, learning_rate, hyperparams)
-    return _promoting(
-        optax.multi_transform(
-            {"trainable": chain, FROZEN: optax.set_to_zero()},
-            lambda _: labels,  # optax would call a tree that is callable, a module
+    return _promoting(_for_trainables(chain, param_labels))
+
+
+def _for_trainables(
+    chain: optax.GradientTransformation, param_labels: ParamLabels
+) -> optax.GradientTransformationExtraArgs:
+    """The chain for all that is not frozen; zeros, and no state, for what is."""
+    labels = jax.tree.map(lambda x: x if x == FROZEN else "trainable", param_labels)
+    if "trainable" not in jax.tree.leaves(labels):
+        raise InputError(
+            "every parameter is labelled frozen, so there is nothing to train; label "
+            "some of them, a head for instance, with another name."
         )
+    # by a function: optax takes a tree that can be called, a module, for one
+    return optax.partition(
+        {"trainable": chain, FROZEN: optax.set_to_zero()}, lambda _: labels
     )
 
 
@@ -255,27 +223,32 @@ def _check_whole(
         )
 
 
-def _check_wrap(
+def _check_together(
     optimizer: str | optax.GradientTransformation,
     rule: OptimizerRule,
     open_at: OpenAt | None,
+    auto_rgn: int | None,
     ema_decay: float | None,
     swa: tuple[int, int] | None,
 ) -> None:
+    """Refuse pairs of which one would undo the other."""
     if ema_decay is not None and swa is not None:
         raise InputError(
             f"ema_decay is {ema_decay} and swa {swa}, two averages of which one is "
             "evaluated; leave one of them out."
         )
-    if rule.wrap is None:
-        return
-    if open_at is not None:
+    if auto_rgn is not None and open_at is not None:
+        raise InputError(
+            f"auto_rgn is {auto_rgn} together with open_at: both say which layers "
+            "move, and one that is closed has no gradient to measure. Drop one."
+        )
+    if rule.wrap is not None and open_at is not None:
         raise InputError(
             f"optimizer {optimizer!r} cannot open groups at steps: it moves all "
             "parameters together, between points of its own, so closed ones would "
             "not stay where they are. Drop open_at, or take another optimizer."
         )
-    if ema_decay is not None or swa is not None:
+    if rule.wrap is not None and (ema_decay is not None or swa is not None):
         raise InputError(
             f"optimizer {optimizer!r} with ema_decay or swa: the parameters it shows "
             "are not the ones it evaluates (see eval_params). Drop the average, or "
@@ -284,7 +257,10 @@ def _check_wrap(
 
 
 def _decay_and_anchor(
-    weight_decay: float, decay_mask: LeafMask, l2_sp: Strength, anchor_mask: LeafMask
+    weight_decay: float,
+    decay_mask: LeafMask,
+    l2_sp: Strength,
+    anchor_mask: LeafMask | None,
 ) -> optax.GradientTransformation:
     """What pulls parameters, towards zero and towards the start; often nothing."""
     parts = [optax.identity()]
@@ -297,9 +273,3 @@ def _decay_and_anchor(
     if l2_sp:
         parts.append(make_l2_sp(l2_sp, anchor_mask))
     return optax.chain(*parts)
-
-
-def _all_but_head(layer_index: LayerIndex | None, num_layers: int | None) -> LeafMask:
-    if layer_index is None or num_layers is None:
-        return lambda path, leaf: True
-    return lambda path, leaf: layer_index(path) <= num_layers

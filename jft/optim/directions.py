@@ -156,14 +156,14 @@ def muon(
     )
     rest = optax.scale_by_adam(b1, b2, eps)
     kinds = {"matrix": matrices, "rest": rest}
-    return optax.chain(optax.multi_transform(kinds, _muon_kinds), decay)
+    return optax.chain(optax.partition(kinds, _muon_kinds), decay)
 
 
 def _muon_kinds(tree: Params) -> Any:
     """Muon moves matrices that are multiplied by; lookup tables are not."""
 
     def kind(path: str, leaf: Any) -> str:
-        is_table = "embedding" in path.removesuffix("/value").rsplit("/", 1)[-1]
+        is_table = "embedding" in path.rsplit("/", 1)[-1]
         return "matrix" if leaf.ndim == 2 and not is_table else "rest"
 
     return paths.map_with_path(kind, tree)

@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which parameters to evaluate and export: not always those being trained."""
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import optax.contrib
 
 from jft import paths
-from jft.optim.ema import EmaState, ema_params, find_states
+from jft.optim.averages import AverageState
 from jft.optim.sam import SamState
-from jft.optim.swa import SwaState, swa_params
+from jft.optim.states import find_states
 from jft.types import Params
 
 
@@ -28,29 +27,33 @@ def eval_params(opt_state: Any, trainable: Params) -> Params:
 
     Returns:
       A tree like ``trainable``.
+
+    Example:
+      >>> from jft.optim import track_ema
+      >>> tx, params = track_ema(0.5), {"w": jnp.array(1.0)}
+      >>> _, state = tx.update({"w": jnp.array(2.0)}, tx.init(params), params)
+      >>> float(eval_params(state, {"w": jnp.array(3.0)})["w"])
+      2.0
     """
-    if find_states(opt_state, EmaState):
-        return ema_params(opt_state, trainable)
-    if found := find_states(opt_state, SwaState):
-        return swa_params(found[0], trainable)
+    if found := find_states(opt_state, AverageState):
+        any_point = found[0].num_points > 0
+        return paths.map_where(
+            lambda _, p, mean: jnp.where(any_point, mean.astype(p.dtype), p),
+            trainable,
+            found[0].average,
+        )
     if found := find_states(opt_state, SamState):
         displaced = found[0].step % 2 == 1
-        origin = paths.flatten(found[0].origin)
-        return _combine(trainable, origin, lambda p, o: jnp.where(displaced, o, p))
+        return paths.map_where(
+            lambda _, p, origin: jnp.where(displaced, origin, p),
+            trainable,
+            found[0].origin,
+        )
     if found := find_states(opt_state, optax.contrib.ScheduleFreeState):
-        b1, fast = found[0].b1, paths.flatten(found[0].z)
-
-        def average(y: Any, z: Any) -> Any:
-            return (y - (1 - b1).astype(y.dtype) * z) / b1.astype(y.dtype)
-
-        return _combine(trainable, fast, average)
+        b1 = found[0].b1
+        return paths.map_where(
+            lambda _, y, z: (y - (1 - b1).astype(y.dtype) * z) / b1.astype(y.dtype),
+            trainable,
+            found[0].z,
+        )
     return trainable
-
-
-def _combine(
-    tree: Params, others: Mapping[str, Any], fn: Callable[[Any, Any], Any]
-) -> Params:
-    """Combine each leaf with the other of its path, where there is one."""
-    return paths.map_with_path(
-        lambda path, x: fn(x, others[path]) if path in others else x, tree
-    )

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import optax
 
 from jft import paths
+from jft.models.arrays import at_least_float32
 from jft.optim.anchor import keep_start
-from jft.optim.ema import find_states
+from jft.optim.states import check_params, find_states
 from jft.types import InputError, Params
 
 
@@ -66,29 +67,30 @@ def ewc(
     def update_fn(
         updates: Any, state: EwcState, params: Params = None
     ) -> tuple[Any, EwcState]:
-        now, fisher = paths.flatten(params), paths.flatten(state.fisher)
-        away = {
-            path: (now[path] - start).astype(fisher[path].dtype)
-            for path, start in paths.flatten(state.anchor).items()
-        }
+        check_params(params)
+        now, fisher = paths.flatten(params), state.fisher
+        gaps = paths.map_with_path(
+            lambda path, start, f: (now[path] - start).astype(f.dtype),
+            state.anchor,
+            fisher,
+        )
 
-        def pull(path: str, update: Any) -> Any:
-            if path not in away:
-                return update
-            return update + (strength * fisher[path] * away[path]).astype(update.dtype)
+        def pull(path: str, update: Any, fisher: Any, gap: Any) -> Any:
+            del path
+            return update + (strength * fisher * gap).astype(update.dtype)
 
-        squares = [
-            jnp.sum(fisher[path] * away[path] ** 2).astype(jnp.float32) for path in away
-        ]
-        penalty = strength / 2 * sum(squares, jnp.zeros((), jnp.float32))
-        return paths.map_with_path(pull, updates), state._replace(penalty=penalty)
+        squares = jax.tree.map(
+            lambda f, gap: jnp.sum(f * gap**2).astype(jnp.float32), fisher, gaps
+        )
+        total = sum(jax.tree.leaves(squares), jnp.zeros((), jnp.float32))
+        new_state = state._replace(penalty=strength / 2 * total)
+        return paths.map_where(pull, updates, fisher, gaps), new_state
 
     return optax.GradientTransformation(init_fn, update_fn)
 
 
-def _zeros(leaf: jax.Array) -> jax.Array:
-    dtype = leaf.dtype if leaf.dtype.itemsize >= 4 else jnp.float32
-    return jnp.zeros(leaf.shape, dtype)
+def _zeros(leaf: Any) -> jax.Array:
+    return at_least_float32(jnp.zeros_like(leaf))
 
 
 def penalty_of(opt_state: Any) -> jax.Array | None:

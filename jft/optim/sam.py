@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sharpness-aware minimization: every second step moves, the other one looks around.
 
-``optax.contrib.sam`` takes the same steps, but takes no extra arguments, shares its
-cache's buffers with the parameters (both are donated), and halves the schedule.
+``optax.contrib.sam`` takes the same steps, but takes no extra arguments and halves the
+schedule.
 """
 
 from typing import Any, NamedTuple
@@ -42,9 +42,7 @@ def sam(
     outer = optax.with_extra_args_support(outer)
 
     def init_fn(params: Params) -> SamState:
-        # A copy: state and parameters are both donated, so never one buffer.
-        origin = jax.tree.map(lambda p: jnp.array(p, copy=True), params)
-        return SamState(jnp.zeros((), jnp.int32), origin, outer.init(params))
+        return SamState(jnp.zeros((), jnp.int32), params, outer.init(params))
 
     def update_fn(
         updates: Any, state: SamState, params: Params = None, **extra_args: Any

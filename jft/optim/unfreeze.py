@@ -69,6 +69,7 @@ def close_gradients(
         **extra_args: Any,
     ) -> tuple[Any, CloseGradientsState]:
         del params, extra_args
+        _check_open(open_groups, windows)
         now = state.step if step is None else step
 
         def close(path: str, update: Any) -> Any:
@@ -110,7 +111,8 @@ def gradual_unfreeze(
       The gated transform; its state has the same structure at all times.
 
     Raises:
-      InputError: from ``init``, if a group of the parameters is not in ``open_at``.
+      InputError: from ``init``, if a group of the parameters is not in ``open_at``;
+        from ``update``, if one of ``open_groups`` is not.
 
     Example:
       >>> tx = gradual_unfreeze(optax.scale(-1.0), lambda p: p, {"head": 0, "body": 1})
@@ -140,6 +142,7 @@ def gradual_unfreeze(
         def run(group_updates: Any, inner: Any, group_params: Any) -> tuple[Any, Any]:
             return inner_tx.update(group_updates, inner, group_params, **extra_args)
 
+        _check_open(open_groups, windows)
         now = state.step if step is None else step
         moved: dict[str, Any] = {}
         new_inner = dict(state.inner)
@@ -186,6 +189,15 @@ def _run_if(
 def _only(tree: Any, group: Group, group_of: Callable[[str], Any]) -> Any:
     """Keep the leaves of one group; the others become None."""
     return paths.map_with_path(lambda p, x: x if group_of(p) == group else None, tree)
+
+
+def _check_open(open_groups: Any, windows: Mapping[Group, Windows]) -> None:
+    """What opens by name must have one; another would open nothing, silently."""
+    if open_groups is not None and (unknown := set(open_groups) - windows.keys()):
+        raise InputError(
+            f"open_groups has {sorted(map(str, unknown))}, but open_at says of "
+            f"{sorted(map(str, windows))} when they open. Name some of these."
+        )
 
 
 def _check_groups(

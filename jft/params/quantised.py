@@ -273,8 +273,8 @@ def whole_path(path: str) -> str:
 
     >>> whole_path("query/kernel/nf4"), whole_path("query/kernel")
     ('query/kernel', 'query/kernel')
-    >>> whole_path("query/kernel/value")  # of an nnx.Param
-    'query/kernel/value'
+    >>> whole_path("process/kernel/variance")
+    'process/kernel/variance'
     """
     parent, _, name = path.rpartition("/")
     return parent if name in ARRAYS and parent.endswith("/kernel") else path

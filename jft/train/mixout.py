@@ -40,14 +40,13 @@ def mixout(
             f"the probability of mixout is {probability}; expected a number in [0, 1): "
             "at 1 nothing would be learned."
         )
-    starts = paths.flatten(anchor)
+    if not probability:
+        return params
 
-    def mix(path: str, leaf: Any) -> Any:
-        if path not in starts or not probability:
-            return leaf
+    def mix(path: str, leaf: Any, start: Any) -> Any:
         here = jax.random.fold_in(key, zlib.crc32(path.encode()))
         moved = jax.random.bernoulli(here, 1 - probability, leaf.shape)
-        away = (leaf - starts[path]) * (1 / (1 - probability))
-        return starts[path] + jnp.where(moved, away, jnp.zeros_like(away))
+        away = (leaf - start) * (1 / (1 - probability))
+        return start + jnp.where(moved, away, jnp.zeros_like(away))
 
-    return paths.map_with_path(mix, params)
+    return paths.map_where(mix, params, anchor)

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""L2-SP pulls what is anchored to where it started, each path as strongly as told."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +8,17 @@ import optax
 import pytest
 
 from jft import paths
-from jft.optim import l2_sp, make_optimizer, strength_by_rule
+from jft.optim import (
+    ewc,
+    l2_sp,
+    make_optimizer,
+    strength_by_rule,
+    track_ema,
+    track_swa,
+)
+from jft.optim.anchor import AnchorState
+from jft.optim.ewc import EwcState
+from jft.optim.states import find_states
 from jft.types import InputError
 
 
@@ -34,26 +46,47 @@ def test_anchored_parameters_come_back_without_a_gradient():
     np.testing.assert_allclose(params["body"], [1.0], atol=1e-4)
 
 
-def test_make_optimizer_leaves_the_head_unless_told_otherwise():
+def test_make_optimizer_pulls_what_its_mask_says_at_the_place_of_the_decay():
     labels = {"body": "all", "head": "all"}
     start = {"body": jnp.ones(1), "head": jnp.ones(1)}
     now = {"body": jnp.full(1, 2.0), "head": jnp.full(1, 2.0)}
     zero = jax.tree.map(jnp.zeros_like, now)
-    layers = {"layer_index": {"body": 0, "head": 2}.__getitem__, "num_layers": 1}
-    everything = {"anchor_mask": lambda path, leaf: True}
-    for options, head in [(layers, 0.0), (layers | everything, -0.1), ({}, -0.1)]:
+    for mask, head in [(lambda path, leaf: path == "body", 0.0), (None, -0.1)]:
         tx = make_optimizer(
-            labels, optimizer=optax.identity(), learning_rate=0.1, l2_sp=1.0, **options
+            labels,
+            optimizer=optax.identity(),
+            learning_rate=0.1,
+            l2_sp=1.0,
+            anchor_mask=mask,
         )
         updates, _ = tx.update(zero, tx.init(start), now)
         np.testing.assert_allclose(updates["body"], [-0.1], rtol=1e-6)
         np.testing.assert_allclose(updates["head"], [head], rtol=1e-6)
 
 
-def test_state_shares_no_buffer_with_the_parameters():
-    params = {"w": jnp.ones(2)}
-    state = l2_sp(0.1).init(params)
-    jax.jit(lambda p, s: (p, s), donate_argnums=(0, 1))(params, state)
+@pytest.mark.parametrize(
+    "options", [{"l2_sp": 1.0}, {"ewc": 1.0}, {"keep_anchor": True}]
+)
+def test_the_mask_holds_for_all_that_keeps_a_start(options):
+    start = {"body": jnp.ones(1), "head": jnp.ones(1)}
+    mask = lambda path, leaf: path == "body"  # noqa: E731
+    tx = make_optimizer(
+        dict.fromkeys(start, "all"), learning_rate=0.1, anchor_mask=mask, **options
+    )
+    state = tx.init(start)
+    (kept,) = find_states(state, EwcState if "ewc" in options else AnchorState)
+    assert list(paths.flatten(kept.anchor)) == ["body"]
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [l2_sp(1.0), ewc(1.0), track_ema(0.5), track_swa(0, 1)],
+    ids=["l2_sp", "ewc", "ema", "swa"],
+)
+def test_an_update_without_the_parameters_is_refused(tx):
+    params = {"w": jnp.ones(1)}
+    with pytest.raises(InputError, match=r"tx.update\(grads, opt_state, params\)"):
+        tx.update(params, tx.init(params))
 
 
 def test_each_path_is_pulled_as_its_first_rule_says():

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-import dataclasses
-from typing import Any
+"""The chain equals its formula, on trees of any kind, and refuses contradictions."""
+
+from dataclasses import dataclass
 
 import chex
 import jax
@@ -11,7 +12,16 @@ import pytest
 from flax import nnx
 
 from jft import paths
-from jft.optim import default_decay_mask, ema_params, make_optimizer, make_schedule
+from jft.optim import (
+    default_decay_mask,
+    eval_params,
+    label_multiplier,
+    layer_multiplier,
+    make_optimizer,
+    make_schedule,
+    product,
+)
+from jft.partition import combine, label_params, num_params, split
 from jft.types import InputError
 
 SHAPES = {
@@ -78,10 +88,11 @@ def everything():
         weight_decay=0.1,
         l2_sp=0.03,
         clip_norm=0.7,
-        layer_index=layer_index,
-        num_layers=1,
-        layer_decay=0.5,
-        multipliers={"head": 3.0},
+        anchor_mask=lambda path, leaf: not path.startswith("head/"),
+        multiplier=product(
+            layer_multiplier(0.5, layer_index, num_layers=1),
+            label_multiplier({"head": 3.0}, LABEL_TREE),
+        ),
         ema_decay=0.9,
     )
 
@@ -115,7 +126,7 @@ def test_adamw_with_everything_equals_the_hand_formula(form):
         found = paths.flatten(params)
         for path in found:
             np.testing.assert_allclose(found[path], expected[path], rtol=1e-12)
-        averages = paths.flatten(ema_params(opt_state, params))
+        averages = paths.flatten(eval_params(opt_state, params))
         for path in expected_ema:
             np.testing.assert_allclose(
                 averages[path], expected_ema[path], rtol=1e-12, atol=1e-15
@@ -151,59 +162,73 @@ class TwoLayers(nnx.Module):
         self.head = nnx.Linear(4, 2, rngs=rngs)
 
 
-def test_an_nnx_state_trains_like_the_plain_dict():
-    state = nnx.state(TwoLayers(nnx.Rngs(0)), nnx.Param)
-    plain = paths.unflatten(
-        {p.removesuffix("/value"): x for p, x in paths.flatten(state).items()}
-    )
-    results = []
-    for tree in (state, plain):
-        labels = paths.map_with_path(
-            lambda path, _: "frozen" if path.startswith("body/bias") else path[:4], tree
-        )
-        depths = {"body": 0, "head": 2}
-        tx = make_optimizer(
-            labels,
-            learning_rate=0.1,
-            weight_decay=0.1,
-            clip_norm=1.0,
-            layer_index=lambda path, depths=depths: depths[path.split("/")[0]],
-            num_layers=1,
-            layer_decay=0.5,
-            open_at={2: 0, 0: 1},
-            ema_decay=0.9,
-        )
-        params, opt_state = train(tx, tree, lambda t, tree=tree: tree, steps=3)
-        results.append((params, ema_params(opt_state, params)))
-    assert isinstance(results[0][0], nnx.State)
-    for ours, theirs in zip(*results, strict=True):
-        chex.assert_trees_all_equal(jax.tree.leaves(ours), jax.tree.leaves(theirs))
-    before, after = paths.flatten(state), paths.flatten(results[0][0])
-    np.testing.assert_array_equal(before["body/bias/value"], after["body/bias/value"])
-    assert not np.array_equal(before["body/kernel/value"], after["body/kernel/value"])
+def register(cls):
+    return jax.tree_util.register_dataclass(dataclass(cls))
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass
-class CallableTree:
-    """A module that is its own tree, as equinox has them."""
-
-    weight: Any
-    bias: Any
+@register
+class Layer:
+    kernel: jax.Array
+    bias: jax.Array
 
     def __call__(self, x):
-        return x @ self.weight + self.bias
+        return x @ self.kernel + self.bias
 
 
-def test_a_callable_tree_trains_and_its_frozen_leaf_stays():
-    params = CallableTree(jnp.ones((2, 3)), jnp.zeros(3))
+@register
+class Called:
+    """A pytree of attributes that can be called, as an equinox module."""
+
+    body: Layer
+    head: Layer
+
+    def __call__(self, x):
+        return self.head(self.body(x))
+
+
+TREES = {
+    "nnx": lambda: nnx.state(TwoLayers(nnx.Rngs(0)), nnx.Param),
+    "module": lambda: Called(*(Layer(**plain()[name]) for name in ("body", "head"))),
+}
+
+
+def plain():
+    return nnx.to_pure_dict(nnx.state(TwoLayers(nnx.Rngs(0)), nnx.Param))
+
+
+def train_everything(tree):
+    """With all that goes by paths: parameters before and after, and their average."""
+    labels = label_params(tree, [("body/bias", "frozen"), (".*/kernel|head/.*", "all")])
+    depth = lambda path: {"body": 0, "head": 2}[path.split("/")[0]]  # noqa: E731
     tx = make_optimizer(
-        CallableTree("body", "frozen"), learning_rate=0.1, weight_decay=0.1
+        labels,
+        learning_rate=0.1,
+        weight_decay=0.1,
+        clip_norm=1.0,
+        l2_sp=0.1,
+        multiplier=layer_multiplier(0.5, depth, num_layers=1),
+        layer_index=depth,
+        open_at={2: 0, 0: 1},
+        ema_decay=0.9,
     )
-    after, state = train(tx, params, lambda t: params, steps=2)
-    assert not np.array_equal(after.weight, params.weight)
-    np.testing.assert_array_equal(after.bias, params.bias)
-    assert sum(jnp.size(x) for x in jax.tree.leaves(state) if jnp.ndim(x)) == 2 * 6
+    start = split(tree, labels)
+    grads = jax.tree.map(lambda x: x + 0.5, start.trainable)
+    moved, opt_state = train(tx, start.trainable, lambda t: grads, steps=3)
+    return combine(moved, start.frozen), eval_params(opt_state, moved)
+
+
+@pytest.mark.parametrize("kind", TREES)
+def test_a_tree_of_attributes_trains_like_the_plain_dict(kind):
+    tree = TREES[kind]()
+    ours, theirs = train_everything(tree), train_everything(plain())
+    assert jax.tree.structure(ours[0]) == jax.tree.structure(tree)
+    for mine, other in zip(ours, theirs, strict=True):
+        chex.assert_trees_all_equal(paths.flatten(mine), paths.flatten(other))
+    before, after = paths.flatten(tree), paths.flatten(ours[0])
+    assert num_params(tree) == 26
+    for path in before:
+        same = np.array_equal(before[path], after[path])
+        assert same == (path == "body/bias"), path
 
 
 def test_the_default_decay_mask():
@@ -211,7 +236,7 @@ def test_the_default_decay_mask():
         "vit/encoder/layer/0/attention/output/dense/kernel": (2, 2),
         "vit/embeddings/patch_embeddings/projection/kernel": (2, 2, 1, 4),
         "bert/embeddings/position_embeddings/embedding": (5, 2),
-        "head/kernel/value": (2, 2),
+        "scale/kernel": (2, 2),
     }
     spared = {
         "vit/encoder/layer/0/attention/output/dense/bias": (2,),
@@ -219,7 +244,7 @@ def test_the_default_decay_mask():
         "vit/embeddings/position_embeddings": (1, 5, 2),
         "vit/embeddings/cls_token": (1, 1, 2),
         "odd/bias": (2, 2),
-        "head/bias/value": (2, 2),
+        "bias": (2, 2),
         "temperature": (),
     }
     assert all(default_decay_mask(p, np.zeros(s)) for p, s in decayed.items())
@@ -255,21 +280,6 @@ def test_a_given_direction_gets_decay_sign_and_rate():
     np.testing.assert_allclose(updates["w"]["kernel"], -0.1 * (2.0 + 0.5 * 2.0))
 
 
-def test_ulmfit_has_a_decay_of_its_own():
-    params = {"embed": jnp.ones((1,)), "head": jnp.ones((1,))}
-    tx = make_optimizer(
-        {"embed": "a", "head": "b"},
-        optimizer=optax.identity(),
-        learning_rate=1.0,
-        layer_index=layer_index,
-        num_layers=1,
-        layer_decay_preset="ulmfit",
-    )
-    updates, _ = tx.update(params, tx.init(params), params)
-    np.testing.assert_allclose(updates["embed"], -1 / 2.6**2, rtol=1e-6)
-    np.testing.assert_allclose(updates["head"], -1.0)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -285,9 +295,9 @@ def test_ulmfit_has_a_decay_of_its_own():
             "put the decay into it",
         ),
         ({"optimizer": optax.sgd(1), "hyperparams": {"b1": 1}}, "no hyperparameter"),
-        ({"layer_decay": 0.5}, "layer_decay needs layer_index and num_layers"),
-        ({"open_at": {0: 0}}, "open_at needs group_of or layer_index"),
-        ({"multipliers": {"heads": 2.0}}, r"\['heads'\].* are \['body', 'head'\]"),
+        ({"open_at": {0: 0}}, "open_at needs layer_index"),
+        ({"auto_rgn": 1, "open_at": {0: 0}}, "auto_rgn is 1 together with open_at"),
+        ({"ema_decay": 0.9, "swa": (0, 1)}, "two averages of which one is evaluated"),
         ({"optimizer": "sam", "open_at": {0: 0}}, "'sam' cannot open groups"),
         ({"optimizer": "schedule_free_sgd", "ema_decay": 0.9}, "with ema_decay"),
         ({"ema_decay": 1.0}, r"expected a number in \[0, 1\)"),

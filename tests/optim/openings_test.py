@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Openings open the groups that their papers say, at the steps they say."""
+
 import math
 
 import jax

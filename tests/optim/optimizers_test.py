@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Each named optimizer descends, keeps trees as they are and equals optax's own."""
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -158,3 +160,22 @@ def test_it_equals_optaxs_own(name):
             np.testing.assert_allclose(
                 ours[0]["a"][leaf], theirs[0]["a"][leaf], rtol=2e-5
             )
+
+
+def test_schedule_free_evaluates_the_papers_average_on_one_clock():
+    def rate(step):  # rises, so that a clock one step off shows
+        return 0.1 + 0.05 * jnp.asarray(step, float)
+
+    params = {"a": jnp.array([1.0, 2.0])}
+    tx = make_optimizer({"a": "all"}, optimizer="schedule_free_sgd", learning_rate=rate)
+    state = tx.init(params)
+    fast = average = np.array([1.0, 2.0])
+    weight = largest = 0.0
+    for step in range(4):
+        updates, state = tx.update(params, state, params)
+        fast = fast - float(rate(step)) * np.asarray(params["a"])
+        largest = max(largest, float(rate(step)))  # optax weighs by the largest so far
+        weight += largest**2
+        average = average + largest**2 / weight * (fast - average)
+        params = optax.apply_updates(params, updates)
+        np.testing.assert_allclose(eval_params(state, params)["a"], average, rtol=1e-5)

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Closed groups keep every bit; what opens moves as its formula says, both ways."""
+
 import functools
 
 import chex
@@ -19,6 +21,8 @@ from jft.optim import (
     normalize_open_at,
     top_down,
 )
+from jft.optim.states import find_states
+from jft.optim.unfreeze import GradualUnfreezeState
 from jft.types import InputError
 
 SHAPES = {
@@ -51,7 +55,7 @@ def make(open_at, **options):
         "learning_rate": make_schedule("linear", RATE, num_steps=20),
         "weight_decay": WD,
         "clip_norm": CLIP,
-        "group_of": depth,
+        "layer_index": depth,
         "open_at": open_at,
     } | options
     return make_optimizer(LABELS, **options)
@@ -153,9 +157,8 @@ def test_closed_groups_keep_every_bit_of_parameters_and_state(name, static):
 
 
 def find_gate(opt_state):
-    is_gate = lambda x: type(x).__name__ == "GradualUnfreezeState"  # noqa: E731
-    leaves = jax.tree.leaves(opt_state, is_leaf=is_gate)
-    return next(leaf for leaf in leaves if is_gate(leaf))
+    (gate,) = find_states(opt_state, GradualUnfreezeState)
+    return gate
 
 
 def test_the_first_open_update_is_a_fresh_adams():
@@ -279,3 +282,12 @@ def test_every_group_needs_an_opening(gate):
     tx = gate(*([optax.identity()] if gate is gradual_unfreeze else []), depth, {2: 0})
     with pytest.raises(InputError, match=r"\['0', '1', '2'\]; groups in .* \['2'\]"):
         tx.init(paths.unflatten(draw(0, np.float32)))
+
+
+@pytest.mark.parametrize("gate", [close_gradients, gradual_unfreeze])
+def test_a_group_that_open_at_does_not_know_is_not_opened_silently(gate):
+    inner = [optax.identity()] if gate is gradual_unfreeze else []
+    tx = gate(*inner, depth, {2: 0, 1: 0, 0: 0})
+    params = paths.unflatten(draw(0, np.float32))
+    with pytest.raises(InputError, match=r"\['head'\], but .* \['0', '1', '2'\]"):
+        tx.update(params, tx.init(params), params, open_groups=frozenset({"head", 2}))

@@ -87,7 +87,6 @@ def trained(
         optimizer=optax.identity(),
         learning_rate=0.05,
         layer_index=LAYERS.__getitem__,
-        num_layers=1,
         keep_anchor=probability > 0,
         l2_sp=l2_sp,
         open_at=None if open_at is None else dict(open_at),

@@ -84,8 +84,6 @@ def train(
         optimizer=optimizer,
         learning_rate=1e-2,
         clip_norm=1.0,
-        layer_index=model.layer_index,
-        num_layers=model.num_layers,
     )
     state = init_state(params, labels, tx=tx, key=jax.random.key(0))
     args = (model.apply_fn, make_loss(), tx, labels)

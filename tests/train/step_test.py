@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from jft import paths
-from jft.optim import make_optimizer, top_down
+from jft.optim import layer_multiplier, make_optimizer, top_down
 from jft.partition import label_params
 from jft.tasks.classification import accuracy, make_loss
 from jft.train import (
@@ -38,9 +38,7 @@ def setup(model, rules, *, dtype=None, **optimizer):
     params = model.params if dtype is None else cast_floating(model.params, dtype)
     labels = label_params(params, rules)
     settings = {"learning_rate": 1e-2, **optimizer}
-    tx = make_optimizer(
-        labels, layer_index=model.layer_index, num_layers=model.num_layers, **settings
-    )
+    tx = make_optimizer(labels, layer_index=model.layer_index, **settings)
     state = functools.partial(init_state, params, labels, tx=tx, key=jax.random.key(1))
     return labels, tx, state
 
@@ -95,6 +93,30 @@ def test_donated_and_shared_buffers(tiny_vit):
     assert all(x.is_deleted() for x in jax.tree.leaves(state.trainable))
     assert not any(x.is_deleted() for x in jax.tree.leaves(state.frozen))
     assert not any(x.is_deleted() for x in jax.tree.leaves(tiny_vit.params))
+
+
+KEEPERS = [  # of the parameters that they are started from
+    {"l2_sp": 0.1, "ewc": 0.1, "ema_decay": 0.9},
+    {"keep_anchor": True, "swa": (1, 1)},
+    {"optimizer": "sam"},
+    {"optimizer": "schedule_free_adamw"},
+]
+
+
+@pytest.mark.parametrize("options", KEEPERS, ids=str)
+@pytest.mark.parametrize("own_loop", [False, True])
+def test_what_is_donated_has_buffers_of_its_own(options, own_loop):
+    params, labels = {"w": jnp.ones(2)}, {"w": "all"}
+    tx = make_optimizer(labels, learning_rate=0.1, **options)
+    if own_loop:  # as make_optimizer says
+        given = jax.tree.map(jnp.copy, (params, tx.init(params)))
+    else:
+        state = init_state(params, labels, tx=tx, key=jax.random.key(0))
+        given = state.trainable, state.opt_state
+    new = jax.jit(lambda *x: x, donate_argnums=(0, 1))(*given)
+    assert all(x.is_deleted() for x in jax.tree.leaves(given))
+    assert not params["w"].is_deleted()
+    assert jnp.array_equal(new[0]["w"], params["w"])
 
 
 @pytest.mark.parametrize(
@@ -199,7 +221,9 @@ def run_openings(model, *, dtype, compiled, num_steps=25):
         open_at=open_at,
         weight_decay=0.05,
         clip_norm=1.0,
-        layer_decay=0.8,
+        multiplier=layer_multiplier(
+            0.8, model.layer_index, num_layers=model.num_layers
+        ),
         learning_rate=1e-3,
     )
     step = step_of(model, labels, tx)
