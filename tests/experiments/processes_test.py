@@ -27,6 +27,7 @@ from tests.experiments.resume_test import (
     MODEL,
     PROCESSOR,
     ROOT,
+    STEP,
     WORKER,
     Ended,
     assert_same_end,
@@ -39,7 +40,6 @@ COUNT = 2
 SECONDS = 200  # that no run may take
 INTERRUPTED = 75
 SLURM_PORTS = 2**16 - 2**12
-STEP = "jft.train.step:CompiledStep.__call__"
 
 
 def free_port() -> int:
@@ -124,6 +124,7 @@ class Fleet:
                 "env": slurm_environment(port, index) if by_slurm else {},
                 "log": str(logs[index]),
                 "strike": (strikes or {}).get(index),
+                "drawn": False,
             }
             worker.stdin.write(json.dumps(command).encode() + b"\n")
         started = [int(worker.stdout.readline()) for worker in self._workers]
