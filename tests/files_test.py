@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A file is replaced whole or stays; the cache is where the environment says."""
+
 import os
 from pathlib import Path
 

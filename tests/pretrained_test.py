@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""``jft.load`` keeps a checkpoint's numbers and draws what is new, or says why not."""
+
 import json
 import shutil
 from pathlib import Path

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A printed table aligns its numbers right and sums below a rule."""
+
 from jft.tables import format_table
 
 

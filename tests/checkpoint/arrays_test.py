@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Arrays on disk, host and device keep their bits and dtype and share no memory."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np

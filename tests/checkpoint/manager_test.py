@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A checkpoint comes back bit for bit or is refused; half a save is never listed."""
+
 import dataclasses
 
 import jax

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The last, the best and every n-th step are kept; NaN is never the best."""
+
 import pytest
 
 from jft.checkpoint.retention import rank, steps_to_keep

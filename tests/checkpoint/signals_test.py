@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A stop signal sets a flag; handlers come back; a second Ctrl-C is obeyed at once."""
+
 import signal
 import threading
 

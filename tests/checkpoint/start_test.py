@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A run resumes, else starts from a checkpoint, else pretrained, else from scratch."""
+
 import pytest
 
 from jft.checkpoint import CheckpointError, Checkpoints, Start, choose_start

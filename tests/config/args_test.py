@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A config's argument takes the type of its default; any other is refused."""
+
 import pytest
 
 from jft.config import parse_arg

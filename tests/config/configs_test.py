@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Every config resolves, says how to run it, and has a short quicktest."""
+
 from pathlib import Path
 
 import jax

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Steps, epochs, examples and percent give the number of steps counted by hand."""
+
 import math
 
 import pytest

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A config file is loaded with its argument, or its fault is one sentence."""
+
 import pytest
 
 from jft.config import load_config_file, make_config_dict, set_duration

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A command line becomes a resolved config, or one line of error and status 2."""
+
 import subprocess
 import sys
 from pathlib import Path

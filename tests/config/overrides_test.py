@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Any key can be set on the command line, and is checked like the file's own."""
+
 import pytest
 
 from configs import common

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A config becomes a frozen record; each fault names its key and the likely one."""
+
 import copy
 import dataclasses
 import json

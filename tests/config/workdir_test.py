@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A workdir is one config's and one run's at a time; the same config resumes it."""
+
 import os
 import subprocess
 import sys

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Mistakes are counted as scikit-learn counts them, and shown in another colour."""
+
 import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix

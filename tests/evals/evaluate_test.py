@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Each real example counts once, whatever the batches, order, devices, processes."""
+
 import functools
 
 import jax

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""An old head set aside outlives training and comes back with nothing else changed."""
+
 import jax.numpy as jnp
 import numpy as np
 import pytest

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Pictures of a run show its curves, openings and rates, diverged or not."""
+
 import sys
 
 import jax.numpy as jnp

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Metrics are on disk at once, and a resumed file equals an unbroken one."""
+
 import json
 import math
 from pathlib import Path

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""No rows and diverged models have no score; unknown metrics are named at once."""
+
 import numpy as np
 import pytest
 

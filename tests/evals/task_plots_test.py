@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Pictures of a task show scores and lengths to scale, even of nothing."""
+
 import numpy as np
 import pytest
 

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Each model between two is scored on each split, with the head that is kept."""
+
 import numpy as np
 import pytest
 from PIL import Image

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A model card has what the Hub reads, in words that fit the task."""
+
 import pytest
 from huggingface_hub import ModelCard
 

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""An export loads bit for bit, in exactly the files that transformers writes."""
+
 import json
 from pathlib import Path
 

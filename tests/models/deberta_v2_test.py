@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""What DeBERTa has and BERT has not: distances, their buckets, configs it refuses."""
+
 import jax.numpy as jnp
 import numpy as np
 import pytest

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""ModernBERT reads the names of transformers 4 and 5, and names what it cannot do."""
+
 import pytest
 
 from jft.models.modernbert_config import config_from_dict

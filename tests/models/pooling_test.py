@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A mean counts tokens alone; vectors of length one have a derivative at zero."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np

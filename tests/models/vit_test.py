@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""ViT has its published sizes, drops out in its places and is the sum of its parts."""
+
 import functools
 
 import jax

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Models between two and soups of several are the papers'; unlike ones are refused."""
+
 import jax.numpy as jnp
 import numpy as np
 import pytest

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A Hub id is found without a network; neither code nor pickles are fetched."""
+
 import json
 
 import pytest

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""New parameters are drawn as transformers draws them; a part equals the whole's."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np

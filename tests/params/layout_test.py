@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Paths and axes lead to a checkpoint's keys and tensors and back."""
+
 import numpy as np
 import pytest
 

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""What a checkpoint gave, lacked and left over is told; a misfit is refused."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np

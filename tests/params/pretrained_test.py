@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Weights are read as they stand in the files; damage and pickles are refused."""
+
 import json
 import shutil
 from pathlib import Path

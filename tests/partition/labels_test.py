@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Labels part what moves from what is frozen, and both join to the same arrays."""
+
 import jax
 import jax.numpy as jnp
 import pytest

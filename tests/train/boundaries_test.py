@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The boundaries kept save as much as any choice; what has moved is not read again."""
+
 import itertools
 
 import numpy as np

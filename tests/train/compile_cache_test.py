@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A second start finds the compiled program; unlike processors share none."""
+
 import os
 import subprocess
 import sys

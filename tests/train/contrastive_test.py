@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Losses of pairs are torch's and those by hand; padding is no negative."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np

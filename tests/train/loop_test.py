@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Phases and hooks come when due, and a run that goes on equals an unbroken one."""
+
 import itertools
 
 import jax

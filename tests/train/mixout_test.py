@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Mixout's weights are the paper's, and a step takes its gradient at them."""
+
 import functools
 
 import jax

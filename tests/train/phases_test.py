@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Openings become phases that follow each other without a gap."""
+
 import pytest
 
 from jft.optim import chain_thaw, top_down

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""R-Drop's loss is that by hand, and both draws are differentiated."""
+
 import functools
 
 import jax

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A step moves what is open and nothing else, and pays for no more than that."""
+
 import functools
 import gc
 import warnings

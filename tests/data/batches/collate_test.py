@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Fields are padded with their own value to their group's length, or refused."""
+
 import numpy as np
 import pytest
 

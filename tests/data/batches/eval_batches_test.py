@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Evaluation has each row once, in few shapes; blank rows fill up, masked out."""
+
 import numpy as np
 import pytest
 

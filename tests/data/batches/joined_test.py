@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Joined loaders give at any step the batches that each alone would give."""
+
 import dataclasses
 import itertools
 

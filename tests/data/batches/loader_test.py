@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""An epoch has each example once; workers, processes and a resume change nothing."""
+
 import itertools
 from functools import partial
 

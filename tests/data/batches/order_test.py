@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Every epoch has every row once, however grouped; a step needs none before it."""
+
 import itertools
 import pickle
 

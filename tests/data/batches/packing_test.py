@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A packed row holds whole texts with their own positions and hardly any padding."""
+
 import pickle
 
 import numpy as np

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Prefetching stays ahead by its size and closes what it reads from."""
+
 import itertools
 
 import pytest

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Rows of any length come back from disk as written; damage is never opened."""
+
 import pickle
 
 import numpy as np

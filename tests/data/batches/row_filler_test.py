@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Rows written in any order come back unpadded; a folder appears only when whole."""
+
 import errno
 import os
 

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Training on slices of a TFDS data set goes on with the very next batch."""
+
 import itertools
 import json
 import sys

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Batches of tokens are the table's rows, once an epoch, from any step or worker."""
+
 import itertools
 
 import numpy as np

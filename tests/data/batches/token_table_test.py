@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Texts are tokenised once and kept whole; memory does not grow with the rows."""
+
 import dataclasses
 import os
 import pickle

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Rows become examples of known types; a bad one is named, or skipped and counted."""
+
 import pickle
 import re
 

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Each kind of column reads what files hold into one type, or says what is wrong."""
+
 import math
 
 import numpy as np

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Splits that share rows, ids or groups, or lack a class, are refused."""
+
 import numpy as np
 import pytest
 

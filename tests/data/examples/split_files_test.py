@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A split has a file, a part or a size of its own, and no two read the same."""
+
 from collections import Counter
 
 import pytest

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Splits drawn by size, class, proportion or group never overlap, and repeat."""
+
 import pickle
 from collections import Counter
 

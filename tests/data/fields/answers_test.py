@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Windows hold the answer's tokens, and logits lead back to the answer's text."""
+
 import itertools
 import json
 import pickle

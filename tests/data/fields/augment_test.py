@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A changed image depends on its draws alone and moves as numpy would move it."""
+
 import numpy as np
 import pytest
 

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Of a conversation the assistant's words alone are learnt, in any template."""
+
 import json
 import pickle
 import sys

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Each token of a text is asked for once, behind its past, wherever it is cut."""
+
 import itertools
 import pickle
 

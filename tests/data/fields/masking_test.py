@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Tokens or whole words are masked at the paper's rates, special tokens never."""
+
 import itertools
 import pickle
 

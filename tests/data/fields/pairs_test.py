@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A pair is two texts of their own; pairs of few examples are balanced and true."""
+
 import collections
 import pickle
 

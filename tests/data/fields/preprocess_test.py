@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Images become the pixel values that transformers' processor makes of them."""
+
 import json
 import pickle
 

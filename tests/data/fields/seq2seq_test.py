@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A text and its target become the inputs and labels that transformers makes."""
+
 import importlib.util
 import json
 import pickle

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A word's first token carries its tag, and tags of tokens lead back to words."""
+
 import pickle
 import unicodedata
 

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Targets become arrays of the right type; one that no class has is refused."""
+
 import numpy as np
 import pytest
 

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Texts become the tokens that transformers makes of them; a cut is counted."""
+
 import pickle
 import threading
 import time

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A table's digest follows its values and types, not how Arrow lays them out."""
+
 import pytest
 
 from jft.data.sources.arrow import digest_tables, is_file, plain_type

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A .gz file is unpacked once; a damaged one leaves nothing behind."""
+
 import gzip
 import os
 

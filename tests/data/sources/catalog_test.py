@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Every source keeps one contract: rows, columns, places, pickling and repr."""
+
 import json
 import pickle
 import string

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A column that is read in chunks is a sequence like any other."""
+
 import pytest
 
 from jft.data.sources.chunked import CHUNK, ChunkedColumn

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Tagged words are read as sentences that know their lines."""
+
 import pickle
 
 import pytest

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Rows of CSV and TSV are those that Python reads, and each knows its line."""
+
 import csv
 import io
 import pickle

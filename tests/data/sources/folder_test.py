@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Images have their columns from folders, names of files or a table."""
+
 import json
 import pickle
 

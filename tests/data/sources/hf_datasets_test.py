@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Rows of a Hugging Face data set are plain values; its repr follows the content."""
+
 import io
 import pickle
 import subprocess

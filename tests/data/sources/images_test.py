@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Images come upright and in 8 bits; one that cannot be read is named."""
+
 import io
 import warnings
 

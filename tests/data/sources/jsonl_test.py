@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Objects of JSON are rows that know their line; others are named or left out."""
+
 import json
 import pickle
 

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Printed letters depend on the seed alone and look as the digits do."""
+
 from pathlib import Path
 
 import numpy as np

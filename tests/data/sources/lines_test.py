@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A line is a row, alone or beside its translation; unequal files are refused."""
+
 import gzip
 import pickle
 

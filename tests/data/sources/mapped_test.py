@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""The memory that a text file takes grows with its number of rows alone."""
+
 import json
 import subprocess
 import sys

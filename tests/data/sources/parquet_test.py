@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Rows of Parquet are plain values, converted once, in memory that does not grow."""
+
 import io
 import os
 import pickle

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Slices of splits are cut as TensorFlow Datasets cuts them; overlaps are found."""
+
 from types import SimpleNamespace
 
 import numpy as np

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Arrays are a source, fields come from its columns, and a wrong name gets a hint."""
+
 import pickle
 
 import numpy as np

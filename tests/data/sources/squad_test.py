@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Each question of a SQuAD file is a row with its context and its answers."""
+
 import json
 import pickle
 

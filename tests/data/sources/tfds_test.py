@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Rows of TFDS are plain values in its order, without TensorFlow; damage is named."""
+
 import json
 import pickle
 import re

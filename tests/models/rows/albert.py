@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A tiny ALBERT: groups of layers that run again, one of two layers; its sizes."""
+
 from tests.models.row import Row
 
 ROW = Row(

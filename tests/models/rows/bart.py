@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A tiny BART, whose config mBART and Marian start from; its sizes."""
+
 from tests.models.row import Row
 
 # mBART and Marian are built of the same parts

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A tiny BERT: words tied and untied, one token type or two; its sizes."""
+
 from tests.models.row import Row
 
 ROW = Row(

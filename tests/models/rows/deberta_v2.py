@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A tiny DeBERTa as version 3, and what version 2 can have besides; their sizes."""
+
 from tests.models.row import Row
 
 ROW = Row(

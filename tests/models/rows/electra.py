@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A tiny ELECTRA: words narrower than the rest, or as wide; its sizes."""
+
 from tests.models.row import Row
 
 ROW = Row(

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A tiny Gemma 2: capped logits or none, windows in turn; its sizes."""
+
 from tests.models.row import Row
 
 ROW = Row(

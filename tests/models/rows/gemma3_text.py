@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A tiny Gemma 3: two rotations, windows in turn, both directions; its sizes."""
+
 from tests.models.row import Row
 
 ROW = Row(

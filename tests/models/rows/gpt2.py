@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A tiny GPT-2: every way it scales attention, words tied or not; its sizes."""
+
 from tests.models.row import Row
 
 ROW = Row(

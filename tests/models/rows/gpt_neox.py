@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A tiny GPT-NeoX: heads turned in part or whole, residuals side by side or not."""
+
 from tests.models.row import Row
 
 ROW = Row(

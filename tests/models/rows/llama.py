@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A tiny Llama: groups of heads, all biases, four ways to stretch RoPE; its sizes."""
+
 from tests.models.row import Row
 
 ROW = Row(

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A tiny Marian of BART's parts: sinusoids, one table of words or two; its size."""
+
 from tests.models.row import Row
 from tests.models.rows import bart
 

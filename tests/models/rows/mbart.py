@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A tiny mBART of BART's parts, also with a longer decoder; its sizes."""
+
 from tests.models.row import Row
 from tests.models.rows import bart
 

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A tiny Mistral: a sliding window or none, heads in groups; its sizes."""
+
 from tests.models.row import Row
 
 ROW = Row(

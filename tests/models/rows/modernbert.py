@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A tiny ModernBERT: local and global layers, biases everywhere or none; its sizes."""
+
 from tests.models.row import Row
 
 ROW = Row(

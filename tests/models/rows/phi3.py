@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A tiny Phi-3: LongRoPE on short and long texts, heads turned in part; its sizes."""
+
 from tests.models.row import Row
 
 ROW = Row(

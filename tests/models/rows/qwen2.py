@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A tiny Qwen 2: windows in upper layers, in turn or nowhere; its sizes."""
+
 from tests.models.row import Row
 
 ROW = Row(

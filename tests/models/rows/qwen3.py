@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A tiny Qwen 3: wide heads, and windows, biases or groups; its sizes."""
+
 from tests.models.row import Row
 
 ROW = Row(

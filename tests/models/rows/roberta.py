@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A tiny RoBERTa: positions behind the padding's id; its sizes."""
+
 from tests.models.row import Row
 
 # XLM-RoBERTa's too, but for the published sizes

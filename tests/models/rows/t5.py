@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""A tiny T5: version 1.0 and 1.1, gated or not, few buckets and many; its sizes."""
+
 from tests.models.row import Row
 
 ROW = Row(

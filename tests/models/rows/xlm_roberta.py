@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
+"""XLM-RoBERTa is RoBERTa's row with sizes of its own."""
+
 from tests.models.rows import roberta
 
 ROW = roberta.ROW._replace(
