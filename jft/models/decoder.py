@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The decoder that Llama, Mistral, Qwen, Gemma and Phi-3 share; they differ in traits.
+"""The decoder of Llama, Mistral, Qwen, Gemma, Phi-3 and OLMo; they differ in traits.
 
 `jft.models.decoder_config` has the traits. Touvron et al. 2023, arXiv 2302.13971.
 """
@@ -81,9 +81,6 @@ class Attention(nn.Module):
         """Map ``[B, L, D] -> [B, L, D]``."""
         cfg = self.config
         query, key, value = self._project(x)
-        if cfg.qk_norm:
-            query = RMSNorm(cfg.rms_norm_eps, cfg.norm_offset, name="q_norm")(query)
-            key = RMSNorm(cfg.rms_norm_eps, cfg.norm_offset, name="k_norm")(key)
         tables = context.tables[cfg.ropes[self.layer]]
         key, value = with_cache(self, context.batch, rotate(key, tables), value)
         mixed = attend(
@@ -115,7 +112,20 @@ class Attention(nn.Module):
                     ("q_proj", "k_proj", "v_proj"), widths, strict=True
                 )
             ]
-        return [split_heads(p, count) for p, count in zip(parts, counts, strict=True)]
+        if cfg.qk_norm == "all":
+            parts[:2] = self._norm(*parts[:2])
+        parts = [split_heads(p, count) for p, count in zip(parts, counts, strict=True)]
+        if cfg.qk_norm == "head":
+            parts[:2] = self._norm(*parts[:2])
+        return parts
+
+    def _norm(self, query: jax.Array, key: jax.Array) -> list[jax.Array]:
+        """Norm queries and keys over their last axis."""
+        eps, offset = self.config.rms_norm_eps, self.config.norm_offset
+        return [
+            RMSNorm(eps, offset, name=name)(x)
+            for name, x in (("q_norm", query), ("k_norm", key))
+        ]
 
 
 class Mlp(nn.Module):
@@ -140,7 +150,11 @@ class Mlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then the MLP, each normed before and added."""
+    """Attention, then the MLP, each normed before, behind or both, and added.
+
+    ``post_attention_layernorm`` stands before the MLP, unless attention is normed
+    behind: the checkpoints call both so.
+    """
 
     config: DecoderConfig
     layer: int
@@ -159,15 +173,15 @@ class Block(nn.Module):
             return x + dropout(y, cfg.residual_dropout, deterministic=deterministic)
 
         attention = Attention(cfg, self.layer, name="self_attn")
-        mixed = attention(
-            norm("input_layernorm", x), context, deterministic=deterministic
-        )
-        if not cfg.sandwich:
+        mlp = Mlp(cfg, name="mlp")
+        read = x if cfg.norms == "behind" else norm("input_layernorm", x)
+        mixed = attention(read, context, deterministic=deterministic)
+        if cfg.norms == "before":
             x = add(x, mixed)
-            return add(x, Mlp(cfg, name="mlp")(norm("post_attention_layernorm", x)))
+            return add(x, mlp(norm("post_attention_layernorm", x)))
         x = add(x, norm("post_attention_layernorm", mixed))
-        mapped = Mlp(cfg, name="mlp")(norm("pre_feedforward_layernorm", x))
-        return add(x, norm("post_feedforward_layernorm", mapped))
+        read = x if cfg.norms == "behind" else norm("pre_feedforward_layernorm", x)
+        return add(x, norm("post_feedforward_layernorm", mlp(read)))
 
 
 class Backbone(nn.Module):

@@ -8,7 +8,7 @@ one `DecoderConfig`, whose traits say what the forward of `jft.models.decoder` d
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from jft.models.fields import check_heads, check_token_id
 from jft.models.heads import token_dropout
@@ -65,9 +65,10 @@ class DecoderConfig(Fields):
     qkv_bias: bool = False
     output_bias: bool = False  # of attention
     mlp_bias: bool = False
-    qk_norm: bool = False  # queries and keys are normed, head by head
+    # queries and keys are normed head by head, or all heads at once
+    qk_norm: Literal["head", "all"] | None = None
     norm_offset: float = 0.0  # added to every norm's scale
-    sandwich: bool = False  # attention and MLP are normed before and behind
+    norms: Literal["before", "behind", "both"] = "before"  # of attention and MLP
     embedding_scale: float = 1.0
     score_softcap: float | None = None
     logit_softcap: float | None = None

@@ -59,7 +59,7 @@ class GemmaFields(Fields):
             "qkv_bias": self.attention_bias,
             "output_bias": self.attention_bias,
             "norm_offset": 1.0,
-            "sandwich": True,
+            "norms": "both",
             "embedding_scale": self.hidden_size**0.5,
             "logit_softcap": self.final_logit_softcapping,
         }

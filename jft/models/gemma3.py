@@ -59,7 +59,7 @@ def config_from_dict(config: Mapping[str, Any]) -> DecoderConfig:
         windows=make_windows(fields, layer_types, window),
         ropes=tuple(ropes[kind] for kind in layer_types),
         bidirectional=bool(bidirectional),
-        qk_norm=True,
+        qk_norm="head",
         **fields.traits(),
     )
 

@@ -42,7 +42,7 @@ def config_from_dict(config: Mapping[str, Any]) -> DecoderConfig:
         ropes=all_layers(fields, one_rope(config, fields)),
         qkv_bias=fields.attention_bias,
         output_bias=fields.attention_bias,
-        qk_norm=True,
+        qk_norm="head",
     )
 
 
