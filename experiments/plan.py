@@ -125,6 +125,11 @@ def _make_schedule(
     config: OptimConfig, num_steps: int, steps: Callable[[Duration, int], int]
 ) -> Schedule:
     """The learning rate of each step: of one run, or of a probe and a run after it."""
+    if twice := {"peak", "num_steps", "warmup_steps"} & set(config.schedule_options):
+        raise InputError(
+            f"optim.schedule_options has {sorted(twice)}, which a run takes from "
+            "optim.learning_rate, its own length and optim.warmup_percent; set these."
+        )
 
     def part(rate: float, length: int) -> Schedule:
         return optim.make_schedule(

@@ -59,7 +59,8 @@ def make_direction(
       The direction, without sign and learning rate.
 
     Raises:
-      InputError: if a hyperparameter is unknown; the known ones are listed.
+      InputError: if a hyperparameter is unknown, listing the known ones, or is no
+        number where its default is one.
     """
     if unknown := hyperparams.keys() - rule.hyperparams.keys():
         raise InputError(
@@ -67,6 +68,13 @@ def make_direction(
             f"{sorted(rule.hyperparams)} (learning rate and weight decay are "
             "arguments of make_optimizer)."
         )
+    for name, value in hyperparams.items():
+        default = rule.hyperparams[name]
+        if type(default) is float and type(value) not in (int, float):
+            raise InputError(
+                f"the hyperparameter {name} is {value!r}; expected a number, as its "
+                f"default {default} is."
+            )
     return rule.direction(decay, **_chosen(rule.direction, hyperparams))
 
 

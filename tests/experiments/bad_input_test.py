@@ -174,6 +174,14 @@ CONFIGS = {
     "hyperparameter": (["optim.hyperparams={'b3': 0.9}"], ["b3", "b2"]),
     "schedule": (["optim.schedule=cosin"], ["'cosin'", "'cosine'"]),
     "schedule option": (["optim.schedule_options={'cut': 1}"], ["cut", "cosine"]),
+    "schedule option that the run sets": (
+        ["optim.schedule_options={'warmup_steps': 1}"],
+        ["optim.schedule_options", "warmup_steps", "optim.warmup_percent"],
+    ),
+    "hyperparameter that is a word": (
+        ["optim.hyperparams={'b1': 'high'}"],
+        ["b1", "'high'", "a number"],
+    ),
     "layer decay preset": (["optim.layer_decay_preset=tim"], ["'tim'", "'timm'"]),
     "multiplier": (["optim.multipliers={'body': 2}"], ["body", "backbone"]),
     "metric": (["evals.metrics=['acuracy']"], ["acuracy", "accuracy"]),

@@ -56,6 +56,13 @@ def warmup_stable_decay(t):
     return PEAK * min(1, max(0, STEPS - t) / (0.2 * STEPS))
 
 
+def warmup_stable_sqrt(t):  # Hägele et al. 2024, section 3
+    if t < WARM:
+        return PEAK * t / WARM
+    length = 0.2 * STEPS
+    return PEAK * (1 - math.sqrt(min(1, max(0, t - (STEPS - length)) / length)))
+
+
 FORMULAE = {
     "constant": (constant, {"warmup_steps": WARM}),
     "cosine": (cosine, {"warmup_steps": WARM}),
@@ -64,6 +71,7 @@ FORMULAE = {
     "rsqrt": (rsqrt, {"warmup_steps": WARM}),
     "slanted_triangular": (slanted_triangular, {}),
     "warmup_stable_decay": (warmup_stable_decay, {"warmup_steps": WARM}),
+    "warmup_stable_sqrt": (warmup_stable_sqrt, {"warmup_steps": WARM}),
 }
 
 
@@ -119,6 +127,8 @@ def test_slanted_triangle_of_uneven_length_is_never_negative():
         ("slanted_triangular", {"warmup_steps": 3}, "the rise is the warm-up"),
         ("slanted_triangular", {"cut_frac": 0.01}, "a rise of at least 1"),
         ("warmup_stable_decay", {"warmup_steps": 45}, "longer than the 50 steps"),
+        ("warmup_stable_sqrt", {"warmup_steps": 45}, "longer than the 50 steps"),
+        ("warmup_stable_decay", {"decay_fraction": -1.0}, "above 0 and at most 1"),
     ],
 )
 def test_bad_schedules_say_what_is_wrong(name, options, message):
