@@ -97,6 +97,11 @@ def describe(job: Job) -> str:
         open_at=job.plan.open_at,
     )
     more = [] if job.source is None else [source_task.describe(job.source)]
+    if job.plan.auto_rgn is not None:
+        more.append(
+            "Auto-RGN: beside the table's factors, a layer's rate is scaled by its "
+            f"relative gradient norm, measured every {job.plan.auto_rgn} steps"
+        )
     silent = two_heads.silent_phases(job.config, job.plan, job.asks)
     more += two_heads.describe(job.config, job.source, job.loader, silent=silent)
     warnings = few_examples(job)

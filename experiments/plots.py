@@ -66,14 +66,14 @@ def plot_training(
 def plot_learning_rates(
     folder: Path, job: build.Job, phases: list[train.Phase]
 ) -> None:
-    """Draw the learning rate of each layer that moves."""
+    """Draw the learning rate of each layer that moves: its parameters' highest."""
     model = job.model
     multiplier = make_multiplier(job.config.optim, model, job.labels)
-    rates = {
-        model.layer_index(path): multiplier(path)
-        for path, label in paths.flatten(job.labels).items()
-        if partition.is_trainable(label)
-    }
+    rates: dict[int, float] = {}
+    for path, label in paths.flatten(job.labels).items():
+        if partition.is_trainable(label):
+            layer = model.layer_index(path)
+            rates[layer] = max(rates.get(layer, 0.0), multiplier(path))
     evals.plot_learning_rates(
         evals.learning_rates(job.plan.schedule, rates, phases),
         folder / "learning_rates.png",

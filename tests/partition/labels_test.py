@@ -90,6 +90,14 @@ def test_describe_of_what_moves_from_the_start_at_full_rate(params):
     assert head.split()[-4:] == ["1", "from", "the", "start"]
 
 
+def test_describe_of_a_rate_of_0_says_that_it_never_moves(params):
+    labels = label_params(params, RULES)
+    text = describe(
+        params, labels, layer_index=layer_index, multiplier=lambda path: 0.0
+    )
+    assert all(line.endswith("never") for line in text.splitlines()[2:6])
+
+
 def test_a_quantised_matrix_may_not_move():
     params = {"dense": {"kernel": quantize(jnp.ones((64, 64)), "int8")}}
     labels = label_params(
