@@ -4,7 +4,8 @@
     python -m experiments.evaluate --workdir=runs/digits/20260101-120000
     python -m experiments.evaluate --model=…/export --config=configs/digits.py
 
-A run brings its own data; a folder needs a config that says which.
+A run brings its own data; a folder needs a config that says which. Scores are of the
+examples, not of how they are batched: ``--set=data.global_batch_size=8`` changes none.
 """
 
 from absl import flags
@@ -16,6 +17,7 @@ from jft.config import (
     DataConfig,
     define_process_flags,
     new_flags,
+    read_overrides,
     run_without_config,
 )
 from jft.tables import format_table
@@ -26,6 +28,9 @@ FLAGS = new_flags()
 keep.define_model_flags(FLAGS)
 define_process_flags(FLAGS)
 CONFIG = flags.DEFINE_string("config", None, "Config of the data, with --model.", FLAGS)
+SET = flags.DEFINE_multi_string(
+    "set", [], "Override of the config, such as data.global_batch_size=8.", FLAGS
+)
 SPLIT = flags.DEFINE_string("split", "test", "train, validation or test.", FLAGS)
 
 
@@ -39,6 +44,7 @@ def main() -> None:
                 "--model needs --config=file.py, which says what data to score it on."
             )
         config = run_config.load(CONFIG.value)
+    config = run_config.override(config, read_overrides(SET.value))
     check_task(model, config.data)
     splits = processes.together(lambda: dataset.load_examples(config))
     if SPLIT.value not in splits:

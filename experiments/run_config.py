@@ -14,7 +14,7 @@ from experiments import anchors, dataset, feed, objective, source_task, two_head
 from experiments.adapter import make_adapter
 from experiments.devices import make_mesh
 from jft import export
-from jft.config import Config, apply_overrides, load_config_file, resolve
+from jft.config import Config, apply_overrides, load_config_file, resolve, to_dict
 from jft.tasks import choose_metrics, get_task, mode_of
 from jft.types import InputError
 
@@ -43,6 +43,11 @@ def load(spec: str, overrides: Mapping[str, Any] | None = None) -> Config:
     """The config of ``file.py:arguments`` with some values replaced, completed."""
     _, config = load_config_file(spec)
     return complete(resolve(apply_overrides(config, overrides or {})))
+
+
+def override(config: Config, overrides: Mapping[str, Any]) -> Config:
+    """The config of a run with some values replaced, completed anew."""
+    return complete(resolve(apply_overrides(to_dict(config), overrides)))
 
 
 def short_name(spec: str) -> str:

@@ -143,8 +143,9 @@ def test_evaluate_gives_a_run_and_its_export_the_same_scores(call, tiny, tiny_ru
     expected = read_summary(tiny_run)["test"]
     run = call(evaluate, f"--workdir={tiny_run}")
     folder = call(evaluate, f"--model={tiny_run / 'export'}", tiny)
-    assert (run.status, folder.status) == (0, 0)
-    assert run.out == folder.out
+    smaller = call(evaluate, f"--workdir={tiny_run}", "--set=data.global_batch_size=4")
+    assert (run.status, folder.status, smaller.status) == (0, 0, 0)
+    assert run.out == folder.out == smaller.out
     table = read_table(run.out)
     assert set(table) == set(expected)
     for name, value in expected.items():
