@@ -75,12 +75,12 @@ def write_adapter(
         "task": task,
         "base_model": base_model,
     }
-    if isinstance(adapter, adapters.PromptTuning | adapters.PrefixTuning):
+    if isinstance(adapter, adapters.VirtualTokens):
         config, tensors = adapters.to_peft_prompt(
             adapter, leaves_of, trained, word_scale=word_scale, **options
         )
     else:
-        tuned = norms if isinstance(adapter, adapters.NormTuning) else set()
+        tuned = norms if adapter.tunes_norms else set()
         adapted = {**leaves_of, **dict.fromkeys(tuned)}
         config = adapters.to_peft_config(adapter, adapted=adapted, **options)
         shared = adapters.shared_of(host)

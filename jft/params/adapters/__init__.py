@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Parameter-efficient fine-tuning: what is added beside a base that stays as it is."""
 
-from collections.abc import Mapping
-
 from jft.params.adapters.adapter import SUBTREE, Adapter, Product
 from jft.params.adapters.base_digest import BaseDigest, make_base_digest
 from jft.params.adapters.bottleneck import Bottleneck
+from jft.params.adapters.catalog import ADAPTERS
 from jft.params.adapters.forward import AdaptedModule
 from jft.params.adapters.ia3 import Ia3
 from jft.params.adapters.lora import Lora
 from jft.params.adapters.members import Member, member_of
 from jft.params.adapters.mixed import BASE, Mixed, mix
-from jft.params.adapters.peft_config import from_peft_config, to_peft_config
+from jft.params.adapters.peft_config import to_peft_config
 from jft.params.adapters.peft_folder import check_base, read_adapter, read_head
 from jft.params.adapters.peft_names import TASK_TYPES, Names, make_names
 from jft.params.adapters.peft_prompts import to_peft_prompt
@@ -42,18 +41,8 @@ from jft.params.adapters.tree import (
 )
 from jft.params.adapters.tuning import BitFit, NormTuning
 from jft.params.adapters.vera import Vera
+from jft.params.adapters.virtual_tokens import VirtualTokens
 from jft.params.adapters.weighted import Term, sum_adapters, sum_own
-
-ADAPTERS: Mapping[str, type[Adapter]] = {
-    "bitfit": BitFit,
-    "bottleneck": Bottleneck,
-    "ia3": Ia3,
-    "lora": Lora,
-    "norm": NormTuning,
-    "prefix": PrefixTuning,
-    "prompt": PromptTuning,
-    "vera": Vera,
-}
 
 __all__ = [
     "ADAPTERS",
@@ -78,6 +67,7 @@ __all__ = [
     "Targeted",
     "Term",
     "Vera",
+    "VirtualTokens",
     "adapted_family",
     "adapted_layer_index",
     "adapters_of",
@@ -87,7 +77,6 @@ __all__ = [
     "choose_targets",
     "find_products",
     "fold",
-    "from_peft_config",
     "head_paths",
     "head_rules",
     "label_adapted",

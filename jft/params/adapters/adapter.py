@@ -16,6 +16,8 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import numpy as np
 
+from jft.params import layout
+from jft.params.adapters.peft_names import Names
 from jft.types import Params
 
 SUBTREE = "adapters"  # the key of the adapters' parameters, beside the model's
@@ -23,6 +25,14 @@ SUBTREE = "adapters"  # the key of the adapters' parameters, beside the model's
 Leaves = dict[str, Any]  # of one module: name -> array
 LeavesOf = Mapping[str, Leaves]  # module -> its leaves
 Forward = Callable[..., Any]  # of batch, LeavesOf and options
+
+
+class Stored(NamedTuple):
+    """What a file of an adapter's tensors holds, with our names and axes."""
+
+    leaves_of: dict[str, Leaves]  # the adapters' parameters, by module
+    shared: Leaves  # what all modules share
+    trained: dict[str, np.ndarray]  # parameters of the base, by path
 
 
 class Product(NamedTuple):
@@ -69,10 +79,18 @@ class Adapter(abc.ABC):
     peft_type: ClassVar[str]
     foldable: ClassVar[bool] = True  # False: no base could hold what it has learned
     by_row: ClassVar[bool] = False  # True: each row of a batch names its own
+    mixes: ClassVar[bool] = False  # True: rows can have their own, see `parts`
+    scales_bias: ClassVar[bool] = False  # True: its `parts` multiply the bias too
     packs: ClassVar[bool] = True  # False: needs each text in a row of its own
     still: ClassVar[tuple[str, ...]] = ()  # names of its leaves that never move
     # of what all modules share, the axis of which each reads the first as it needs
     read_in_part: ClassVar[Mapping[str, int]] = {}
+    # in PEFT's file: the options that it reads, the ends of its leaves' names, the
+    # whole names of what modules share; and whether norms have a name for being tuned
+    known: ClassVar[tuple[str, ...]] = ()
+    endings: ClassVar[Mapping[str, str]] = {}
+    shared_names: ClassVar[Mapping[str, str]] = {}
+    tunes_norms: ClassVar[bool] = False
     # kinds of places that it takes without being told, see `Product`
     kinds: ClassVar[tuple[str, ...]] = ()
     also_train: tuple[str, ...] | None = None
@@ -157,6 +175,55 @@ class Adapter(abc.ABC):
         """
         del path, adapted, norms
         return False
+
+    @property
+    def reads_matrix(self) -> bool:
+        """Whether `parts` depends on the base's matrix."""
+        return False
+
+    def parts(self, path: str, base: Leaves, leaves: Leaves) -> dict[str, np.ndarray]:
+        """What it does to a product, by the names of `jft.params.adapters.mixed`.
+
+        Args:
+          path: of the module.
+          base: the module's parameters, with the matrix where ``reads_matrix``.
+          leaves: the adapter's, wide.
+        """
+        raise AssertionError(f"{path} is mixed, and {type(self).__name__} has no parts")
+
+    def peft_options(self, adapted: Collection[str], names: Names) -> dict[str, Any]:
+        """Its own options of PEFT's file: the values of ``known``.
+
+        Args:
+          adapted: the modules that have an adapter.
+          names: the model's.
+        """
+        del adapted, names
+        return {name: getattr(self, name) for name in self.known}
+
+    @classmethod
+    def from_peft(
+        cls, config: Mapping[str, Any], stored: Stored, names: Names
+    ) -> "Adapter":
+        """Undo `peft_options`; which modules are adapted the tensors tell."""
+        del stored, names
+        return cls(**{name: config[name] for name in cls.known if name in config})
+
+    def to_torch(self, path: str, leaves: Leaves) -> dict[str, np.ndarray]:
+        """A module's leaves with the names of ``endings`` and PEFT's axes."""
+        del path
+        return {name: torch_axes(wide(leaf)) for name, leaf in leaves.items()}
+
+    @classmethod
+    def from_torch(cls, name: str, tensor: np.ndarray) -> np.ndarray:
+        """Undo `to_torch`, of one leaf."""
+        del name
+        return np.ascontiguousarray(layout.from_torch(tensor))
+
+
+def torch_axes(array: np.ndarray) -> np.ndarray:
+    """Vectors stay; a matrix or kernel gets torch's axes."""
+    return array if array.ndim == 1 else layout.to_torch(array)
 
 
 def key_of(key: jax.Array, path: str) -> jax.Array:

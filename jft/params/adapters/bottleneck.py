@@ -39,6 +39,13 @@ class Bottleneck(Adapter):
 
     peft_type: ClassVar[str] = "JFT_BOTTLENECK"
     foldable: ClassVar[bool] = False
+    known: ClassVar[tuple[str, ...]] = ("nonlinearity", "placement", "reduction_factor")
+    endings: ClassVar[Mapping[str, str]] = {
+        "bottleneck_down": "bottleneck_down.weight",
+        "bottleneck_down_bias": "bottleneck_down.bias",
+        "bottleneck_up": "bottleneck_up.weight",
+        "bottleneck_up_bias": "bottleneck_up.bias",
+    }
     placement: Literal["houlsby", "pfeiffer"] = "houlsby"
     reduction_factor: Count = 16
     nonlinearity: str = "relu"

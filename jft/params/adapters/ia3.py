@@ -5,15 +5,17 @@ Liu et al. 2022, "Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper
 In-Context Learning", arXiv 2205.05638.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jft.models.arrays import along_last
-from jft.params.adapters.adapter import Call, Leaves, Product, wide
+from jft.params.adapters.adapter import Call, Leaves, Product, Stored, wide
+from jft.params.adapters.peft_names import Names, names_module
 from jft.params.adapters.targets import Targeted, check_kind, check_patterns, matches
 from jft.types import Params
 
@@ -29,6 +31,10 @@ class Ia3(Targeted):
     """
 
     peft_type: ClassVar[str] = "IA3"
+    mixes: ClassVar[bool] = True
+    scales_bias: ClassVar[bool] = True
+    known: ClassVar[tuple[str, ...]] = ("feedforward_modules",)
+    endings: ClassVar[Mapping[str, str]] = {"ia3_l": "ia3_l"}
     feedforward: tuple[str, ...] = ()
 
     def on_inputs(self, path: str) -> bool:
@@ -75,3 +81,37 @@ class Ia3(Targeted):
         if "bias" in base:
             folded["bias"] = wide(base["bias"]) * factors
         return folded
+
+    def parts(self, path: str, base: Leaves, leaves: Leaves) -> dict[str, np.ndarray]:
+        """Its factors."""
+        del base
+        return {"inputs" if self.on_inputs(path) else "outputs": leaves["ia3_l"]}
+
+    def peft_options(self, adapted: Collection[str], names: Names) -> dict[str, Any]:
+        """The full names of the targets, and of those whose inputs are multiplied."""
+        on_inputs = [path for path in adapted if self.on_inputs(path)]
+        return {
+            "feedforward_modules": sorted(names.modules[path] for path in on_inputs),
+            "target_modules": sorted(names.modules[path] for path in adapted),
+        }
+
+    @classmethod
+    def from_peft(
+        cls, config: Mapping[str, Any], stored: Stored, names: Names
+    ) -> "Ia3":
+        """Read which modules have factors of their inputs."""
+        targets, named = tuple(stored.leaves_of), config.get("feedforward_modules")
+        feedforward = (x for x in targets if names_module(named, names.modules[x]))
+        return cls(targets=targets, feedforward=tuple(feedforward))
+
+    def to_torch(self, path: str, leaves: Leaves) -> dict[str, np.ndarray]:
+        """A row, or a column where the outputs are multiplied."""
+        factors = wide(leaves["ia3_l"])
+        shaped = factors[None] if self.on_inputs(path) else factors[:, None]
+        return {"ia3_l": np.ascontiguousarray(shaped)}
+
+    @classmethod
+    def from_torch(cls, name: str, tensor: np.ndarray) -> np.ndarray:
+        """The factors, whichever way they stood."""
+        del name
+        return tensor.reshape(-1)

@@ -18,7 +18,23 @@ import numpy as np
 from jft.config.kinds import Count, Fraction, Positive
 from jft.models.arrays import along_last
 from jft.models.dropout import drop
-from jft.params.adapters.adapter import Call, Leaves, Product, key_of, wide
+from jft.params.adapters.adapter import (
+    Call,
+    Leaves,
+    Product,
+    Stored,
+    key_of,
+    wide,
+)
+from jft.params.adapters.factors import (
+    START,
+    both_factors,
+    check_rank,
+    leading,
+    rank_of,
+    widened,
+)
+from jft.params.adapters.peft_names import Names, check_peft_pattern, peft_value
 from jft.params.adapters.targets import (
     ALL_LINEAR,
     Patterns,
@@ -31,7 +47,8 @@ from jft.params.adapters.thin import thin_product
 from jft.params.quantised import flatten_whole, in_full
 from jft.types import InputError, Params
 
-START = "_start"  # ends the names of PiSSA's first factors, which never move
+# starts that change the base's own numbers when PEFT loads the adapter
+_CHANGES_BASE = ("corda", "loftq", "lora_ga", "olora", "pissa")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +76,19 @@ class Lora(Targeted):
     """
 
     peft_type: ClassVar[str] = "LORA"
+    mixes: ClassVar[bool] = True
     still: ClassVar[tuple[str, ...]] = (f"lora_A{START}", f"lora_B{START}")
+    known: ClassVar[tuple[str, ...]] = (
+        "alpha_pattern", "bias", "init_lora_weights", "lora_alpha", "lora_dropout", "r",
+        "rank_pattern", "use_dora", "use_rslora",
+    )  # fmt: skip
+    endings: ClassVar[Mapping[str, str]] = {
+        "lora_A": "lora_A.weight",
+        "lora_B": "lora_B.weight",
+        "lora_embedding_A": "lora_embedding_A",
+        "lora_embedding_B": "lora_embedding_B",
+        "lora_magnitude_vector": "lora_magnitude_vector",
+    }
     rank: Count = 8
     alpha: Positive = 16.0
     targets: tuple[str, ...] = (ALL_LINEAR,)
@@ -86,7 +115,7 @@ class Lora(Targeted):
         flat, made = flatten_whole(params), {}
         for path, product in products.items():
             rank = pattern_value(self.rank_pattern, path, self.rank)
-            _check_rank(path, product, rank)
+            check_rank(path, product, rank)
             kernel = flat.get(f"{path}/kernel")
             made[path] = self._draw(path, product, kernel, key_of(key, path))
         return made
@@ -123,7 +152,7 @@ class Lora(Targeted):
             matrix = in_full(kernel, product.shape[0], jnp.float32)
         if self.init_method == "pissa":
             rank = shapes["lora_A"][-1]
-            leaves = _leading(matrix, rank, self.scale(path))
+            leaves = leading(matrix, rank, self.scale(path))
         else:
             a = shapes["lora_A"]
             bound = math.prod(a[:-1]) ** -0.5  # torch's kaiming_uniform, a = sqrt(5)
@@ -147,9 +176,9 @@ class Lora(Targeted):
         x, words = call.x, call.dropout_words() if self.dropout else None
         if words is not None:
             x = drop(x, words, rate=self.dropout)
-        a, b = _both(leaves, "lora_A"), _both(leaves, "lora_B")
+        a, b = both_factors(leaves, jnp)
         low = thin_product(x, a) if a.ndim == 2 else call.convolve(x, a)
-        low = _widened(scale * low, b)  # the narrow one is scaled
+        low = widened(scale * low, b)  # the narrow one is scaled
         if not self.dora:
             return y + low
         bias = call.base("bias")
@@ -163,7 +192,7 @@ class Lora(Targeted):
         The present ones are taken as constant, as the paper's section 4.3 does.
         ``|w + s a b|² = |w|² + 2 s b·(aᵀ w) + s² b·(aᵀ a) b`` needs no full product.
         """
-        a, b = _both(leaves, "lora_A"), _both(leaves, "lora_B")
+        a, b = both_factors(leaves, jnp)
         w, s = kernel.astype(b.dtype), self.scale(path)
         square = (
             jnp.square(w).sum(axis=0)
@@ -196,69 +225,104 @@ class Lora(Targeted):
             return False
         return self.bias == "all" or module in adapted
 
+    @property
+    def reads_matrix(self) -> bool:
+        """For the lengths of its columns."""
+        return self.dora
 
-def both_factors(leaves: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """The factors of all that is added: of PiSSA ``[A, A'] [B; -B']``."""
-    a, b = leaves["lora_A"], leaves["lora_B"]
-    if f"lora_A{START}" in leaves:
-        a = np.concatenate([a, leaves[f"lora_A{START}"]], axis=-1)
-        b = np.concatenate([b, -leaves[f"lora_B{START}"]], axis=0)
-    return a, b
+    def parts(self, path: str, base: Leaves, leaves: Leaves) -> dict[str, np.ndarray]:
+        """Its factors, and of DoRA the factors of the outputs."""
+        scale = self.scale(path)
+        if "lora_embedding_A" in leaves:
+            table, b = leaves["lora_embedding_A"], leaves["lora_embedding_B"]
+            return {"table": table, "low_B": scale * b}
+        a, b = both_factors(leaves)
+        if not self.dora:
+            return {"low_A": a, "low_B": scale * b}
+        lengths = np.linalg.norm(base["kernel"] + scale * (a @ b), axis=0)
+        ratio = leaves["lora_magnitude_vector"] / lengths
+        return {"outputs": ratio, "low_A": a, "low_B": scale * b * ratio[None]}
 
+    def peft_options(self, adapted: Collection[str], names: Names) -> dict[str, Any]:
+        """As of a plain LoRA: PiSSA's has twice the rank."""
+        twice = 2 if self.init_method == "pissa" else 1
+        ranks = {
+            p: twice * pattern_value(self.rank_pattern, p, self.rank) for p in adapted
+        }
+        rank = twice * self.rank
+        alphas = {
+            path: self.scale(path) * (math.sqrt(r) if self.rslora else r)
+            for path, r in ranks.items()
+        }
+        alpha = self.alpha * (math.sqrt(twice) if self.rslora else twice)
 
-def rank_of(leaves: Leaves, usual: int) -> int:
-    """Of a module, as the shape of its factor tells, if it is there."""
-    factor = leaves.get("lora_A", leaves.get("lora_embedding_A"))
-    return usual if factor is None else int(factor.shape[-1])
+        def differing(values: Mapping[str, Any], usual: Any) -> dict[str, Any]:
+            return {
+                names.modules[path]: value
+                for path, value in sorted(values.items())
+                if not math.isclose(value, usual)
+            }
 
+        return {
+            "alpha_pattern": differing(alphas, alpha),
+            "bias": self.bias,
+            "init_lora_weights": True,
+            "lora_alpha": alpha,
+            "lora_dropout": self.dropout,
+            "r": rank,
+            "rank_pattern": differing(ranks, rank),
+            "use_dora": self.dora,
+            "use_rslora": self.rslora,
+        }
 
-def _both(leaves: Leaves, name: str) -> jax.Array:
-    """A factor as `both_factors` has it."""
-    factor: jax.Array = leaves[name]
-    start: jax.Array | None = leaves.get(name + START)
-    if start is None:
-        return factor
-    if name == "lora_A":
-        return jnp.concatenate([factor, start], axis=1)
-    return jnp.concatenate([factor, -start], axis=0)
+    @classmethod
+    def from_peft(
+        cls, config: Mapping[str, Any], stored: Stored, names: Names
+    ) -> "Lora":
+        """Read the settings; the ranks the tensors tell.
 
-
-def _widened(low: jax.Array, b: jax.Array) -> jax.Array:
-    """Multiply with B: ``[..., rank] -> [..., out]``, each group with its own part."""
-    rank, (num_in, num_out) = low.shape[-1], b.shape
-    if rank == num_in:
-        return thin_product(low, b)
-    groups = rank // num_in
-    low = low.reshape(*low.shape[:-1], groups, num_in)
-    y = jnp.einsum("...gr,rgo->...go", low, b.reshape(num_in, groups, -1))
-    return y.reshape(*low.shape[:-2], num_out)
-
-
-def _leading(matrix: Any, rank: int, scale: float) -> Leaves:
-    """The leading part of a matrix as two factors, each twice."""
-    u, values, v = np.linalg.svd(wide(matrix), full_matrices=False)
-    root = np.sqrt(values[:rank] / scale)
-    a = jnp.asarray(u[:, :rank] * root[None])
-    b = jnp.asarray(root[:, None] * v[:rank])
-    return {
-        "lora_A": a,
-        "lora_B": b,
-        f"lora_A{START}": jnp.array(a, copy=True),
-        f"lora_B{START}": jnp.array(b, copy=True),
-    }
-
-
-def _check_rank(path: str, product: Product, rank: int) -> None:
-    (*kernel, num_out), groups = product.shape, product.groups
-    most = min(math.prod(kernel) * groups, num_out)
-    if not 1 <= rank <= most:
-        raise InputError(
-            f"rank {rank} for {path}, a matrix of {list(product.shape)}; expected 1 to "
-            f"{most}. Lower it there with rank_pattern, or for all."
+        Raises:
+          InputError: for a start that changed the base, or a pattern of no module.
+        """
+        start = str(config.get("init_lora_weights", True)).lower()
+        if start.startswith(_CHANGES_BASE):
+            raise InputError(
+                f"adapter_config.json: init_lora_weights is {start!r}, which changes "
+                "the base too; save it as a plain LoRA, with save_pretrained(…, "
+                "path_initial_model_for_weight_conversion=…)."
+            )
+        named = {path: names.modules[path] for path in stored.leaves_of}
+        rank, alpha = config.get("r", 8), float(config.get("lora_alpha", 8))
+        pattern = config.get("alpha_pattern") or {}
+        for what in ("rank_pattern", "alpha_pattern"):
+            check_peft_pattern(what, config.get(what) or {}, named.values())
+        alphas = {p: float(peft_value(pattern, x, alpha)) for p, x in named.items()}
+        ranks = {path: rank_of(xs, rank) for path, xs in stored.leaves_of.items()}
+        return cls(
+            rank=rank,
+            alpha=alpha,
+            targets=tuple(named),
+            rank_pattern=tuple((p, r) for p, r in ranks.items() if r != rank),
+            alpha_pattern=tuple((p, a) for p, a in alphas.items() if a != alpha),
+            rslora=config.get("use_rslora", False),
+            dora=config.get("use_dora", False),
+            dropout=config.get("lora_dropout", 0.0),
+            bias=config.get("bias", "none"),
         )
-    if rank % groups:
-        raise InputError(
-            f"rank {rank} for {path}, a convolution in {groups} groups; expected a "
-            f"multiple of {groups}. Set it there with rank_pattern, or leave the "
-            "convolution out of the targets."
-        )
+
+    def to_torch(self, path: str, leaves: Leaves) -> dict[str, np.ndarray]:
+        """What PEFT knows: PiSSA becomes a plain LoRA of twice the rank."""
+        arrays = {name: wide(leaf) for name, leaf in leaves.items()}
+        if "lora_A" in arrays:
+            a, b = both_factors(arrays)
+            ones = (1,) * (a.ndim - 2)  # a convolution's B is one of size 1
+            arrays |= {"lora_A": a, "lora_B": b.reshape(*ones, *b.shape)}
+        kept = {name: x for name, x in arrays.items() if name not in self.still}
+        return super().to_torch(path, kept)
+
+    @classmethod
+    def from_torch(cls, name: str, tensor: np.ndarray) -> np.ndarray:
+        """A convolution's B is a matrix here, of size 1 there."""
+        if name == "lora_B":
+            tensor = tensor.reshape(tensor.shape[:2])
+        return super().from_torch(name, tensor)

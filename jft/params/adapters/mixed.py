@@ -19,16 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jft.params.adapters.adapter import Adapter, Call, Leaves, Product, wide
-from jft.params.adapters.ia3 import Ia3
-from jft.params.adapters.lora import Lora, both_factors
+from jft.params.adapters.catalog import ADAPTERS
 from jft.params.adapters.members import Member, base_of
-from jft.params.adapters.tuning import BitFit
 from jft.params.quantised import in_full
 from jft.types import InputError, Params
 
 BASE = -1  # the id of the base alone
-
-MIXABLE: tuple[type[Adapter], ...] = (BitFit, Ia3, Lora)
 
 Arrays = dict[str, np.ndarray]
 
@@ -151,11 +147,11 @@ def mix(
         was trained beside one and is no product's.
     """
     for name, member in members.items():
-        if type(member.adapter) not in MIXABLE:
+        if not member.adapter.mixes:
             raise InputError(
                 f"{name!r} is a {type(member.adapter).__name__} adapter, which a row "
                 "of a mixed batch cannot have of its own; known are "
-                f"{sorted(known.__name__ for known in MIXABLE)}."
+                f"{sorted(x.__name__ for x in ADAPTERS.values() if x.mixes)}."
             )
         _check_own(name, member, products)
     modules: dict[str, None] = {}  # in order
@@ -195,11 +191,10 @@ def _check_own(name: str, member: Member, products: Mapping[str, Product]) -> No
 def _reads_matrix(module: str, member: Member) -> bool:
     """Whether the base's matrix is needed for an adapter's row of a module.
 
-    It is for the lengths of DoRA's columns, and where the matrix itself was trained.
+    It is for what the method computes of it, and where the matrix itself was trained.
     """
-    adapter = member.adapter
-    dora = isinstance(adapter, Lora) and adapter.dora and module in member.leaves_of
-    return dora or "kernel" in member.own_of(module)
+    reads = member.adapter.reads_matrix and module in member.leaves_of
+    return reads or "kernel" in member.own_of(module)
 
 
 def _stack(module: str, members: Sequence[Member], base: Arrays) -> Leaves:
@@ -243,29 +238,12 @@ def _row(module: str, member: Member, base: Arrays) -> Arrays:
     """What an adapter does to a module's product."""
     mine = {**base, **{name: wide(x) for name, x in member.own_of(module).items()}}
     leaves = {name: wide(x) for name, x in member.leaves_of.get(module, {}).items()}
-    row = _added(member.adapter, module, mine, leaves) if leaves else {}
+    row = member.adapter.parts(module, mine, leaves) if leaves else {}
     if "bias" in base:  # which the module adds before its outputs are multiplied
         outputs = row.get("outputs", np.ones_like(base["bias"]))
-        kept = outputs if isinstance(member.adapter, Ia3) else np.ones_like(outputs)
+        kept = outputs if member.adapter.scales_bias else np.ones_like(outputs)
         row["shift"] = mine["bias"] * kept - base["bias"] * outputs
     return row
-
-
-def _added(adapter: Adapter, module: str, base: Arrays, leaves: Arrays) -> Arrays:
-    if isinstance(adapter, Ia3):
-        name = "inputs" if adapter.on_inputs(module) else "outputs"
-        return {name: leaves["ia3_l"]}
-    assert isinstance(adapter, Lora)
-    scale = adapter.scale(module)
-    if "lora_embedding_A" in leaves:
-        table, b = leaves["lora_embedding_A"], leaves["lora_embedding_B"]
-        return {"table": table, "low_B": scale * b}
-    a, b = both_factors(leaves)
-    if not adapter.dora:
-        return {"low_A": a, "low_B": scale * b}
-    lengths = np.linalg.norm(base["kernel"] + scale * (a @ b), axis=0)
-    ratio = leaves["lora_magnitude_vector"] / lengths
-    return {"outputs": ratio, "low_A": a, "low_B": scale * b * ratio[None]}
 
 
 def _pad_ranks(rows: Sequence[Arrays]) -> list[Arrays]:

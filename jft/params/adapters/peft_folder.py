@@ -6,12 +6,14 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from jft.params.adapters.adapter import Adapter, Leaves, Product
+from jft.params.adapters.adapter import Adapter, Leaves, Product, Stored
 from jft.params.adapters.base_digest import BaseDigest
-from jft.params.adapters.peft_config import from_peft_config
+from jft.params.adapters.catalog import ADAPTERS
+from jft.params.adapters.peft_config import check_peft_config, from_peft_config
 from jft.params.adapters.peft_names import Names
-from jft.params.adapters.peft_prompts import METHODS, from_peft_prompt
-from jft.params.adapters.peft_tensors import Stored, from_tensors
+from jft.params.adapters.peft_prompts import from_peft_prompt
+from jft.params.adapters.peft_tensors import from_tensors
+from jft.params.adapters.virtual_tokens import VirtualTokens
 from jft.params.hub import ADAPTER_FILES
 from jft.params.pretrained import read_notes, read_optional, read_tensors
 from jft.params.quantised import flatten_whole, is_quantised
@@ -50,12 +52,22 @@ def read_adapter(
     _check_files(folder)
     config = read_optional(folder, CONFIG) or {}
     tensors = read_tensors(folder / WEIGHTS)
+    methods = {method.peft_type: method for method in ADAPTERS.values()}
+    method = methods.get(config.get("peft_type", ""))
+    if method is None:
+        raise InputError(
+            f"adapter_config.json: peft_type is {config.get('peft_type')!r}; jft reads "
+            f"{sorted(methods)}."
+        )
+    check_peft_config(method, config)
     adapter: Adapter
-    if config.get("peft_type") in METHODS:
-        adapter, stored = from_peft_prompt(config, tensors, products, names, word_scale)
+    if issubclass(method, VirtualTokens):
+        adapter, stored = from_peft_prompt(
+            method, config, tensors, products, names, word_scale
+        )
     else:
-        stored = from_tensors(tensors, names)
-        adapter = from_peft_config(config, stored, names)
+        stored = from_tensors(method, tensors, names)
+        adapter = from_peft_config(method, config, stored, names)
     _check_shapes(folder, adapter, stored, params, products)
     return adapter, stored
 

@@ -6,8 +6,8 @@ whose modules transformers 5 renamed.
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NamedTuple
 
 from jft.models import Family
 from jft.params.keys import checkpoint_keys
@@ -79,6 +79,32 @@ def make_names(family: Family, task: str, paths: Iterable[str]) -> Names:
         | {_parent(path, "/"): _parent(x, ".") for path, x in tensors.items()},
         module_paths={_parent(name, "."): _parent(path, "/") for path, name in both},
     )
+
+
+def check_peft_pattern(
+    what: str, pattern: Mapping[str, Any], adapted: Collection[str]
+) -> None:
+    """Refuse a pattern that names no adapted module, as `check_patterns` does."""
+    for key in pattern:
+        if not any(peft_value({key: True}, name, False) for name in adapted):
+            raise InputError(
+                f"adapter_config.json: {what} has {key!r}, which is none of the "
+                f"adapted modules, such as {min(adapted)!r}; correct it, or take it "
+                "out of the file."
+            )
+
+
+def names_module(named: Any, name: str) -> bool:
+    """Whether PEFT's list of names, or its regex, picks the module of that name."""
+    if isinstance(named, str):
+        return re.fullmatch(named, name) is not None
+    return any(name == x or name.endswith(f".{x}") for x in named or ())
+
+
+def peft_value(pattern: Mapping[str, Any], name: str, default: Any) -> Any:
+    """The value of the first of PEFT's patterns that names the module."""
+    found = (v for k, v in pattern.items() if re.match(rf"(.*\.)?({k})$", name))
+    return next(found, default)
 
 
 def _renamed(family: Family, key: str) -> str:

@@ -15,9 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jft.config.kinds import Count
 from jft.params.adapters.adapter import (
-    Adapter,
     Call,
     Forward,
     Leaves,
@@ -26,6 +24,7 @@ from jft.params.adapters.adapter import (
     wide,
 )
 from jft.params.adapters.lengthened import lengthen, run_lengthened
+from jft.params.adapters.virtual_tokens import VirtualTokens
 from jft.paths import flatten
 from jft.types import Batch, InputError, Params
 
@@ -33,7 +32,7 @@ LEAF = "prompt_embeddings"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromptTuning(Adapter):
+class PromptTuning(VirtualTokens):
     """The model reads learned vectors, then the text; all of the base stays.
 
     As in PEFT: of an encoder-decoder the encoder reads them. A classifier that reads
@@ -61,10 +60,8 @@ class PromptTuning(Adapter):
     """
 
     peft_type: ClassVar[str] = "PROMPT_TUNING"
-    foldable: ClassVar[bool] = False
     packs: ClassVar[bool] = False
     kinds: ClassVar[tuple[str, ...]] = ("embed", "images")
-    num_virtual_tokens: Count = 20
     prompt_init: Literal["vocab", "text", "normal"] | None = None
     prompt_text: str | tuple[int, ...] | None = None
 
@@ -148,9 +145,28 @@ class PromptTuning(Adapter):
             "jft.save_adapter."
         )
 
-    def most_tokens(self, most: int) -> int:
-        """The prompt takes positions too."""
-        return most - self.num_virtual_tokens
+    def to_rows(
+        self, leaves_of: LeavesOf, *, task: str, word_scale: float
+    ) -> tuple[dict[str, Any], np.ndarray]:
+        """The vectors ``[P, D]`` as scaled words."""
+        del task
+        (leaves,) = leaves_of.values()
+        rows = wide(leaves[LEAF]) * word_scale
+        return {"prompt_tuning_init": "RANDOM", "token_dim": rows.shape[1]}, rows
+
+    @classmethod
+    def from_rows(
+        cls,
+        rows: np.ndarray,
+        config: Mapping[str, Any],
+        products: Mapping[str, Product],
+        *,
+        word_scale: float,
+    ) -> dict[str, Leaves]:
+        """The vectors at the words, or the images, of the model."""
+        del config
+        place = next(path for path, x in products.items() if x.kind in cls.kinds)
+        return {place: {LEAF: rows / np.float32(word_scale)}}
 
 
 def _draw_words(

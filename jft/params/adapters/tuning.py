@@ -38,6 +38,7 @@ class BitFit(_Tuning):
     """The biases move, and nothing else: Ben Zaken et al. 2021, arXiv 2106.10199."""
 
     peft_type: ClassVar[str] = "JFT_BITFIT"
+    mixes: ClassVar[bool] = True
 
     def moves(
         self, path: str, adapted: Collection[str], norms: Collection[str]
@@ -51,6 +52,7 @@ class NormTuning(_Tuning):
     """The scales and biases of the norms move: Zhao et al. 2023, arXiv 2312.11420."""
 
     peft_type: ClassVar[str] = "LN_TUNING"
+    tunes_norms: ClassVar[bool] = True
 
     def moves(
         self, path: str, adapted: Collection[str], norms: Collection[str]

@@ -6,9 +6,9 @@ at a constant and ``b`` at zero, so that nothing changes at first. Kopiczko et a
 arXiv 2310.11454.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,15 @@ import jax.numpy as jnp
 from jft.config.kinds import Count, Fraction
 from jft.models.arrays import along_last
 from jft.models.dropout import drop
-from jft.params.adapters.adapter import Call, Leaves, Product, key_of, wide
+from jft.params.adapters.adapter import (
+    Call,
+    Leaves,
+    Product,
+    Stored,
+    key_of,
+    wide,
+)
+from jft.params.adapters.peft_names import Names
 from jft.params.adapters.targets import ALL_LINEAR, Targeted, check_kind
 from jft.types import InputError, Params
 
@@ -38,6 +46,18 @@ class Vera(Targeted):
     peft_type: ClassVar[str] = "VERA"
     still: ClassVar[tuple[str, ...]] = ("vera_A", "vera_B")
     read_in_part: ClassVar[Mapping[str, int]] = {"vera_A": 0, "vera_B": 1}
+    known: ClassVar[tuple[str, ...]] = (
+        "d_initial", "init_weights", "projection_prng_key", "r", "save_projection",
+        "vera_dropout",
+    )  # fmt: skip
+    endings: ClassVar[Mapping[str, str]] = {
+        "vera_lambda_b": "vera_lambda_b",
+        "vera_lambda_d": "vera_lambda_d",
+    }
+    shared_names: ClassVar[Mapping[str, str]] = {
+        "vera_A": "base_model.vera_A",
+        "vera_B": "base_model.vera_B",
+    }
     rank: Count = 256
     targets: tuple[str, ...] = (ALL_LINEAR,)
     dropout: Fraction = 0.0
@@ -105,3 +125,27 @@ class Vera(Targeted):
         a = x["vera_A"][:num_in] * x["vera_lambda_d"][None]
         b = x["vera_B"][:, :num_out] * x["vera_lambda_b"][None]
         return {**base, "kernel": matrix + a @ b}
+
+    def peft_options(self, adapted: Collection[str], names: Names) -> dict[str, Any]:
+        """With the random factors, which PEFT would else draw from the seed."""
+        del adapted, names
+        return {
+            "d_initial": self.d_initial,
+            "projection_prng_key": 0,
+            "r": self.rank,
+            "save_projection": True,
+            "vera_dropout": self.dropout,
+        }
+
+    @classmethod
+    def from_peft(
+        cls, config: Mapping[str, Any], stored: Stored, names: Names
+    ) -> "Vera":
+        """Read the rank, which all modules share, and what dropout there was."""
+        del names
+        return cls(
+            rank=config.get("r", 256),
+            targets=tuple(stored.leaves_of),
+            dropout=config.get("vera_dropout", 0.0),
+            d_initial=config.get("d_initial", 0.1),
+        )

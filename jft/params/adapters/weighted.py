@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jft.params.adapters.adapter import Adapter, Leaves, wide
+from jft.params.adapters.factors import both_factors, rank_of
 from jft.params.adapters.ia3 import Ia3
-from jft.params.adapters.lora import Lora, both_factors, rank_of
+from jft.params.adapters.lora import Lora
 from jft.params.adapters.members import Member
 from jft.params.adapters.tree import norms_of
 from jft.params.adapters.tuning import BitFit, NormTuning
