@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 import functools
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -171,59 +168,8 @@ def test_a_missing_field_is_named():
         run(batches)
 
 
-TWO_PROCESSES = """
-import sys
-import jax
-jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_num_cpu_devices", 2)
-jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
-import importlib.util
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-spec = importlib.util.spec_from_file_location("case", sys.argv[3])
-case = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(case)
-
-rows = NamedSharding(Mesh(jax.devices(), ("data",)), PartitionSpec("data"))
-def put(batch):
-    mine = slice(4 * jax.process_index(), 4 * jax.process_index() + 4)
-    local = {name: field[mine] for name, field in batch.items()}
-    return jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(rows, x), local)
-
-result = case.run(case.make_batches(8, put=put))
-print(result.loss, *case.logits_of(result).argmax(-1))
-try:
-    case.run(case.make_batches(8))
-except case.InputError as error:
-    print(error)
-"""
-
-
-def test_two_processes_count_every_example_once(free_port):
-    whole = run(make_batches(8))
-    command = [sys.executable, "-c", TWO_PROCESSES, f"127.0.0.1:{free_port}"]
-    workers = [
-        subprocess.Popen(
-            [*command, str(i), __file__],
-            cwd=Path(__file__).parents[2],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(2)
-    ]
-    for worker in workers:
-        counts, refusal = worker.communicate(timeout=100)[0].splitlines()[-2:]
-        loss, *predictions = counts.split()
-        assert float(loss) == pytest.approx(whole.loss, rel=1e-6)
-        expected = logits_of(whole).argmax(-1).tolist()
-        assert [int(p) for p in predictions] == expected
-        assert "with 2 processes evaluate needs global device arrays" in refusal
-
-
-@pytest.fixture
-def free_port():
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def test_host_arrays_may_be_one_processs_share(monkeypatch):
+    """Whole evaluations of two processes are in tests/experiments/processes_test.py."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(InputError, match="2 processes evaluate needs global device"):
+        run(make_batches(8))

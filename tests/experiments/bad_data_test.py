@@ -425,6 +425,15 @@ def test_data_is_refused(name, call, tiny_bert, tmp_path):
     assert_untrained(tmp_path / "run")
 
 
+def test_a_row_is_refused_before_a_model_is_looked_for(call, tmp_path):
+    mails, nowhere = tmp_path / "mails.csv", tmp_path / "no model"
+    mails.write_text(table({4: "mail,ham,spam"}))
+    asked = ("text_classification", "csv", mails, ())
+    result = run_own(call, tmp_path, nowhere, *asked)
+    assert_refused(result, "mails.csv", "line 4")
+    assert nowhere.name not in result.err
+
+
 def test_rows_that_are_skipped_are_counted_and_told(call, tiny_bert, tmp_path):
     """A line that cannot be read, and rows that the task cannot use."""
     wrong = {4: "mail,ham,spam", 6: " ,ham", 9: "mail,"}

@@ -13,9 +13,8 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import jft
-from configs import digits
 from experiments import evaluate, export, finetune, predict, pretrain
-from jft import data, train
+from jft import data
 
 ROOT = Path(__file__).parents[2]
 
@@ -139,30 +138,6 @@ def test_records_follow_the_config(quicktest):
     }
 
 
-def test_the_loop_moves_only_what_it_asks_for(
-    call, tiny, tmp_path, monkeypatch, no_implicit_transfer
-):
-    """Its batches, its records, its checkpoints; nothing else waits for the device."""
-    fit = train.fit
-
-    def guarded(*args, **options):
-        with no_implicit_transfer():
-            return fit(*args, **options)
-
-    monkeypatch.setattr(train, "fit", guarded)
-    result = call(finetune, tiny, f"--workdir={tmp_path / 'run'}")
-    assert result.status == 0, result.err
-    assert read_summary(tmp_path / "run")["steps"] == 4
-
-
-def test_the_same_command_again_says_finished(call, tiny, tiny_run):
-    before = {f: f.stat().st_mtime_ns for f in (tiny_run / "export").iterdir()}
-    result = call(finetune, tiny, f"--workdir={tiny_run}")
-    assert result.status == 0
-    assert f"{tiny_run} is finished" in result.out
-    assert {f: f.stat().st_mtime_ns for f in (tiny_run / "export").iterdir()} == before
-
-
 # --- the other scripts ----------------------------------------------------------------
 def test_evaluate_gives_a_run_and_its_export_the_same_scores(call, tiny, tiny_run):
     expected = read_summary(tiny_run)["test"]
@@ -213,13 +188,10 @@ def test_export_writes_a_run_anew_in_small_files(call, tiny_run, tmp_path):
 
 
 # --- every config ---------------------------------------------------------------------
-CONFIGS = [
-    *(f"digits.py:quicktest,recipe={r}" for r in digits.RECIPES if r != "recipe"),
-    "letters.py:quicktest",
-]
-
-
-@pytest.mark.parametrize("config", CONFIGS)
+# the recipe is the run above, and letters start from scratch
+@pytest.mark.parametrize(
+    "config", ["digits.py:quicktest,recipe=head", "letters.py:quicktest"]
+)
 def test_every_config_of_small_images_has_a_quicktest_that_ends(config, call, tmp_path):
     script = pretrain if config.startswith("letters") else finetune
     result = call(
@@ -292,15 +264,6 @@ def assert_same_run(run, expected, *, tolerance):
     np.testing.assert_allclose(*losses, rtol=tolerance)
     scores = [summary["test"]["loss"] for summary, _ in (run, expected)]
     np.testing.assert_allclose(*scores, rtol=tolerance)
-
-
-def test_gates_train_as_phases_do(call, tiny, base, tmp_path, unfreeze_run):
-    start = base.removeprefix("--config.")
-    gated = ["train.phases=gated", "train.frozen_dropout=True"]
-    flags = ["optim.unfreeze.method=explicit", EXPLICIT, *gated]
-    run = run_tiny(call, tiny, tmp_path, start, *flags)
-    assert len(run[0]["phases"]) == 1
-    assert_same_run(run, unfreeze_run("explicit"), tolerance=1e-5)
 
 
 SAME = {

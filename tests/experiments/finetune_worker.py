@@ -9,6 +9,7 @@ status: negative, the signal that ended it.
 """
 
 import functools
+import gc
 import importlib
 import json
 import os
@@ -78,6 +79,7 @@ def start(command: dict[str, Any]) -> None:
 
 def main() -> None:
     """Serve until stdin ends."""
+    gc.freeze()  # a run that looks through it for garbage would copy all of it
     print("ready", flush=True)
     for line in iter(sys.stdin.readline, ""):
         assert not xla_bridge._backends, "JAX has threads: a fork would hang"

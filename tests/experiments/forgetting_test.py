@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 SMALL = (
     f"--config={ROOT / 'configs' / 'forgetting.py'}:quicktest",
     "--set=data.global_batch_size=12",
+    "--set=train.num_steps=6",
 )
 
 

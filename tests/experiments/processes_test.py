@@ -27,6 +27,7 @@ from tests.experiments.resume_test import (
     MODEL,
     PROCESSOR,
     ROOT,
+    STEP,
     WORKER,
     Ended,
     assert_same_end,
@@ -39,7 +40,6 @@ COUNT = 2
 SECONDS = 200  # that no run may take
 INTERRUPTED = 75
 SLURM_PORTS = 2**16 - 2**12
-STEP = "jft.train.step:CompiledStep.__call__"
 
 
 def free_port() -> int:

@@ -78,17 +78,16 @@ def make_eval_step(model, size=None):
 
 
 @functools.cache
-def scored(model, table):
-    return score(model, table)
-
-
-@functools.cache
 def slowly(name, model, examples):
     return ROWS[name].slow(model, examples)
 
 
-def score(model, table, *, place=jax.device_put):
+@functools.cache
+def scored(model, table, num_devices=1):
     """The scores as a run computes them."""
+    devices = np.array(jax.devices()[:num_devices]).reshape(num_devices, 1)
+    mesh = jax.sharding.Mesh(devices, ("data", "fsdp"))
+    place = functools.partial(train.shard_batch, mesh=mesh)
     batches = list(eval_batches(model, table))
     evaluated = evals.evaluate(
         make_eval_step(model), model.pretrained.params, map(place, batches)
@@ -155,17 +154,21 @@ def test_loss_is_a_sum_and_a_weight(name, setup):
 def test_metrics_of_a_step_leave_padding_out(name, setup):
     model, _, table = setup(name)
     apply_fn = model.task.make_apply(model.pretrained.apply_fn)
-    for metric_fn in model.task.train_metrics.values():
 
-        def total(batch_size, metric_fn=metric_fn):
-            pairs = [
-                metric_fn(apply_fn(model.pretrained.params, batch, key=None), batch)
-                for batch in eval_batches(model, table, batch_size=batch_size)
-            ]
-            return np.sum(np.asarray(pairs), axis=0)
+    @jax.jit
+    def pairs(params, batch):
+        outputs = apply_fn(params, batch, key=None)
+        return [
+            metric_fn(outputs, batch) for metric_fn in model.task.train_metrics.values()
+        ]
 
-        assert len(table) % BATCH  # the last batch has padding
-        np.testing.assert_allclose(total(BATCH), total(len(table)), rtol=1e-4)
+    def totals(batch_size):
+        batches = eval_batches(model, table, batch_size=batch_size)
+        found = [pairs(model.pretrained.params, batch) for batch in batches]
+        return np.sum(np.asarray(found), axis=0)
+
+    assert len(table) % BATCH  # the last batch has padding
+    np.testing.assert_allclose(totals(BATCH), totals(len(table)), rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -194,10 +197,7 @@ def test_training_steps_lower_the_loss(name, setup):
 @pytest.mark.parametrize("name", TASKS)
 def test_metrics_are_those_of_the_libraries(name, num_devices, setup):
     model, examples, table = setup(name)
-    devices = np.array(jax.devices()[:num_devices]).reshape(num_devices, 1)
-    mesh = jax.sharding.Mesh(devices, ("data", "fsdp"))
-    place = functools.partial(train.shard_batch, mesh=mesh)
-    found = score(model, table, place=place).scores
+    found = scored(model, table, num_devices).scores
     expected = slowly(name, model, examples)
     for metric in model.task.default_metrics:
         np.testing.assert_allclose(
