@@ -14,6 +14,9 @@ SMALL = (
     f"--config={ROOT / 'configs' / 'forgetting.py'}:quicktest",
     "--set=data.global_batch_size=12",
     "--set=train.num_steps=6",
+    "--set=data.split_sizes={'train': 10, 'validation': 4, 'test': 8}",
+    "--set=source.options={'num_per_class': 6, 'seed': 1}",
+    "--set=source.split_sizes={'train': 3, 'test': 3}",
 )
 
 

@@ -124,6 +124,7 @@ class Fleet:
                 "env": slurm_environment(port, index) if by_slurm else {},
                 "log": str(logs[index]),
                 "strike": (strikes or {}).get(index),
+                "drawn": False,
             }
             worker.stdin.write(json.dumps(command).encode() + b"\n")
         started = [int(worker.stdout.readline()) for worker in self._workers]

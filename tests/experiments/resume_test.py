@@ -132,11 +132,17 @@ class Runs:
         *more: str,
         strike: dict[str, Any] | None = None,
         kill_after: float | None = None,
+        drawn: bool = True,
     ) -> Ended:
         """Run until the end, a strike, or so many seconds."""
         log = self.folder / "log.txt"
         log.write_text("")
-        command = {"argv": self.argv(workdir, *more), "log": str(log), "strike": strike}
+        command = {
+            "argv": self.argv(workdir, *more),
+            "log": str(log),
+            "strike": strike,
+            "drawn": drawn,
+        }
         self._commands.write(json.dumps(command).encode() + b"\n")
         process = int(self._answers.readline())
         if not select.select([self._answers], [], [], kill_after)[0]:
@@ -354,6 +360,7 @@ def test_a_finished_run_says_so_and_stays_as_it_is(runs, unbroken):
 @pytest.mark.parametrize("batching", ["length", "pack"])
 def test_texts_go_on_in_the_second_epoch(batching, runs, tiny_bert):
     """Groups of like length, packed rows, and words hidden by the step they come at."""
+    run = functools.partial(runs.run, drawn=False)
     data_folder = runs.folder / f"texts {batching}"
     data_folder.mkdir()
     flags = [
@@ -362,17 +369,17 @@ def test_texts_go_on_in_the_second_epoch(batching, runs, tiny_bert):
         f"--config.data.path={tiny_data.write_sst2(data_folder)}",
     ]
     unbroken, broken = (data_folder / name for name in ("unbroken", "broken"))
-    ended = runs.run(unbroken, *flags)
+    ended = run(unbroken, *flags)
     assert ended.status == 0, ended.log
     loader = build.make_job(read_config(unbroken)).loader
     assert loader.settings["group_by_length"] == (batching == "length")
     assert len(loader.shapes) == {"length": 2, "pack": 1}[batching]
     step = strike(STEP, 8, "SIGKILL")
-    ended = runs.run(broken, *flags, strike=step)
+    ended = run(broken, *flags, strike=step)
     assert ended.status == -signal.SIGKILL, ended.log
     epoch = loader.steps_per_epoch
     assert epoch < steps_saved(broken)[-1] < 2 * epoch
-    ended = runs.run(broken, *flags)
+    ended = run(broken, *flags)
     assert ended.status == 0, ended.log
     assert "going on from step" in ended.log
     assert_same_end(broken, unbroken)
@@ -380,6 +387,7 @@ def test_texts_go_on_in_the_second_epoch(batching, runs, tiny_bert):
 
 def test_activations_are_found_again(runs, tiny_bert):
     """Killed while they are written and while they are read, with layers opening."""
+    run = functools.partial(runs.run, drawn=False)
     folder = runs.folder / "cached"
     folder.mkdir()
     flags = [
@@ -396,7 +404,7 @@ def test_activations_are_found_again(runs, tiny_bert):
         "--config.evals.eval_every_steps=3",
     ]
     unbroken, broken = folder / "unbroken", folder / "broken"
-    ended = runs.run(unbroken, *flags)
+    ended = run(unbroken, *flags)
     assert ended.status == 0, ended.log
     summary = json.loads((unbroken / "summary.json").read_text())
     assert summary["cache"]["rows_read"] >= 9 * 16
@@ -409,10 +417,10 @@ def test_activations_are_found_again(runs, tiny_bert):
         (STEP, 2),  # all with the head alone open
     ):
         struck = strike(function, call, "SIGKILL", after=True)
-        ended = runs.run(broken, *flags, strike=struck)
+        ended = run(broken, *flags, strike=struck)
         assert ended.status == -signal.SIGKILL, (function, ended.log)
         assert (broken / "activations").exists()
-    ended = runs.run(broken, *flags)
+    ended = run(broken, *flags)
     assert ended.status == 0, ended.log
     assert not (broken / "activations").exists()
     assert json.loads((broken / "summary.json").read_text())["cache"]["rows_found"]
