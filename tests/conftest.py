@@ -36,11 +36,16 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
-from jft.models import get_family, make_apply_fn
-from jft.params import init_params
+from tests import type_checks
+
+jaxtyping.jaxtyped = type_checks.checked  # before jft is imported
+
+from jft.models import get_family, make_apply_fn  # noqa: E402
+from jft.params import init_params  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -137,13 +137,6 @@ def test_an_unwritable_folder_is_refused(tmp_path, name):
         open_it(tmp_path / name)
 
 
-def test_its_files_have_fixed_names(tmp_path):
-    with open_it(tmp_path) as w:
-        found = [w.config_file, w.checkpoints, w.export, w.plots, w.summary_file]
-    names = ["config.json", "checkpoints", "export", "plots", "summary.json"]
-    assert found == [tmp_path / name for name in names]
-
-
 def test_a_folder_that_not_all_processes_see_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(processes, "from_main", lambda fn: fn())
