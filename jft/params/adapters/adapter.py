@@ -16,8 +16,8 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import numpy as np
 
-from jft.params import layout
 from jft.params.adapters.peft_names import Names
+from jft.params.layout import from_torch, to_torch
 from jft.types import Params
 
 SUBTREE = "adapters"  # the key of the adapters' parameters, beside the model's
@@ -218,12 +218,12 @@ class Adapter(abc.ABC):
     def from_torch(cls, name: str, tensor: np.ndarray) -> np.ndarray:
         """Undo `to_torch`, of one leaf."""
         del name
-        return np.ascontiguousarray(layout.from_torch(tensor))
+        return np.ascontiguousarray(from_torch(tensor))
 
 
 def torch_axes(array: np.ndarray) -> np.ndarray:
     """Vectors stay; a matrix or kernel gets torch's axes."""
-    return array if array.ndim == 1 else layout.to_torch(array)
+    return array if array.ndim == 1 else to_torch(array)
 
 
 def key_of(key: jax.Array, path: str) -> jax.Array:
