@@ -13,7 +13,7 @@ import numpy as np
 from jft import paths
 from jft.types import InputError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1: another layout of the optimizer state
 
 
 class CheckpointError(InputError):
