@@ -175,7 +175,7 @@ class OptimConfig:
 
     optimizer: str = "adamw"  # a name in jft.optim.OPTIMIZERS
     hyperparams: Options = field(default_factory=dict)  # its keyword arguments
-    learning_rate: Positive = 1e-3  # the peak, of the head
+    learning_rate: Positive = 1e-3  # the peak, before factors of layers and labels
     schedule: str = "cosine"  # a name in jft.optim.SCHEDULES
     schedule_options: Options = field(default_factory=dict)  # its keyword arguments
     warmup: Duration = Duration(amount=5, unit="percent")  # linear, from 0
