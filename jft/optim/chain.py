@@ -88,7 +88,8 @@ def make_optimizer(
 
     Args:
       param_labels: one string a leaf; "frozen" leaves get no state and no update.
-      optimizer: a key of ``OPTIMIZERS``, or any optax transform.
+      optimizer: a key of ``OPTIMIZERS``, or an optax transform: of a direction alone,
+        such as ``optax.scale_by_adam()``, or a whole one, without ``learning_rate``.
       learning_rate: a number or a schedule of global steps; None says that the given
         transform is complete, with sign and learning rate inside.
       hyperparams: keyword values of the named optimizer.
