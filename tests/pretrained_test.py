@@ -90,7 +90,7 @@ def test_model_from_scratch_has_the_same_record():
         ({"num_classes": 3}, "key is None"),
         ({"num_classes": 3, "class_names": ["a"]}, "give one of the two"),
         ({"num_classes": 0}, "one or more"),
-        ({"class_names": ["a", "a"]}, "given and differ"),
+        ({"class_names": ["a", "a"]}, "all different"),
     ],
 )
 def test_bad_classes_are_refused(options, message):

@@ -212,7 +212,7 @@ def test_head_of_a_number_is_kept_with_its_name(said, tmp_path):
             },
             "each token one class",
         ),
-        ({"class_names": []}, "given and differ"),
+        ({"class_names": []}, "all different"),
     ],
 )
 def test_classes_that_contradict_are_refused(options, message, tmp_path):
