@@ -130,14 +130,14 @@ def test_another_schema_is_refused(saved, example):
     path = saved.directory / "00000002" / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 99}))
     sums.seal(path.parent)
-    with pytest.raises(CheckpointError, match="schema version 99, this jft reads 1"):
+    with pytest.raises(CheckpointError, match="schema version 99, this jft reads 2"):
         saved.restore_latest(
             example.make_state(), expect=example.manifest, on_corrupt="fall_back"
         )
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "3", '{"schema_version": 1}', '{"leaves": 1}']
+    "text", ["", "[]", "3", '{"schema_version": 2}', '{"leaves": 1}']
 )
 def test_what_is_no_manifest_is_refused(text):
     with pytest.raises(CorruptError, match="no manifest"):

@@ -237,7 +237,7 @@ def test_the_run_has_in_it_what_is_hard_to_resume(unbroken):
     assert summary["best"]["step"] < summary["steps"]
     assert steps_saved(unbroken)[0] == summary["best"]["step"]
     paths = "\n".join(what_is_left(unbroken))
-    for part in ("trainable", "opt_state", "key", "ema"):
+    for part in ("trainable", "opt_state", "key", "average"):
         assert part in paths, part
     assert "vit/embeddings" not in paths
 
