@@ -49,6 +49,12 @@ def test_a_whole_path_is_shown_where_rules_do_not_fit():
         paths.match_rules([("head", 0), ("head/w", 1)], ["head/w"])
 
 
+def test_what_is_a_leaf_can_be_said():
+    tree = {"a": (1, 2), "b": {"c": 3}}
+    flat = paths.flatten(tree, is_leaf=lambda x: isinstance(x, tuple))
+    assert flat == {"a": (1, 2), "b/c": 3}
+
+
 def test_flatten_and_unflatten_are_inverse():
     tree = {"a": {"0": 1, "1": {"b": 2}}, "c": 3}
     assert paths.unflatten(paths.flatten(tree)) == tree

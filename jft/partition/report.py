@@ -67,7 +67,7 @@ def describe(
             len(leaves),
             *_sizes(leaves),
             rate if is_trainable(label) else None,
-            _opens(layer, label, rate, open_at),
+            _opens(layer, rate, open_at),
         )
         for (layer, label, rate), leaves in sorted(rows.items())
     ]
@@ -100,10 +100,8 @@ def _common_prefix(names: Sequence[str]) -> str:
     return posixpath.commonpath(names) or "(several)"
 
 
-def _opens(
-    layer: int, label: str, rate: float, open_at: Mapping[Group, Any] | None
-) -> str:
-    if not is_trainable(label) or rate == 0:
+def _opens(layer: int, rate: float, open_at: Mapping[Group, Any] | None) -> str:
+    if rate == 0:
         return "never"
     if open_at is not None and layer not in open_at:
         raise InputError(
