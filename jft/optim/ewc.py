@@ -100,7 +100,7 @@ def penalty_of(opt_state: Any) -> jax.Array | None:
       A number; None if nothing in the state is `ewc`'s.
     """
     states = find_states(opt_state, EwcState)
-    return sum((s.penalty for s in states[1:]), states[0].penalty) if states else None
+    return states[0].penalty if states else None
 
 
 def with_fisher(opt_state: Any, fisher: Params) -> Any:
