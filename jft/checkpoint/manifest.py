@@ -177,5 +177,4 @@ def _label_differences(expect: Mapping[str, str], found: Mapping[str, str]) -> s
         for path in sorted(expect.keys() | found.keys())
         if expect.get(path) != found.get(path)
     ]
-    more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
-    return "the labels differ: " + "; ".join(changed[:5]) + more
+    return "the labels differ: " + "; ".join(paths.shorten(changed))

@@ -221,6 +221,7 @@ def test_another_tree_is_refused(tmp_path, example, change, match):
 def test_other_bad_input(tmp_path, example):
     with pytest.raises(CheckpointError, match="keep_last is 0"):
         Checkpoints(tmp_path, keep_last=0)
+    Checkpoints(tmp_path, keep_last=1)  # enough to resume
     checkpoints = Checkpoints(tmp_path / "c")
     with pytest.raises(
         CheckpointError, match=r"no finished checkpoint of step 3.*\[\]"
