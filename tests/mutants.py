@@ -6,8 +6,8 @@
 A mutant is one changed operator, constant, condition or dropped statement. Each is
 written into a copy of the checkout, in which the tests of its file run, then those of
 its folder, then those named by ``--then``, until one fails. A survivor is printed as a
-diff: either a test is missing, or the change means nothing (``# equivalent`` is for
-the reader to say).
+diff: a test is missing, something is said twice, or the change means nothing, which the
+reader has to tell.
 """
 
 import argparse
